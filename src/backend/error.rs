@@ -1,0 +1,55 @@
+use std::{error::Error, sync::Arc};
+
+/// Where a [`BackendError`] came from: the client's own error, shared so that every caller waiting for
+/// the same request can be told.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
+/// Why a store did not answer a request. The variants tell whether a write can have happened.
+///
+/// What concerns one item of a batch only is not an error of the request: see
+/// [`Refusal`](super::Refusal).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// Nothing of the request took effect, and nothing of it will: it never left this process, or the
+    /// store turned it down as a whole. Sending it again is safe.
+    #[error("not applied: {0}")]
+    NotApplied(Cause),
+
+    /// The request was sent and no answer came back. All of it, a part, or nothing may have taken
+    /// effect, or may still. Only a guarded or idempotent request may be sent again.
+    #[error("outcome unknown: {0}")]
+    OutcomeUnknown(Cause),
+
+    /// The store holds something that this crate did not put there, such as a list under the name of a
+    /// counter hash. Nothing of the request took effect.
+    #[error("the store holds data that is not ours: {0}")]
+    Corrupt(String),
+
+    /// The instance is not registered: it never joined, was collected as dead, left, or the store lost
+    /// its data. Nothing took effect. [`join`](super::Backend::join) and send again.
+    #[error("the instance is not joined")]
+    NotJoined,
+
+    /// Another instance that joined later holds this instance's name. Nothing took effect, and no retry
+    /// will help.
+    #[error("a newer instance has taken this instance's name")]
+    Replaced,
+}
+
+impl BackendError {
+    /// A [`NotApplied`](Self::NotApplied) for `cause`.
+    pub fn not_applied(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::NotApplied(cause.into().into())
+    }
+
+    /// An [`OutcomeUnknown`](Self::OutcomeUnknown) for `cause`.
+    pub fn outcome_unknown(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::OutcomeUnknown(cause.into().into())
+    }
+
+    /// Whether the request may have taken effect, in whole or in part.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_))
+    }
+}

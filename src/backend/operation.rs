@@ -1,0 +1,148 @@
+use std::sync::Arc;
+
+use crate::RedisKey;
+
+/// The counters that share one prefix. Spaces never see each other's data.
+///
+/// The plain and the instance-aware family of one prefix do not share data either.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Space {
+    prefix: RedisKey,
+}
+
+impl Space {
+    /// The space of `prefix`.
+    pub fn new(prefix: RedisKey) -> Self {
+        Self { prefix }
+    }
+
+    /// The prefix.
+    pub fn prefix(&self) -> &RedisKey {
+        &self.prefix
+    }
+}
+
+impl From<RedisKey> for Space {
+    fn from(prefix: RedisKey) -> Self {
+        Self::new(prefix)
+    }
+}
+
+/// A condition on the value that a key holds just before a write. A missing key holds 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CounterComparator {
+    /// The value equals the operand.
+    Eq(i64),
+    /// The value is less than the operand.
+    Lt(i64),
+    /// The value is greater than the operand.
+    Gt(i64),
+    /// The value does not equal the operand.
+    Ne(i64),
+    /// No condition: the write always goes ahead.
+    #[default]
+    Nil,
+}
+
+impl CounterComparator {
+    /// Whether the condition holds for `current`.
+    pub fn matches(self, current: i64) -> bool {
+        match self {
+            Self::Eq(operand) => current == operand,
+            Self::Lt(operand) => current < operand,
+            Self::Gt(operand) => current > operand,
+            Self::Ne(operand) => current != operand,
+            Self::Nil => true,
+        }
+    }
+}
+
+/// What a [`Write`] does to its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// Adds to the value.
+    Add(i64),
+    /// Replaces the value.
+    Set(i64),
+}
+
+/// One write of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Write {
+    /// The counter.
+    pub key: RedisKey,
+    /// What happens to it.
+    pub change: Change,
+    /// When it happens.
+    pub condition: CounterComparator,
+}
+
+impl Write {
+    /// An unconditional addition.
+    pub fn add(key: RedisKey, count: i64) -> Self {
+        Self { key, change: Change::Add(count), condition: CounterComparator::Nil }
+    }
+
+    /// An unconditional assignment.
+    pub fn set(key: RedisKey, count: i64) -> Self {
+        Self { key, change: Change::Set(count), condition: CounterComparator::Nil }
+    }
+
+    /// The same write under a condition.
+    pub fn only_if(self, condition: CounterComparator) -> Self {
+        Self { condition, ..self }
+    }
+}
+
+/// Makes a batch safe to send again.
+///
+/// The store remembers the highest sequence that it applied for each writer, for a day after the
+/// writer's last batch. A writer numbers its batches upwards from 1 and has one of them under way at a
+/// time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReplayGuard {
+    /// Who writes. Unique for ever: take it from [`Backend::fresh_id`](super::Backend::fresh_id).
+    pub writer: Arc<str>,
+    /// The batch's number, 1 to 2^53.
+    pub sequence: u64,
+}
+
+/// Why one item of a batch was turned down. It changed nothing; the other items are not affected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The result does not fit into an `i64`.
+    #[error("the result would not fit into an i64")]
+    Overflow,
+    /// The store holds something under this key that is not a decimal `i64`.
+    #[error("the store holds {found:?}, which is not an i64")]
+    NotANumber {
+        /// What was found there, shortened when long.
+        found: String,
+    },
+}
+
+/// What one item of a batch gave.
+pub type Outcome<T> = Result<T, Refusal>;
+
+/// What a write found and what it left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written<V = i64> {
+    /// Before the write.
+    pub old: V,
+    /// After it. The same as `old` when the condition did not hold.
+    pub new: V,
+    /// Whether the condition held, and so the write happened.
+    pub condition_met: bool,
+}
+
+/// The answer to a batch of writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied<V = i64> {
+    /// The batch had been applied before, under the same guard: this time nothing changed, and each
+    /// outcome holds the value as it stands, as both `old` and `new`, or the refusal of the first time.
+    pub replayed: bool,
+    /// One outcome for each write, in the order of the writes.
+    pub outcomes: Vec<Outcome<Written<V>>>,
+}
+

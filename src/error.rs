@@ -1,0 +1,85 @@
+use crate::{
+    RedisKey,
+    backend::{BackendError, Refusal},
+};
+
+/// What every operation of this crate fails with.
+///
+/// After any variant but [`OutcomeUnknown`](Self::OutcomeUnknown), and but
+/// [`CustomError`](Self::CustomError), which this crate never makes, the operation has changed nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum DistkitError {
+    /// A name is empty, longer than 255 characters, or contains a colon.
+    #[error("invalid key: {0}")]
+    InvalidRedisKey(String),
+
+    /// The store turned the operation down or could not be reached. Nothing happened, and nothing will.
+    #[error("not applied, the store did not take it: {0}")]
+    NotApplied(#[source] BackendError),
+
+    /// The connection was lost, or an answer did not come in time, after the operation was sent: it may
+    /// have happened, or may still.
+    #[error("the outcome is unknown: {0}")]
+    OutcomeUnknown(#[source] BackendError),
+
+    /// The store turned this key's write down.
+    #[error("counter {key:?}: {refusal}")]
+    CounterError {
+        /// Which counter.
+        key: RedisKey,
+        /// Why.
+        #[source]
+        refusal: Refusal,
+    },
+
+    /// The store was away for so long that as many keys have pending writes as
+    /// [`CounterOptions::max_pending_keys`](crate::counter::CounterOptions::max_pending_keys) allows.
+    #[error("{limit} keys have writes that the store has not taken; no more are buffered")]
+    TooManyPending {
+        /// The limit.
+        limit: usize,
+    },
+
+    /// The counter was shut down.
+    #[error("the counter is shut down")]
+    ShutDown,
+
+    /// For a service's own use in code that is generic over counters; this crate never makes one.
+    #[error("{0}")]
+    CustomError(String),
+
+    /// A rate limiter failed.
+    #[cfg(feature = "trypema")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
+    #[error("rate limiter: {0}")]
+    TrypemaError(std::sync::Arc<trypema::TrypemaError>),
+}
+
+impl DistkitError {
+    /// Whether the operation may have taken effect although it failed.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_))
+    }
+
+    pub(crate) fn refused(key: &RedisKey, refusal: Refusal) -> Self {
+        Self::CounterError { key: key.clone(), refusal }
+    }
+}
+
+impl From<BackendError> for DistkitError {
+    fn from(error: BackendError) -> Self {
+        if error.may_have_happened() {
+            Self::OutcomeUnknown(error)
+        } else {
+            Self::NotApplied(error)
+        }
+    }
+}
+
+#[cfg(feature = "trypema")]
+impl From<trypema::TrypemaError> for DistkitError {
+    fn from(error: trypema::TrypemaError) -> Self {
+        Self::TrypemaError(std::sync::Arc::new(error))
+    }
+}

@@ -1,0 +1,19 @@
+//! Distributed counters for tokio services that share a Redis or Valkey server.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod backend;
+#[cfg(feature = "counter")]
+pub mod counter;
+
+mod error;
+mod key;
+
+pub use backend::CounterComparator;
+pub use error::DistkitError;
+pub use key::{DistkitRedisKey, RedisKey};
+
+#[cfg(feature = "trypema")]
+#[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
+pub mod ratelimit {}
