@@ -34,7 +34,7 @@ pub enum DistkitError {
     },
 
     /// The store was away for so long that as many keys have pending writes as
-    /// [`CounterOptions::max_pending_keys`](crate::counter::CounterOptions::max_pending_keys) allows.
+    /// `CounterOptions::max_pending_keys` allows.
     #[error("{limit} keys have writes that the store has not taken; no more are buffered")]
     TooManyPending {
         /// The limit.

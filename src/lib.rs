@@ -4,8 +4,6 @@
 #![warn(missing_docs)]
 
 pub mod backend;
-#[cfg(feature = "counter")]
-pub mod counter;
 
 mod error;
 mod key;
@@ -13,7 +11,3 @@ mod key;
 pub use backend::CounterComparator;
 pub use error::DistkitError;
 pub use key::{DistkitRedisKey, RedisKey};
-
-#[cfg(feature = "trypema")]
-#[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
-pub mod ratelimit {}

@@ -1,20 +1,11 @@
 //! The stores that counters live in, and the contract that every store keeps.
 //!
-//! Counters know nothing but [`Backend`]. This crate has three stores: [`memory`], which is always
+//! Counters know nothing but [`Backend`]. This crate has three stores: `memory`, which is always
 //! there, and one for each of the Redis clients `redis-rs` and `fred`, behind the features of those
-//! names. [`connect`] picks one by URL; [`IntoBackend`] takes a connection that a service already has.
+//! names. `connect` picks one by URL; [`IntoBackend`] takes a connection that a service already has.
 
-mod connect;
 mod error;
-#[cfg(any(feature = "redis-rs", feature = "fred"))]
-mod lua;
-pub mod memory;
 mod operation;
-
-#[cfg(feature = "fred")]
-pub mod fred;
-#[cfg(feature = "redis-rs")]
-pub mod redis_rs;
 
 use std::sync::Arc;
 
@@ -22,7 +13,6 @@ use async_trait::async_trait;
 
 use crate::RedisKey;
 
-pub use connect::connect;
 pub use error::{BackendError, Cause};
 pub use operation::{
     Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Space, Write, Written,

@@ -145,4 +145,3 @@ pub struct Applied<V = i64> {
     /// One outcome for each write, in the order of the writes.
     pub outcomes: Vec<Outcome<Written<V>>>,
 }
-
