@@ -4,6 +4,9 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+#[cfg(feature = "counter")]
+#[cfg_attr(docsrs, doc(cfg(feature = "counter")))]
+pub mod counter;
 
 mod error;
 mod key;

@@ -1,0 +1,377 @@
+use async_trait::async_trait;
+
+use crate::{
+    CounterComparator, DistkitError, RedisKey,
+    backend::{BackendError, Refusal, Write, Written},
+};
+
+/// One item of a batch's answer: the key as it was given, and what happened to it.
+///
+/// The error is of this item alone. What concerns the batch as a whole, such as a lost connection, is
+/// the error of the call.
+pub type Keyed<'k, T> = (&'k RedisKey, Result<T, DistkitError>);
+
+/// What every plain counter can do.
+///
+/// The trait can be made into an object. Batches keep their order: a key that is named twice is written
+/// twice, and answers come in the order of the input. An empty batch does no I/O.
+///
+/// # Errors
+///
+/// Unless a method says otherwise, each fails with
+/// - [`NotApplied`](DistkitError::NotApplied): the store could not be reached or turned the call down;
+///   nothing happened.
+/// - [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the connection was lost, or the answer did not
+///   come in time, after the call was sent. It may have taken effect. The counter does not send it again.
+/// - [`CounterError`](DistkitError::CounterError): this key was refused and nothing changed, because the
+///   result would not fit into an `i64`, or because the store holds something else than a number there.
+///
+/// # Example
+///
+/// Code that does not care which kind of counter it uses:
+///
+/// ```
+/// use distkit::{DistkitError, RedisKey, counter::CounterTrait};
+///
+/// async fn hit(counter: &impl CounterTrait, page: &RedisKey) -> Result<i64, DistkitError> {
+///     counter.inc(page, 1).await
+/// }
+/// ```
+#[async_trait]
+pub trait CounterTrait: Send + Sync {
+    /// Does each write, in order, and answers what it found and left behind, item by item.
+    ///
+    /// The other writing methods are short forms of this one.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::backend::Write;
+    ///
+    /// let key = RedisKey::try_from("stock")?;
+    /// let writes = [Write::set(key.clone(), 10), Write::add(key, -3)];
+    /// let outcomes = counter.write_all(&writes).await?;
+    /// assert_eq!(outcomes[1].as_ref().unwrap().old, 10);
+    /// assert_eq!(outcomes[1].as_ref().unwrap().new, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn write_all(
+        &self,
+        writes: &[Write],
+    ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError>;
+
+    /// Reads the total of each key. A missing key reads 0.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let (apples, pears) = (RedisKey::try_from("apples")?, RedisKey::try_from("pears")?);
+    /// counter.set(&apples, 5).await?;
+    /// for (key, total) in counter.get_all(&[&apples, &pears]).await? {
+    ///     assert_eq!(total?, if *key == apples { 5 } else { 0 });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn get_all<'k>(&self, keys: &[&'k RedisKey])
+    -> Result<Vec<Keyed<'k, i64>>, DistkitError>;
+
+    /// Deletes the key and answers the total that it held: 0 when it was missing.
+    ///
+    /// What is not a number is deleted all the same, and reported as
+    /// [`CounterError`](DistkitError::CounterError), for there is no total to answer with.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let key = RedisKey::try_from("visits")?;
+    /// counter.set(&key, 7).await?;
+    /// assert_eq!(counter.del(&key).await?, 7);
+    /// assert_eq!(counter.del(&key).await?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn del(&self, key: &RedisKey) -> Result<i64, DistkitError>;
+
+    /// Deletes every plain counter under the prefix, also those that other processes made.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let key = RedisKey::try_from("visits")?;
+    /// counter.inc(&key, 7).await?;
+    /// counter.clear().await?;
+    /// assert_eq!(counter.get(&key).await?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn clear(&self) -> Result<(), DistkitError>;
+
+    /// Adds `count`, which may be negative, and answers the new total. A missing key starts from 0.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let key = RedisKey::try_from("visits")?;
+    /// assert_eq!(counter.inc(&key, 5).await?, 5);
+    /// assert_eq!(counter.inc(&key, 5).await?, 10);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
+        let outcomes = self.write_all(&[Write::add(key.clone(), count)]).await?;
+        Ok(only(outcomes)?.new)
+    }
+
+    /// Subtracts `count` and answers the new total. A missing key starts from 0; totals may be negative.
+    ///
+    /// # Errors
+    ///
+    /// Also [`CounterError`](DistkitError::CounterError), without any I/O, when `count` is [`i64::MIN`],
+    /// which has no negation.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let key = RedisKey::try_from("visits")?;
+    /// assert_eq!(counter.dec(&key, 2).await?, -2);
+    /// assert!(counter.dec(&key, i64::MIN).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn dec(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
+        match count.checked_neg() {
+            Some(negated) => self.inc(key, negated).await,
+            None => Err(DistkitError::refused(key, Refusal::Overflow)),
+        }
+    }
+
+    /// Reads the total. A missing key reads 0.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let key = RedisKey::try_from("visits")?;
+    /// assert_eq!(counter.get(&key).await?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
+        let answers = self.get_all(&[key]).await?;
+        only(answers.into_iter().map(|(_, total)| total).collect())
+    }
+
+    /// Makes the total `count`, whatever the key held, and answers it.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let key = RedisKey::try_from("visits")?;
+    /// assert_eq!(counter.set(&key, 100).await?, 100);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn set(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
+        let outcomes = self.write_all(&[Write::set(key.clone(), count)]).await?;
+        Ok(only(outcomes)?.new)
+    }
+
+    /// Adds `count` if the total satisfies `comparator`, in one atomic step. Answers the new total and
+    /// the old one: the same twice when the condition did not hold.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::CounterComparator;
+    ///
+    /// let seats = RedisKey::try_from("seats")?;
+    /// assert_eq!(counter.inc_if(&seats, CounterComparator::Lt(2), 2).await?, (2, 0));
+    /// assert_eq!(counter.inc_if(&seats, CounterComparator::Lt(2), 2).await?, (2, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn inc_if(
+        &self,
+        key: &RedisKey,
+        comparator: CounterComparator,
+        count: i64,
+    ) -> Result<(i64, i64), DistkitError> {
+        let write = Write::add(key.clone(), count).only_if(comparator);
+        only(self.write_all(&[write]).await?).map(new_and_old)
+    }
+
+    /// Makes the total `count` if it satisfies `comparator`, in one atomic step. Answers the new total
+    /// and the old one: the same twice when the condition did not hold.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::CounterComparator;
+    ///
+    /// let leader = RedisKey::try_from("leader")?;
+    /// assert_eq!(counter.set_if(&leader, CounterComparator::Eq(0), 42).await?, (42, 0));
+    /// assert_eq!(counter.set_if(&leader, CounterComparator::Eq(0), 43).await?, (42, 42));
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn set_if(
+        &self,
+        key: &RedisKey,
+        comparator: CounterComparator,
+        count: i64,
+    ) -> Result<(i64, i64), DistkitError> {
+        let write = Write::set(key.clone(), count).only_if(comparator);
+        only(self.write_all(&[write]).await?).map(new_and_old)
+    }
+
+    /// [`inc`](Self::inc) for each item.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let (full, free) = (RedisKey::try_from("full")?, RedisKey::try_from("free")?);
+    /// counter.set(&full, i64::MAX).await?;
+    /// let answers = counter.inc_all(&[(&full, 1), (&free, 1)]).await?;
+    /// assert!(answers[0].1.is_err(), "an overflow stops no other item");
+    /// assert_eq!(*answers[1].1.as_ref().unwrap(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn inc_all<'k>(
+        &self,
+        updates: &[(&'k RedisKey, i64)],
+    ) -> Result<Vec<Keyed<'k, i64>>, DistkitError> {
+        let writes: Vec<_> = updates.iter().map(|&(key, n)| Write::add(key.clone(), n)).collect();
+        let outcomes = self.write_all(&writes).await?;
+        Ok(keyed(updates.iter().map(|&(key, _)| key), outcomes, |written| written.new))
+    }
+
+    /// [`set`](Self::set) for each item.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let (red, blue) = (RedisKey::try_from("red")?, RedisKey::try_from("blue")?);
+    /// counter.set_all(&[(&red, 1), (&blue, 2)]).await?;
+    /// assert_eq!(counter.get(&blue).await?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn set_all<'k>(
+        &self,
+        updates: &[(&'k RedisKey, i64)],
+    ) -> Result<Vec<Keyed<'k, i64>>, DistkitError> {
+        let writes: Vec<_> = updates.iter().map(|&(key, n)| Write::set(key.clone(), n)).collect();
+        let outcomes = self.write_all(&writes).await?;
+        Ok(keyed(updates.iter().map(|&(key, _)| key), outcomes, |written| written.new))
+    }
+
+    /// [`inc_if`](Self::inc_if) for each item. Each item is atomic; the batch as a whole is not.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::CounterComparator;
+    ///
+    /// let key = RedisKey::try_from("seats")?;
+    /// let item = (&key, CounterComparator::Lt(1), 1);
+    /// let answers = counter.inc_all_if(&[item, item]).await?;
+    /// assert_eq!(*answers[0].1.as_ref().unwrap(), (1, 0));
+    /// assert_eq!(*answers[1].1.as_ref().unwrap(), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn inc_all_if<'k>(
+        &self,
+        updates: &[(&'k RedisKey, CounterComparator, i64)],
+    ) -> Result<Vec<Keyed<'k, (i64, i64)>>, DistkitError> {
+        let writes: Vec<_> = updates
+            .iter()
+            .map(|&(key, comparator, n)| Write::add(key.clone(), n).only_if(comparator))
+            .collect();
+        let outcomes = self.write_all(&writes).await?;
+        Ok(keyed(updates.iter().map(|&(key, _, _)| key), outcomes, new_and_old))
+    }
+
+    /// [`set_if`](Self::set_if) for each item. Each item is atomic; the batch as a whole is not.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::CounterComparator;
+    ///
+    /// let key = RedisKey::try_from("highest")?;
+    /// let answers = counter
+    ///     .set_all_if(&[(&key, CounterComparator::Lt(8), 8), (&key, CounterComparator::Lt(3), 3)])
+    ///     .await?;
+    /// assert_eq!(*answers[1].1.as_ref().unwrap(), (8, 8));
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn set_all_if<'k>(
+        &self,
+        updates: &[(&'k RedisKey, CounterComparator, i64)],
+    ) -> Result<Vec<Keyed<'k, (i64, i64)>>, DistkitError> {
+        let writes: Vec<_> = updates
+            .iter()
+            .map(|&(key, comparator, n)| Write::set(key.clone(), n).only_if(comparator))
+            .collect();
+        let outcomes = self.write_all(&writes).await?;
+        Ok(keyed(updates.iter().map(|&(key, _, _)| key), outcomes, new_and_old))
+    }
+}
+
+fn new_and_old(written: Written) -> (i64, i64) {
+    (written.new, written.old)
+}
+
+/// The answer to a call for one item.
+pub(crate) fn only<T>(outcomes: Vec<Result<T, DistkitError>>) -> Result<T, DistkitError> {
+    outcomes.into_iter().next().unwrap_or_else(|| Err(miscounted(1, 0)))
+}
+
+/// Puts each key next to its outcome.
+pub(crate) fn keyed<'k, T, U>(
+    keys: impl Iterator<Item = &'k RedisKey>,
+    outcomes: Vec<Result<T, DistkitError>>,
+    answer: impl Fn(T) -> U,
+) -> Vec<Keyed<'k, U>> {
+    keys.zip(outcomes).map(|(key, outcome)| (key, outcome.map(&answer))).collect()
+}
+
+/// A store broke its contract: it did not answer each item, so nobody knows what it did.
+pub(crate) fn miscounted(asked: usize, answered: usize) -> DistkitError {
+    BackendError::outcome_unknown(format!(
+        "the store gave {answered} answers to a request for {asked} items"
+    ))
+    .into()
+}

@@ -1,0 +1,15 @@
+//! Counters shared by every process that uses the same prefix on the same store.
+//!
+//! A counter's address is its prefix and its key. [`CounterTrait`] is what the counters of this module
+//! have in common:
+//!
+//! - [`StrictCounter`]: each call is one atomic operation in the store and one round trip. Its answers
+//!   are exact.
+
+mod counter_trait;
+mod options;
+mod strict;
+
+pub use counter_trait::{CounterTrait, Keyed};
+pub use options::CounterOptions;
+pub use strict::StrictCounter;
