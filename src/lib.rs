@@ -7,6 +7,9 @@ pub mod backend;
 #[cfg(feature = "counter")]
 #[cfg_attr(docsrs, doc(cfg(feature = "counter")))]
 pub mod counter;
+#[cfg(feature = "conformance")]
+#[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
+pub mod conformance;
 
 mod error;
 mod key;

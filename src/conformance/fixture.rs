@@ -1,0 +1,222 @@
+use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
+
+use crate::{
+    RedisKey,
+    backend::{Applied, Backend, Outcome, ReplayGuard, Space, Write, Written},
+};
+
+type Plant =
+    dyn Fn(Space, RedisKey, String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
+/// The store under test, and what a test needs besides [`Backend`].
+#[derive(Clone)]
+pub struct Fixture {
+    backend: Arc<dyn Backend>,
+    plant: Option<Arc<Plant>>,
+    kept: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Fixture {
+    /// Tests `backend`.
+    pub fn new(backend: impl Backend) -> Self {
+        Self { backend: Arc::new(backend), plant: None, kept: Vec::new() }
+    }
+
+    /// How to write raw text where the store keeps the plain counter `(space, key)`, as a stranger
+    /// would. Without it [`foreign_data_is_named_and_kept`](super::foreign_data_is_named_and_kept)
+    /// checks nothing.
+    pub fn plant_with<F, P>(mut self, plant: F) -> Self
+    where
+        F: Fn(Space, RedisKey, String) -> P + Send + Sync + 'static,
+        P: Future<Output = ()> + Send + 'static,
+    {
+        self.plant = Some(Arc::new(move |space, key, text| Box::pin(plant(space, key, text))));
+        self
+    }
+
+    /// Keeps something, such as a private server, until the test is over.
+    pub fn keep(mut self, guard: impl Send + Sync + 'static) -> Self {
+        self.kept.push(Arc::new(guard));
+        self
+    }
+
+    /// The store.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    pub(super) fn can_plant(&self) -> bool {
+        self.plant.is_some()
+    }
+
+    pub(super) async fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
+        if let Some(plant) = &self.plant {
+            plant(space.clone(), key.clone(), text.to_owned()).await;
+        }
+    }
+
+    /// A part of the store that no other test uses.
+    pub(super) fn fresh(&self) -> Probe {
+        Probe::new(self.backend.clone(), &format!("conformance {}", self.fresh_name()))
+    }
+
+    /// An id that may be part of a prefix.
+    pub(super) fn fresh_name(&self) -> String {
+        self.backend.fresh_id().replace(':', ".")
+    }
+}
+
+impl<B: Backend> From<B> for Fixture {
+    fn from(backend: B) -> Self {
+        Self::new(backend)
+    }
+}
+
+impl fmt::Debug for Fixture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fixture").field("can_plant", &self.can_plant()).finish_non_exhaustive()
+    }
+}
+
+/// One space of the store, with calls that panic on an error of the whole request.
+#[derive(Clone)]
+pub(super) struct Probe {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) space: Space,
+}
+
+impl Probe {
+    pub(super) fn new(backend: Arc<dyn Backend>, prefix: &str) -> Self {
+        Self { backend, space: Space::new(key(prefix)) }
+    }
+
+    pub(super) async fn apply(&self, writes: &[Write]) -> Vec<Outcome<Written>> {
+        let applied = self.send(writes, None).await;
+        assert!(!applied.replayed, "a batch without a guard was answered as replayed");
+        applied.outcomes
+    }
+
+    /// Applies one write that must not be refused.
+    pub(super) async fn write(&self, write: Write) -> Written {
+        let outcomes = self.apply(std::slice::from_ref(&write)).await;
+        match &outcomes[0] {
+            Ok(written) => *written,
+            Err(refusal) => panic!("{} was refused: {refusal}", show(&write)),
+        }
+    }
+
+    pub(super) async fn send(&self, writes: &[Write], guard: Option<&ReplayGuard>) -> Applied {
+        let applied = match self.backend.apply(&self.space, writes, guard).await {
+            Ok(applied) => applied,
+            Err(error) => panic!("apply of {} writes failed: {error}", writes.len()),
+        };
+        assert_eq!(applied.outcomes.len(), writes.len(), "one outcome for each write");
+        applied
+    }
+
+    pub(super) async fn read_outcomes(&self, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
+        let values = match self.backend.read(&self.space, keys).await {
+            Ok(values) => values,
+            Err(error) => panic!("read of {} keys failed: {error}", keys.len()),
+        };
+        assert_eq!(values.len(), keys.len(), "read: one answer for each key");
+        values
+    }
+
+    pub(super) async fn read(&self, keys: &[RedisKey]) -> Vec<i64> {
+        numbers("read", keys, self.read_outcomes(keys).await)
+    }
+
+    pub(super) async fn total(&self, key: &RedisKey) -> i64 {
+        self.read(std::slice::from_ref(key)).await[0]
+    }
+
+    pub(super) async fn remove_outcomes(&self, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
+        let held = match self.backend.remove(&self.space, keys).await {
+            Ok(held) => held,
+            Err(error) => panic!("remove of {} keys failed: {error}", keys.len()),
+        };
+        assert_eq!(held.len(), keys.len(), "remove: one answer for each key");
+        held
+    }
+
+    pub(super) async fn remove(&self, keys: &[RedisKey]) -> Vec<i64> {
+        numbers("remove", keys, self.remove_outcomes(keys).await)
+    }
+
+    pub(super) async fn clear(&self) {
+        if let Err(error) = self.backend.clear(&self.space).await {
+            panic!("clear failed: {error}");
+        }
+    }
+
+    pub(super) fn guard(&self, sequence: u64) -> ReplayGuard {
+        ReplayGuard { writer: self.backend.fresh_id(), sequence }
+    }
+}
+
+fn numbers(what: &str, keys: &[RedisKey], outcomes: Vec<Outcome<i64>>) -> Vec<i64> {
+    keys.iter()
+        .zip(outcomes)
+        .map(|(key, outcome)| match outcome {
+            Ok(value) => value,
+            Err(refusal) => panic!("{what} of {key:?} was refused: {refusal}"),
+        })
+        .collect()
+}
+
+pub(super) fn key(name: &str) -> RedisKey {
+    match RedisKey::new(name) {
+        Ok(key) => key,
+        Err(error) => panic!("the suite made a bad key: {error}"),
+    }
+}
+
+/// `count` keys, numbered.
+pub(super) fn keys(count: usize) -> Vec<RedisKey> {
+    (0..count).map(|i| key(&format!("k{i}"))).collect()
+}
+
+/// What came back must be what was expected, item by item, so that a message names one write and not
+/// a list of thousands.
+#[track_caller]
+pub(super) fn check(
+    writes: &[Write],
+    outcomes: &[Outcome<Written>],
+    expected: &[Outcome<Written>],
+) {
+    for (i, ((write, got), want)) in writes.iter().zip(outcomes).zip(expected).enumerate() {
+        assert!(
+            got == want,
+            "write {i} of {}, {}: expected {want:?}, got {got:?}",
+            writes.len(),
+            show(write)
+        );
+    }
+}
+
+/// As [`check`], for the answers of `read` and `remove`.
+#[track_caller]
+pub(super) fn check_values(what: &str, keys: &[RedisKey], got: &[i64], expected: &[i64]) {
+    for (i, ((key, got), want)) in keys.iter().zip(got).zip(expected).enumerate() {
+        assert!(
+            got == want,
+            "{what}, item {i} of {}, {key:?}: expected {want}, got {got}",
+            keys.len()
+        );
+    }
+}
+
+pub(super) fn show(write: &Write) -> String {
+    format!("{:?} of {:?} if {:?}", write.change, write.key.as_str(), write.condition)
+}
+
+/// The outcome of a write that happened.
+pub(super) fn wrote(old: i64, new: i64) -> Outcome<Written> {
+    Ok(Written { old, new, condition_met: true })
+}
+
+/// The outcome of a write whose condition failed on `value`.
+pub(super) fn kept(value: i64) -> Outcome<Written> {
+    Ok(Written { old: value, new: value, condition_met: false })
+}

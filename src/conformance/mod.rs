@@ -1,0 +1,211 @@
+//! The contract of [`Backend`] as tests: one function for each rule, for any store.
+//!
+//! Behind the feature `conformance`. A crate that brings its own store turns the feature on for its
+//! tests, says how to get a store, and has the whole suite with one line. It needs tokio with the
+//! features `macros` and `rt-multi-thread`:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! distkit = { version = "0.8", features = ["conformance"] }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
+//!
+//! ```
+//! // tests/conformance.rs
+//! use std::sync::Arc;
+//!
+//! use distkit::{
+//!     RedisKey,
+//!     backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write},
+//!     conformance::Fixture,
+//! };
+//!
+//! struct MyStore {/* a connection */}
+//!
+//! #[async_trait::async_trait]
+//! impl Backend for MyStore {
+//! #   async fn apply(
+//! #       &self,
+//! #       _: &Space,
+//! #       _: &[Write],
+//! #       _: Option<&ReplayGuard>,
+//! #   ) -> Result<Applied, BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn read(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn remove(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn clear(&self, _: &Space) -> Result<(), BackendError> {
+//! #       unreachable!()
+//! #   }
+//!     // ...
+//! }
+//! # impl MyStore {
+//! #     async fn connect(_: &str) -> Self {
+//! #         Self {}
+//! #     }
+//! #     async fn write_raw(&self, _: &str, _: &str, _: &str) {}
+//! # }
+//!
+//! async fn my_store() -> Fixture {
+//!     let store = Arc::new(MyStore::connect("my://localhost").await);
+//!     Fixture::new(store.clone()).plant_with(move |space, key, text| {
+//!         let store = store.clone();
+//!         async move { store.write_raw(space.prefix(), &key, &text).await }
+//!     })
+//! }
+//!
+//! distkit::conformance_suite!(my_store);
+//! # fn main() {}
+//! ```
+//!
+//! Every rule works under prefixes of its own, all of which contain an id from [`Backend::fresh_id`],
+//! so that the tests can share one server and run at the same time. What they wrote stays there.
+//!
+//! Two rules of the contract cannot be checked through [`Backend`] alone, and are left to the store's
+//! own tests: what errors tell, and that what is remembered of a writer expires after a day of the
+//! store's time.
+//!
+//! [`Backend`]: crate::backend::Backend
+//! [`Backend::fresh_id`]: crate::backend::Backend::fresh_id
+
+mod atomic;
+mod batches;
+mod exact;
+mod fixture;
+mod foreign;
+mod handles;
+mod model;
+mod removal;
+mod replay;
+mod spaces;
+
+pub use atomic::{
+    a_compare_and_set_loop_loses_no_update, concurrent_adds_sum_exactly,
+    of_concurrent_conditional_sets_one_wins, readers_see_whole_values_only,
+};
+pub use batches::{
+    a_key_named_twice_is_written_twice_in_order, a_missing_key_reads_zero,
+    answers_come_in_the_order_of_the_input, big_batches_are_one_call, empty_batches_do_nothing,
+    refused_items_stop_no_neighbour,
+};
+pub use exact::{
+    additions_are_exact_on_the_whole_range, assignments_are_exact_on_the_whole_range,
+    conditions_compare_exactly, long_mixed_runs_agree_with_a_reference,
+    overflow_is_refused_in_both_directions,
+};
+pub use fixture::Fixture;
+pub use foreign::foreign_data_is_named_and_kept;
+pub use handles::{
+    cancelled_calls_break_nothing_else, cancelled_guarded_batches_happen_once,
+    fresh_ids_are_unique, works_behind_nested_pointers,
+};
+pub use removal::{
+    big_removals_and_clears_are_one_call, clear_removes_its_own_space_only,
+    guards_survive_removal_and_clear, removal_answers_what_was_held,
+};
+pub use replay::{
+    a_lower_sequence_changes_nothing, a_replayed_batch_changes_nothing,
+    an_empty_batch_uses_up_its_sequence, big_guarded_batches_are_one_call,
+    concurrent_copies_of_a_guarded_batch_happen_once, guarded_sets_and_conditions_happen_once,
+    refused_items_are_refused_again, sequences_are_exact_to_two_to_the_53, writers_are_independent,
+};
+pub use spaces::{any_key_works, any_prefix_works_and_none_reaches_into_another};
+
+/// Expands to a module with one test for each rule of the [`Backend`](crate::backend::Backend)
+/// contract.
+///
+/// Takes the path of an `async fn` without parameters that gives a
+/// [`Fixture`](crate::conformance::Fixture), or a `Backend`; it is called once for each test. Write a
+/// name in front to have several suites in one file, or a name other than `conformance`:
+/// `conformance_suite!(cluster, connect_to_the_cluster)`. Use it outside of functions. See the
+/// [module](crate::conformance) for an example.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($fixture:path) => {
+        $crate::conformance_suite!(conformance, $fixture);
+    };
+    ($module:ident, $fixture:path) => {
+        $crate::conformance_suite! { @tests $module $fixture:
+            a_compare_and_set_loop_loses_no_update
+            a_key_named_twice_is_written_twice_in_order
+            a_lower_sequence_changes_nothing
+            a_missing_key_reads_zero
+            a_replayed_batch_changes_nothing
+            additions_are_exact_on_the_whole_range
+            an_empty_batch_uses_up_its_sequence
+            answers_come_in_the_order_of_the_input
+            any_key_works
+            any_prefix_works_and_none_reaches_into_another
+            assignments_are_exact_on_the_whole_range
+            big_batches_are_one_call
+            big_guarded_batches_are_one_call
+            big_removals_and_clears_are_one_call
+            cancelled_calls_break_nothing_else
+            cancelled_guarded_batches_happen_once
+            clear_removes_its_own_space_only
+            concurrent_adds_sum_exactly
+            concurrent_copies_of_a_guarded_batch_happen_once
+            conditions_compare_exactly
+            empty_batches_do_nothing
+            foreign_data_is_named_and_kept
+            fresh_ids_are_unique
+            guarded_sets_and_conditions_happen_once
+            guards_survive_removal_and_clear
+            long_mixed_runs_agree_with_a_reference
+            of_concurrent_conditional_sets_one_wins
+            overflow_is_refused_in_both_directions
+            readers_see_whole_values_only
+            refused_items_are_refused_again
+            refused_items_stop_no_neighbour
+            removal_answers_what_was_held
+            sequences_are_exact_to_two_to_the_53
+            works_behind_nested_pointers
+            writers_are_independent
+        }
+    };
+    (@tests $module:ident $fixture:path: $($rule:ident)+) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(
+                #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $rule() {
+                    let fixture: $crate::conformance::Fixture = $fixture().await.into();
+                    $crate::conformance::$rule(&fixture).await;
+                }
+            )+
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_macro_lists_every_rule() {
+        let sources = [
+            include_str!("atomic.rs"),
+            include_str!("batches.rs"),
+            include_str!("exact.rs"),
+            include_str!("foreign.rs"),
+            include_str!("handles.rs"),
+            include_str!("removal.rs"),
+            include_str!("replay.rs"),
+            include_str!("spaces.rs"),
+        ];
+        let listed: Vec<_> = include_str!("mod.rs").lines().map(str::trim).collect();
+        let mut rules = 0;
+        for line in sources.iter().flat_map(|source| source.lines()) {
+            if let Some(rest) = line.strip_prefix("pub async fn ") {
+                let rule = rest.split('(').next().unwrap();
+                assert!(listed.contains(&rule), "{rule} is missing from conformance_suite!");
+                rules += 1;
+            }
+        }
+        assert!(rules > 30, "found only {rules} rules");
+    }
+}

@@ -1,0 +1,476 @@
+//! The suite can fail: a store with one fault at a time must be caught by the rule for that fault.
+#![cfg(feature = "conformance")]
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use distkit::{
+    CounterComparator, RedisKey,
+    backend::{
+        Applied, Backend, BackendError, Change, Outcome, Refusal, ReplayGuard, Space, Write,
+        Written,
+    },
+    conformance::{self as rules, Fixture},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    AddsInTwoSteps,
+    ChecksConditionsBeforehand,
+    WritesInTwoHalves,
+    DropsWritesToAKeyNamedTwice,
+    AnswersInOrderOfKeys,
+    StopsAtARefusal,
+    ConditionsSkipMissingKeys,
+    FailsOnEmptyBatches,
+    FailsOnBigBatches,
+    FailsOnBigGuardedBatches,
+    FailsOnBigRemovals,
+    AnswersThroughDoubles,
+    StoresThroughDoubles,
+    ComparesThroughDoubles,
+    WrapsAround,
+    SaturatesBelow,
+    LeavesMinimaAlone,
+    OverwritesForeignData,
+    RemovalAnswersWhatIsLeft,
+    ClearTakesPrefixes,
+    ClearKeepsTheLast,
+    ClearForgetsGuards,
+    AppliesReplaysAgain,
+    ReplaysAnswerWithTheFirstAnswer,
+    ForgetsRefusals,
+    AppliesLowerSequences,
+    ComparesSequencesAsText,
+    GuardsOneWriterOnly,
+    EmptyBatchesUseNothingUp,
+    GuardsAdditionsOnly,
+    ChecksGuardsBeforehand,
+    JoinsPrefixAndKey,
+    LowersKeys,
+    CutsKeysAtNul,
+    RepeatsIds,
+    AnswersTheCallBefore,
+    HoldsALockWhenDropped,
+    TakesTheGuardFirst,
+}
+
+#[derive(Debug, Default)]
+struct Writer {
+    sequence: u64,
+    first: Vec<Outcome<Written>>,
+}
+
+/// A store in a map, right but for its fault.
+struct Broken {
+    fault: Fault,
+    values: Mutex<BTreeMap<(String, String), String>>,
+    writers: Mutex<BTreeMap<(String, String), Writer>>,
+    ids: AtomicU64,
+    locked: AtomicBool,
+    pending_answer: Mutex<Option<Vec<Outcome<i64>>>>,
+}
+
+type Address = (String, String);
+
+impl Broken {
+    fn new(fault: Fault) -> Arc<Self> {
+        Arc::new(Self {
+            fault,
+            values: Mutex::default(),
+            writers: Mutex::default(),
+            ids: AtomicU64::new(1),
+            locked: AtomicBool::new(false),
+            pending_answer: Mutex::default(),
+        })
+    }
+
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn address(&self, space: &Space, key: &RedisKey) -> Address {
+        let (prefix, key) = (space.prefix().to_string(), key.to_string());
+        match self.fault {
+            Fault::JoinsPrefixAndKey => (String::new(), prefix + &key),
+            Fault::LowersKeys => (prefix, key.to_lowercase()),
+            Fault::CutsKeysAtNul => (prefix, key.split('\0').next().unwrap().to_owned()),
+            _ => (prefix, key),
+        }
+    }
+
+    fn get(&self, address: &Address) -> Outcome<i64> {
+        match self.values.lock().unwrap().get(address) {
+            None => Ok(0),
+            Some(text) => match text.parse() {
+                Ok(value) if self.is(Fault::AnswersThroughDoubles) => Ok(value as f64 as i64),
+                Ok(value) => Ok(value),
+                Err(_) if self.is(Fault::OverwritesForeignData) => Ok(0),
+                Err(_) => Err(Refusal::NotANumber { found: text.clone() }),
+            },
+        }
+    }
+
+    fn put(&self, address: &Address, value: i64) {
+        let value = if self.is(Fault::StoresThroughDoubles) { value as f64 as i64 } else { value };
+        self.values.lock().unwrap().insert(address.clone(), value.to_string());
+    }
+
+    fn matches(&self, condition: CounterComparator, value: i64) -> bool {
+        if !self.is(Fault::ComparesThroughDoubles) {
+            return condition.matches(value);
+        }
+        let value = value as f64;
+        match condition {
+            CounterComparator::Eq(n) => value == n as f64,
+            CounterComparator::Ne(n) => value != n as f64,
+            CounterComparator::Lt(n) => value < n as f64,
+            CounterComparator::Gt(n) => value > n as f64,
+            CounterComparator::Nil => true,
+        }
+    }
+
+    async fn write(&self, space: &Space, write: &Write) -> Outcome<Written> {
+        let address = self.address(space, &write.key);
+        let unconditional = write.condition == CounterComparator::Nil;
+        let old = match (self.get(&address), write.change) {
+            (Err(_), Change::Set(_)) if unconditional => 0,
+            (old, _) => old?,
+        };
+        let absent = !self.values.lock().unwrap().contains_key(&address);
+        let skipped = absent && !unconditional && self.is(Fault::ConditionsSkipMissingKeys);
+        if skipped || !self.matches(write.condition, old) {
+            return Ok(Written { old, new: old, condition_met: false });
+        }
+        if self.is(Fault::ChecksConditionsBeforehand) && !unconditional {
+            tokio::task::yield_now().await;
+        }
+        let new = match write.change {
+            Change::Set(count) => count,
+            Change::Add(count) => match self.fault {
+                Fault::WrapsAround => old.wrapping_add(count),
+                Fault::SaturatesBelow if count < 0 => old.saturating_add(count),
+                Fault::LeavesMinimaAlone if count == i64::MIN => return Err(Refusal::Overflow),
+                _ => old.checked_add(count).ok_or(Refusal::Overflow)?,
+            },
+        };
+        match self.fault {
+            Fault::AddsInTwoSteps => tokio::task::yield_now().await,
+            Fault::WritesInTwoHalves => {
+                self.put(&address, (old & 0xffff_ffff) | (new & !0xffff_ffff));
+                tokio::task::yield_now().await;
+            }
+            _ => {}
+        }
+        self.put(&address, new);
+        Ok(Written { old, new, condition_met: true })
+    }
+
+    async fn write_all(&self, space: &Space, writes: &[Write]) -> Vec<Outcome<Written>> {
+        let mut order: Vec<_> = writes.iter().collect();
+        if self.is(Fault::AnswersInOrderOfKeys) {
+            order.sort_by(|a, b| a.key.cmp(&b.key));
+        }
+        let mut outcomes = Vec::new();
+        let mut seen = BTreeMap::new();
+        for write in order {
+            if self.is(Fault::DropsWritesToAKeyNamedTwice) {
+                if let Some(outcome) = seen.get(&write.key) {
+                    outcomes.push(Outcome::clone(outcome));
+                    continue;
+                }
+            }
+            let stopped = outcomes.iter().any(Outcome::is_err);
+            let outcome = if stopped && self.is(Fault::StopsAtARefusal) {
+                Err(Refusal::Overflow)
+            } else {
+                self.write(space, write).await
+            };
+            seen.insert(write.key.clone(), outcome.clone());
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    fn standing(&self, space: &Space, writes: &[Write], first: &[Outcome<Written>]) -> Applied {
+        let outcomes = writes
+            .iter()
+            .enumerate()
+            .map(|(i, write)| {
+                match first.get(i) {
+                    Some(Err(refusal)) if !self.is(Fault::ForgetsRefusals) => {
+                        return Err(refusal.clone());
+                    }
+                    Some(Ok(first)) if self.is(Fault::ReplaysAnswerWithTheFirstAnswer) => {
+                        return Ok(*first);
+                    }
+                    _ => {}
+                }
+                let value = self.get(&self.address(space, &write.key))?;
+                Ok(Written { old: value, new: value, condition_met: true })
+            })
+            .collect();
+        Applied { replayed: true, outcomes }
+    }
+
+    /// The first sending's outcomes when the batch is not new.
+    fn replayed(&self, space: &Space, guard: &ReplayGuard) -> Option<Vec<Outcome<Written>>> {
+        let mut writers = self.writers.lock().unwrap();
+        let writer = writers.entry(self.writer(space, guard)).or_default();
+        let old = match self.fault {
+            Fault::AppliesReplaysAgain => false,
+            Fault::AppliesLowerSequences => guard.sequence == writer.sequence,
+            Fault::ComparesSequencesAsText => {
+                guard.sequence.to_string() <= writer.sequence.to_string()
+            }
+            _ => guard.sequence <= writer.sequence,
+        };
+        if old && guard.sequence < writer.sequence {
+            return Some(Vec::new());
+        }
+        old.then(|| writer.first.clone())
+    }
+
+    fn writer(&self, space: &Space, guard: &ReplayGuard) -> Address {
+        let name = if self.is(Fault::GuardsOneWriterOnly) { "" } else { &*guard.writer }.to_owned();
+        (space.prefix().to_string(), name)
+    }
+
+    fn remember(&self, space: &Space, guard: &ReplayGuard, first: Vec<Outcome<Written>>) {
+        let mut writers = self.writers.lock().unwrap();
+        let writer = Writer { sequence: guard.sequence, first };
+        writers.insert(self.writer(space, guard), writer);
+    }
+
+    fn limit(&self, fault: Fault, len: usize) -> Result<(), BackendError> {
+        if self.fault == fault && len > 8000 {
+            return Err(BackendError::not_applied("too many results to unpack"));
+        }
+        if self.is(Fault::FailsOnEmptyBatches) && len == 0 {
+            return Err(BackendError::not_applied("wrong number of arguments"));
+        }
+        Ok(())
+    }
+
+    /// What a client does around each request, so that a dropped call has somewhere to be dropped.
+    async fn travel(&self) -> Result<(), BackendError> {
+        if self.is(Fault::HoldsALockWhenDropped) {
+            if self.locked.swap(true, Ordering::SeqCst) {
+                return Err(BackendError::not_applied("a dropped call still holds the connection"));
+            }
+            tokio::task::yield_now().await;
+            self.locked.store(false, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Backend for Broken {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        self.travel().await?;
+        self.limit(Fault::FailsOnBigBatches, writes.len())?;
+        let Some(guard) = guard else {
+            return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes).await });
+        };
+        self.limit(Fault::FailsOnBigGuardedBatches, writes.len())?;
+        if let Some(first) = self.replayed(space, guard) {
+            if self.is(Fault::GuardsAdditionsOnly) {
+                for write in writes.iter().filter(|w| matches!(w.change, Change::Set(_))) {
+                    let _ = self.write(space, write).await;
+                }
+            }
+            return Ok(self.standing(space, writes, &first));
+        }
+        if self.is(Fault::ChecksGuardsBeforehand) {
+            tokio::task::yield_now().await;
+        }
+        if self.is(Fault::TakesTheGuardFirst) {
+            self.remember(space, guard, Vec::new());
+            tokio::task::yield_now().await;
+        }
+        let outcomes = self.write_all(space, writes).await;
+        if !(self.is(Fault::EmptyBatchesUseNothingUp) && writes.is_empty()) {
+            self.remember(space, guard, outcomes.clone());
+        }
+        Ok(Applied { replayed: false, outcomes })
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.travel().await?;
+        let answer: Vec<_> = keys.iter().map(|key| self.get(&self.address(space, key))).collect();
+        if self.is(Fault::AnswersTheCallBefore) {
+            if let Some(earlier) = self.pending_answer.lock().unwrap().take() {
+                return Ok(earlier);
+            }
+            *self.pending_answer.lock().unwrap() = Some(answer.clone());
+            tokio::task::yield_now().await;
+            *self.pending_answer.lock().unwrap() = None;
+        }
+        Ok(answer)
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.travel().await?;
+        self.limit(Fault::FailsOnBigRemovals, keys.len())?;
+        Ok(keys
+            .iter()
+            .map(|key| {
+                let address = self.address(space, key);
+                let held = self.get(&address);
+                self.values.lock().unwrap().remove(&address);
+                if self.is(Fault::RemovalAnswersWhatIsLeft) { self.get(&address) } else { held }
+            })
+            .collect())
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.travel().await?;
+        let prefix = &**space.prefix();
+        let mut values = self.values.lock().unwrap();
+        let last = values.keys().rfind(|(found, _)| found == prefix).cloned();
+        values.retain(|(found, key), _| match self.fault {
+            Fault::ClearTakesPrefixes => !found.starts_with(prefix),
+            Fault::JoinsPrefixAndKey => !key.starts_with(prefix),
+            Fault::ClearKeepsTheLast => {
+                found != prefix || last.as_ref().is_some_and(|last| last.1 == *key)
+            }
+            _ => found != prefix,
+        });
+        drop(values);
+        if self.is(Fault::ClearForgetsGuards) {
+            self.writers.lock().unwrap().retain(|(found, _), _| found != prefix);
+        }
+        Ok(())
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        let id = self.ids.fetch_add(1, Ordering::SeqCst);
+        let id = if self.is(Fault::RepeatsIds) { id % 5000 } else { id };
+        format!("id{id}").into()
+    }
+}
+
+fn fixture(fault: Fault) -> Fixture {
+    let store = Broken::new(fault);
+    Fixture::new(store.clone()).plant_with(move |space, key, text| {
+        let address = store.address(&space, &key);
+        store.values.lock().unwrap().insert(address, text);
+        async {}
+    })
+}
+
+async fn sound() -> Fixture {
+    fixture(Fault::None)
+}
+
+// Without a fault this store passes, so what fails below fails because of the fault.
+distkit::conformance_suite!(sound);
+
+type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Runs a rule on one thread, where the faults that leave a gap between two steps let the others in
+/// at each run, and gives the panic's message.
+fn complaint(fault: Fault, rule: fn(Fixture) -> Run) -> Option<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let error = runtime.block_on(async { tokio::spawn(rule(fixture(fault))).await }).err()?;
+    let panic = error.into_panic();
+    Some(match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => (*panic.downcast::<&str>().unwrap()).to_owned(),
+    })
+}
+
+macro_rules! caught {
+    ($($fault:ident by $($rule:ident)+,)+) => {
+        #[test]
+        fn each_fault_is_caught_by_its_rule() {
+            let mut missed = Vec::new();
+            $($(
+                let run = |fixture: Fixture| -> Run {
+                    Box::pin(async move { rules::$rule(&fixture).await })
+                };
+                match complaint(Fault::$fault, run) {
+                    Some(complaint) => println!("{:?}: {complaint}", Fault::$fault),
+                    None => missed.push(concat!(stringify!($fault), " by ", stringify!($rule))),
+                }
+            )+)+
+            assert!(missed.is_empty(), "not caught: {missed:#?}");
+        }
+    };
+}
+
+caught! {
+    AddsInTwoSteps by concurrent_adds_sum_exactly,
+    ChecksConditionsBeforehand by
+        of_concurrent_conditional_sets_one_wins
+        a_compare_and_set_loop_loses_no_update,
+    WritesInTwoHalves by readers_see_whole_values_only,
+    DropsWritesToAKeyNamedTwice by a_key_named_twice_is_written_twice_in_order,
+    AnswersInOrderOfKeys by answers_come_in_the_order_of_the_input,
+    StopsAtARefusal by refused_items_stop_no_neighbour,
+    ConditionsSkipMissingKeys by a_missing_key_reads_zero,
+    FailsOnEmptyBatches by empty_batches_do_nothing,
+    FailsOnBigBatches by big_batches_are_one_call,
+    FailsOnBigGuardedBatches by big_guarded_batches_are_one_call,
+    FailsOnBigRemovals by big_removals_and_clears_are_one_call,
+    AnswersThroughDoubles by
+        additions_are_exact_on_the_whole_range
+        assignments_are_exact_on_the_whole_range,
+    StoresThroughDoubles by
+        additions_are_exact_on_the_whole_range
+        assignments_are_exact_on_the_whole_range
+        a_replayed_batch_changes_nothing,
+    ComparesThroughDoubles by conditions_compare_exactly,
+    WrapsAround by overflow_is_refused_in_both_directions refused_items_stop_no_neighbour,
+    SaturatesBelow by overflow_is_refused_in_both_directions refused_items_stop_no_neighbour,
+    LeavesMinimaAlone by
+        additions_are_exact_on_the_whole_range
+        long_mixed_runs_agree_with_a_reference,
+    OverwritesForeignData by foreign_data_is_named_and_kept,
+    RemovalAnswersWhatIsLeft by removal_answers_what_was_held,
+    ClearTakesPrefixes by clear_removes_its_own_space_only,
+    ClearKeepsTheLast by clear_removes_its_own_space_only big_removals_and_clears_are_one_call,
+    ClearForgetsGuards by guards_survive_removal_and_clear,
+    AppliesReplaysAgain by
+        a_replayed_batch_changes_nothing
+        cancelled_guarded_batches_happen_once
+        sequences_are_exact_to_two_to_the_53,
+    ReplaysAnswerWithTheFirstAnswer by a_replayed_batch_changes_nothing,
+    ForgetsRefusals by refused_items_are_refused_again big_guarded_batches_are_one_call,
+    AppliesLowerSequences by a_lower_sequence_changes_nothing,
+    ComparesSequencesAsText by a_lower_sequence_changes_nothing,
+    GuardsOneWriterOnly by writers_are_independent,
+    EmptyBatchesUseNothingUp by an_empty_batch_uses_up_its_sequence,
+    GuardsAdditionsOnly by guarded_sets_and_conditions_happen_once,
+    ChecksGuardsBeforehand by concurrent_copies_of_a_guarded_batch_happen_once,
+    JoinsPrefixAndKey by any_prefix_works_and_none_reaches_into_another,
+    LowersKeys by any_key_works,
+    CutsKeysAtNul by any_key_works,
+    RepeatsIds by fresh_ids_are_unique,
+    AnswersTheCallBefore by cancelled_calls_break_nothing_else,
+    HoldsALockWhenDropped by cancelled_calls_break_nothing_else,
+    TakesTheGuardFirst by cancelled_guarded_batches_happen_once,
+}
