@@ -4,12 +4,12 @@
 #![warn(missing_docs)]
 
 pub mod backend;
-#[cfg(feature = "counter")]
-#[cfg_attr(docsrs, doc(cfg(feature = "counter")))]
-pub mod counter;
 #[cfg(feature = "conformance")]
 #[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
 pub mod conformance;
+#[cfg(feature = "counter")]
+#[cfg_attr(docsrs, doc(cfg(feature = "counter")))]
+pub mod counter;
 
 mod error;
 mod key;

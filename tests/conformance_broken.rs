@@ -1,5 +1,6 @@
 //! The suite can fail: a store with one fault at a time must be caught by the rule for that fault.
 #![cfg(feature = "conformance")]
+#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,
@@ -183,11 +184,11 @@ impl Broken {
         let mut outcomes = Vec::new();
         let mut seen = BTreeMap::new();
         for write in order {
-            if self.is(Fault::DropsWritesToAKeyNamedTwice) {
-                if let Some(outcome) = seen.get(&write.key) {
-                    outcomes.push(Outcome::clone(outcome));
-                    continue;
-                }
+            if self.is(Fault::DropsWritesToAKeyNamedTwice)
+                && let Some(outcome) = seen.get(&write.key)
+            {
+                outcomes.push(Outcome::clone(outcome));
+                continue;
             }
             let stopped = outcomes.iter().any(Outcome::is_err);
             let outcome = if stopped && self.is(Fault::StopsAtARefusal) {
