@@ -78,6 +78,7 @@ struct Broken {
     writers: Mutex<BTreeMap<(String, String), Writer>>,
     ids: AtomicU64,
     locked: AtomicBool,
+    turn: tokio::sync::Mutex<()>,
     pending_answer: Mutex<Option<Vec<Outcome<i64>>>>,
 }
 
@@ -91,6 +92,7 @@ impl Broken {
             writers: Mutex::default(),
             ids: AtomicU64::new(1),
             locked: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
             pending_answer: Mutex::default(),
         })
     }
@@ -262,8 +264,9 @@ impl Broken {
         Ok(())
     }
 
-    /// What a client does around each request, so that a dropped call has somewhere to be dropped.
-    async fn travel(&self) -> Result<(), BackendError> {
+    /// One call at a time, but for the faults that consist in letting others in. Dropping the call
+    /// gives the turn back.
+    async fn turn(&self) -> Result<Option<tokio::sync::MutexGuard<'_, ()>>, BackendError> {
         if self.is(Fault::HoldsALockWhenDropped) {
             if self.locked.swap(true, Ordering::SeqCst) {
                 return Err(BackendError::not_applied("a dropped call still holds the connection"));
@@ -271,7 +274,14 @@ impl Broken {
             tokio::task::yield_now().await;
             self.locked.store(false, Ordering::SeqCst);
         }
-        Ok(())
+        let lets_others_in = matches!(
+            self.fault,
+            Fault::AddsInTwoSteps
+                | Fault::ChecksConditionsBeforehand
+                | Fault::WritesInTwoHalves
+                | Fault::ChecksGuardsBeforehand
+        );
+        Ok(if lets_others_in { None } else { Some(self.turn.lock().await) })
     }
 }
 
@@ -283,7 +293,7 @@ impl Backend for Broken {
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
-        self.travel().await?;
+        let _turn = self.turn().await?;
         self.limit(Fault::FailsOnBigBatches, writes.len())?;
         let Some(guard) = guard else {
             return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes).await });
@@ -316,7 +326,7 @@ impl Backend for Broken {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.travel().await?;
+        let _turn = self.turn().await?;
         let answer: Vec<_> = keys.iter().map(|key| self.get(&self.address(space, key))).collect();
         if self.is(Fault::AnswersTheCallBefore) {
             if let Some(earlier) = self.pending_answer.lock().unwrap().take() {
@@ -334,7 +344,7 @@ impl Backend for Broken {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.travel().await?;
+        let _turn = self.turn().await?;
         self.limit(Fault::FailsOnBigRemovals, keys.len())?;
         Ok(keys
             .iter()
@@ -348,7 +358,7 @@ impl Backend for Broken {
     }
 
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.travel().await?;
+        let _turn = self.turn().await?;
         let prefix = &**space.prefix();
         let mut values = self.values.lock().unwrap();
         let last = values.keys().rfind(|(found, _)| found == prefix).cloned();
