@@ -11,6 +11,10 @@ pub mod conformance;
 #[cfg_attr(docsrs, doc(cfg(feature = "counter")))]
 pub mod counter;
 
+#[cfg(feature = "trypema")]
+#[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
+pub mod trypema;
+
 mod error;
 mod key;
 

@@ -21,7 +21,9 @@ fn main() -> ExitCode {
         .env("DISTKIT_URL", &url)
         .status();
     match status {
-        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Ok(status) => {
+            ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+        }
         Err(error) => {
             eprintln!("{program}: {error}");
             ExitCode::FAILURE
