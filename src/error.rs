@@ -62,6 +62,7 @@ impl DistkitError {
         matches!(self, Self::OutcomeUnknown(_))
     }
 
+    #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
     pub(crate) fn refused(key: &RedisKey, refusal: Refusal) -> Self {
         Self::CounterError { key: key.clone(), refusal }
     }
