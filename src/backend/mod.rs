@@ -5,7 +5,15 @@
 //! names. `connect` picks one by URL; [`IntoBackend`] takes a connection that a service already has.
 
 mod error;
+#[cfg(feature = "fred")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fred")))]
+pub mod fred;
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+pub(crate) mod lua;
 mod operation;
+#[cfg(feature = "redis-rs")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
+pub mod redis_rs;
 
 use std::sync::Arc;
 

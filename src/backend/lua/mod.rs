@@ -1,0 +1,119 @@
+//! The store in Redis or Valkey, written once for both clients.
+//!
+//! Only this folder knows Lua; a client's folder knows only its client and [`ScriptRunner`].
+
+mod lanes;
+pub(crate) mod layout;
+mod plain;
+mod reply;
+mod runner;
+
+use crate::backend::{Backend, BackendError};
+
+use lanes::Lanes;
+pub(crate) use reply::unexpected;
+pub(crate) use runner::{Arg, CallError, Command, Reply, Script, ScriptRunner, ServerError};
+
+/// A [`Backend`] over any client.
+#[derive(Debug)]
+pub(crate) struct LuaStore<R> {
+    pub(crate) runner: R,
+    lanes: Lanes,
+}
+
+impl<R: ScriptRunner> LuaStore<R> {
+    pub(crate) fn new(runner: R) -> Self {
+        Self { runner, lanes: Lanes::default() }
+    }
+
+    /// What an error of a request that may write means. `keys` are those of the script or command.
+    pub(crate) fn failed(&self, error: CallError, keys: &[&str]) -> BackendError {
+        match error {
+            CallError::Server(error) => match &*error.code {
+                "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),
+                // An earlier attempt of the client's may have been applied.
+                _ if self.runner.resends() && error.invites_resending() => {
+                    BackendError::outcome_unknown(error)
+                }
+                _ => BackendError::not_applied(error),
+            },
+            CallError::NotSent(cause) if !self.runner.resends() => BackendError::NotApplied(cause),
+            CallError::NotSent(cause) | CallError::Lost(cause) => {
+                BackendError::OutcomeUnknown(cause)
+            }
+        }
+    }
+
+    /// What an error of a request that only reads means.
+    pub(crate) fn failed_to_read(&self, error: CallError, keys: &[&str]) -> BackendError {
+        match self.failed(error, keys) {
+            BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
+            error => error,
+        }
+    }
+
+    /// Runs a script that may not take effect twice, its guard in KEYS[2], ARGV[1] and ARGV[2] as
+    /// `guard.lua` describes. `args[0]` and `args[1]` are left free for it.
+    pub(crate) async fn run_once<'a>(
+        &'a self,
+        space: &crate::backend::Space,
+        script: &'static Script,
+        key: &'a str,
+        args: &mut [Arg<'a>],
+    ) -> Result<Reply, BackendError> {
+        if !self.runner.resends() {
+            args[0] = Arg::Text("");
+            args[1] = Arg::Text("");
+            let answer = self.runner.script(script, &[key.into()], args).await;
+            return answer.map_err(|error| self.failed(error, &[key]));
+        }
+        let ticket = self.lanes.take(|| self.fresh_id());
+        let lane = layout::lane(space, &ticket.process, ticket.number);
+        let mut args = args.to_vec();
+        args[0] = Arg::Text("l");
+        args[1] = Arg::Int(ticket.sequence as i64);
+        let answer = self.runner.script(script, &[key.into(), (&lane).into()], &args).await;
+        answer.map_err(|error| self.failed(error, &[key, &lane]))
+    }
+}
+
+/// Implements [`Backend`] for a client's public store, whose field `0` is a [`LuaStore`].
+macro_rules! backend_through_lua {
+    ($store:ty $(, $bounded:ident)?) => {
+        #[async_trait::async_trait]
+        impl$(<$bounded: Connection>)? $crate::backend::Backend for $store {
+            async fn apply(
+                &self,
+                space: &$crate::backend::Space,
+                writes: &[$crate::backend::Write],
+                guard: Option<&$crate::backend::ReplayGuard>,
+            ) -> Result<$crate::backend::Applied, $crate::backend::BackendError> {
+                self.0.apply(space, writes, guard).await
+            }
+
+            async fn read(
+                &self,
+                space: &$crate::backend::Space,
+                keys: &[$crate::RedisKey],
+            ) -> Result<Vec<$crate::backend::Outcome<i64>>, $crate::backend::BackendError> {
+                self.0.read(space, keys).await
+            }
+
+            async fn remove(
+                &self,
+                space: &$crate::backend::Space,
+                keys: &[$crate::RedisKey],
+            ) -> Result<Vec<$crate::backend::Outcome<i64>>, $crate::backend::BackendError> {
+                self.0.remove(space, keys).await
+            }
+
+            async fn clear(
+                &self,
+                space: &$crate::backend::Space,
+            ) -> Result<(), $crate::backend::BackendError> {
+                self.0.clear(space).await
+            }
+        }
+    };
+}
+pub(crate) use backend_through_lua;

@@ -1,0 +1,241 @@
+//! Plain counters.
+
+use async_trait::async_trait;
+
+use crate::{
+    RedisKey,
+    backend::{
+        Applied, Backend, BackendError, Change, CounterComparator, Outcome, Refusal, ReplayGuard,
+        Space, Write,
+    },
+};
+
+use super::{
+    Arg, CallError, Command, LuaStore, Reply, Script, ScriptRunner, layout,
+    reply::{self, Answers},
+    unexpected,
+};
+
+static ADD: Script = Script::new(concat!(include_str!("guard.lua"), include_str!("add.lua")));
+static WRITE: Script = Script::new(concat!(include_str!("guard.lua"), include_str!("write.lua")));
+static REMOVE: Script = Script::new(concat!(include_str!("guard.lua"), include_str!("remove.lua")));
+static CLEAR: Script = Script::new(concat!(include_str!("guard.lua"), include_str!("clear.lua")));
+
+/// So that no unguarded batch blocks the server for long; a guarded one is one script of any size.
+const CHUNK: usize = 1000;
+
+fn plain_addition(write: &Write) -> Option<i64> {
+    match (write.change, write.condition) {
+        (Change::Add(count), CounterComparator::Nil) => Some(count),
+        _ => None,
+    }
+}
+
+/// The script for `writes`, its arguments with two places left for the guard, and how it answers.
+fn script_for(writes: &[Write]) -> (&'static Script, Vec<Arg<'_>>, Answers) {
+    let additions = writes.iter().all(|write| plain_addition(write).is_some());
+    let width = if additions { 2 } else { 5 };
+    let mut args = Vec::with_capacity(2 + width * writes.len());
+    args.extend([Arg::Text(""), Arg::Text("")]);
+    for write in writes {
+        let (change, count) = match write.change {
+            Change::Add(count) => ("+", count),
+            Change::Set(count) => ("=", count),
+        };
+        args.push(Arg::Text(&write.key));
+        if additions {
+            args.push(Arg::Int(count));
+        } else {
+            let (condition, operand) = reply::condition(write.condition);
+            args.extend([Arg::Text(change), Arg::Int(count), Arg::Text(condition)]);
+            args.push(operand.map_or(Arg::Text(""), Arg::Int));
+        }
+    }
+    if additions { (&ADD, args, Answers::New) } else { (&WRITE, args, Answers::Old) }
+}
+
+impl<R: ScriptRunner> LuaStore<R> {
+    async fn apply_guarded(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: &ReplayGuard,
+    ) -> Result<Applied, BackendError> {
+        let (script, mut args, answers) = script_for(writes);
+        args[0] = Arg::Text("w");
+        args[1] = Arg::Int(guard.sequence as i64);
+        let (totals, record) = (layout::totals(space), layout::writer(space, &guard.writer));
+        let answer = self.runner.script(script, &[(&totals).into(), (&record).into()], &args).await;
+        let reply = answer.map_err(|error| self.failed(error, &[&totals, &record]))?;
+        reply::applied(reply, writes, answers)
+    }
+
+    async fn apply_chunk(
+        &self,
+        space: &Space,
+        totals: &str,
+        writes: &[Write],
+    ) -> Result<Applied, BackendError> {
+        if !self.runner.resends() && writes.iter().all(|write| plain_addition(write).is_some()) {
+            return self.add(totals, writes).await;
+        }
+        let (script, mut args, answers) = script_for(writes);
+        let reply = self.run_once(space, script, totals, &mut args).await?;
+        reply::applied(reply, writes, answers)
+    }
+
+    /// Plain HINCRBYs, a fraction of a script's cost.
+    async fn add(&self, totals: &str, writes: &[Write]) -> Result<Applied, BackendError> {
+        let args: Vec<[Arg<'_>; 3]> = writes
+            .iter()
+            .filter_map(|write| {
+                let count = plain_addition(write)?;
+                Some([Arg::Text(totals), Arg::Text(&write.key), Arg::Int(count)])
+            })
+            .collect();
+        let answers = match &*args {
+            [one] => vec![self.runner.run(Command::keyed("HINCRBY", one)).await],
+            all => {
+                let commands: Vec<_> =
+                    all.iter().map(|args| Command::keyed("HINCRBY", args)).collect();
+                self.runner.pipeline(&commands).await
+            }
+        };
+        if answers.len() != writes.len() {
+            return Err(unexpected(&answers));
+        }
+        let mut outcomes = Vec::with_capacity(answers.len());
+        let mut failure: Option<BackendError> = None;
+        let mut failures = 0;
+        for (answer, write) in answers.into_iter().zip(writes) {
+            let count = plain_addition(write).unwrap_or_default();
+            match answer {
+                Ok(Reply::Int(new)) => outcomes.push(Ok(reply::added(count, new))),
+                Ok(other) => return Err(unexpected(&other)),
+                Err(CallError::Server(error)) if reply::refused_addition(&error).is_some() => {
+                    let refusal = reply::refused_addition(&error).unwrap_or(Refusal::Overflow);
+                    outcomes.push(Err(refusal));
+                }
+                Err(error) => {
+                    failures += 1;
+                    let error = self.failed(error, &[totals]);
+                    if failure.as_ref().is_none_or(|earlier| !earlier.may_have_happened()) {
+                        failure = Some(error);
+                    }
+                }
+            }
+        }
+        match failure {
+            None => {}
+            // Some of the batch happened, and the caller cannot be told which.
+            Some(error) if failures < writes.len() => return Err(partly(error)),
+            Some(error) => return Err(error),
+        }
+        self.name_findings(totals, writes, &mut outcomes).await;
+        Ok(Applied { replayed: false, outcomes })
+    }
+
+    /// HINCRBY does not say what it found instead of a number, so ask.
+    async fn name_findings(
+        &self,
+        totals: &str,
+        writes: &[Write],
+        outcomes: &mut [Outcome<crate::backend::Written>],
+    ) {
+        for (outcome, write) in outcomes.iter_mut().zip(writes) {
+            if let Err(Refusal::NotANumber { found }) = outcome {
+                let args = [Arg::Text(totals), Arg::Text(&write.key)];
+                let answer = self.runner.run(Command::keyed("HGET", &args)).await;
+                if let Ok(Reply::Bytes(text)) = answer {
+                    *found = reply::shortened(&text);
+                }
+            }
+        }
+    }
+}
+
+fn partly(error: BackendError) -> BackendError {
+    match error {
+        BackendError::OutcomeUnknown(_) => error,
+        error => BackendError::outcome_unknown(format!("a part was applied, then: {error}")),
+    }
+}
+
+#[async_trait]
+impl<R: ScriptRunner> Backend for LuaStore<R> {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        if let Some(guard) = guard {
+            return self.apply_guarded(space, writes, guard).await;
+        }
+        let totals = layout::totals(space);
+        if writes.len() <= CHUNK {
+            if writes.is_empty() {
+                return Ok(Applied { replayed: false, outcomes: Vec::new() });
+            }
+            return self.apply_chunk(space, &totals, writes).await;
+        }
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for chunk in writes.chunks(CHUNK) {
+            match self.apply_chunk(space, &totals, chunk).await {
+                Ok(applied) => outcomes.extend(applied.outcomes),
+                Err(error) if outcomes.is_empty() => return Err(error),
+                Err(error) => return Err(partly(error)),
+            }
+        }
+        Ok(Applied { replayed: false, outcomes })
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let totals = layout::totals(space);
+        let mut args = Vec::with_capacity(1 + keys.len());
+        args.push(Arg::Text(&totals));
+        args.extend(keys.iter().map(|key| Arg::Text(key)));
+        let answer = self.runner.run(Command::keyed("HMGET", &args)).await;
+        let reply = answer.map_err(|error| self.failed_to_read(error, &[&totals]))?;
+        reply::all_held(reply, keys.len())
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let totals = layout::totals(space);
+        let mut held = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(CHUNK) {
+            let mut args = vec![Arg::Text(""); 2];
+            args.extend(chunk.iter().map(|key| Arg::Text(key)));
+            let answer = self.run_once(space, &REMOVE, &totals, &mut args).await;
+            match answer.and_then(|reply| reply::all_held(reply, chunk.len())) {
+                Ok(chunk) => held.extend(chunk),
+                Err(error) if held.is_empty() => return Err(error),
+                Err(error) => return Err(partly(error)),
+            }
+        }
+        Ok(held)
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        let totals = layout::totals(space);
+        if self.runner.resends() {
+            self.run_once(space, &CLEAR, &totals, &mut [Arg::Text(""); 2]).await?;
+        } else {
+            let args = [Arg::Text(&totals)];
+            let answer = self.runner.run(Command::keyed("UNLINK", &args)).await;
+            answer.map_err(|error| self.failed(error, &[&totals]))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! What servers answer, as values of the contract.
+
+use crate::backend::{
+    Applied, BackendError, Change, CounterComparator, Outcome, Refusal, Write, Written,
+};
+
+use super::{Reply, ServerError};
+
+const SHORTENED: usize = 64;
+
+/// A reply that no server of ours gives: something between us and the server is broken, and what
+/// happened cannot be told.
+pub(crate) fn unexpected(reply: &impl std::fmt::Debug) -> BackendError {
+    let mut text = format!("{reply:?}");
+    if let Some((at, _)) = text.char_indices().nth(200) {
+        text.truncate(at);
+    }
+    BackendError::outcome_unknown(format!("the server answered something unexpected: {text}"))
+}
+
+/// A key of ours has a wrong type.
+pub(crate) fn foreign(error: &ServerError, keys: &[&str]) -> BackendError {
+    let index = error.detail.split(' ').next().and_then(|text| text.parse::<usize>().ok());
+    let key = keys.get(index.unwrap_or(1).saturating_sub(1)).copied().unwrap_or_default();
+    BackendError::Corrupt(format!(
+        "the Redis key {key:?} has a type that this crate never gives it"
+    ))
+}
+
+/// Foreign text, short enough for an error.
+pub(super) fn shortened(text: &[u8]) -> String {
+    let mut found: String = String::from_utf8_lossy(text).chars().take(SHORTENED + 1).collect();
+    if let Some((at, _)) = found.char_indices().nth(SHORTENED) {
+        found.truncate(at);
+        found.push('…');
+    }
+    found
+}
+
+fn refused_number(text: &[u8]) -> Refusal {
+    Refusal::NotANumber { found: shortened(text) }
+}
+
+/// Only the form that Redis itself writes counts, because HINCRBY takes no other.
+fn number(text: &[u8]) -> Outcome<i64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    let canonical = match digits {
+        [] => false,
+        [b'0'] => !negative,
+        [first, ..] => *first != b'0' && digits.iter().all(u8::is_ascii_digit),
+    };
+    std::str::from_utf8(text)
+        .ok()
+        .filter(|_| canonical)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| refused_number(text))
+}
+
+/// A total as HMGET and `remove.lua` give it.
+fn held(reply: &Reply) -> Result<Outcome<i64>, BackendError> {
+    match reply {
+        Reply::Nil => Ok(Ok(0)),
+        Reply::Int(value) => Ok(Ok(*value)),
+        Reply::Bytes(text) => Ok(number(text)),
+        other => Err(unexpected(other)),
+    }
+}
+
+pub(super) fn all_held(reply: Reply, count: usize) -> Result<Vec<Outcome<i64>>, BackendError> {
+    match reply {
+        Reply::Array(items) if items.len() == count => items.iter().map(held).collect(),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The outcome of an unconditional addition that gave `new`.
+pub(super) fn added(count: i64, new: i64) -> Written {
+    Written { old: new.wrapping_sub(count), new, condition_met: true }
+}
+
+/// What a plain HINCRBY gave, if it is about its item only.
+pub(super) fn refused_addition(error: &ServerError) -> Option<Refusal> {
+    if error.detail.contains("overflow") {
+        Some(Refusal::Overflow)
+    } else if error.detail.contains("not an integer") {
+        Some(Refusal::NotANumber { found: String::new() })
+    } else {
+        None
+    }
+}
+
+/// How a script's items are to be read: `add.lua` answers with new totals, `write.lua` with old ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Answers {
+    New,
+    Old,
+}
+
+pub(super) fn applied(
+    reply: Reply,
+    writes: &[Write],
+    answers: Answers,
+) -> Result<Applied, BackendError> {
+    let Reply::Array(items) = &reply else { return Err(unexpected(&reply)) };
+    let Some((Reply::Int(replayed @ 0..=1), items)) = items.split_first() else {
+        return Err(unexpected(&reply));
+    };
+    if items.len() != writes.len() {
+        return Err(unexpected(&reply));
+    }
+    let outcomes = items.iter().zip(writes).map(|(item, write)| outcome(item, write, answers));
+    Ok(Applied { replayed: *replayed == 1, outcomes: outcomes.collect::<Result<_, _>>()? })
+}
+
+fn outcome(
+    item: &Reply,
+    write: &Write,
+    answers: Answers,
+) -> Result<Outcome<Written>, BackendError> {
+    let value = match item {
+        Reply::Int(value) => Ok(*value),
+        Reply::Bytes(text) => match &**text {
+            b"o" => return Ok(Err(Refusal::Overflow)),
+            [b'n', found @ ..] => return Ok(Err(refused_number(found))),
+            [mark @ (b'!' | b'='), text @ ..] => {
+                let condition_met = *mark == b'=';
+                return Ok(number(text).map(|value| Written {
+                    old: value,
+                    new: value,
+                    condition_met,
+                }));
+            }
+            text => number(text),
+        },
+        other => return Err(unexpected(other)),
+    };
+    Ok(value.map(|value| match (answers, write.change) {
+        (Answers::New, Change::Add(count)) => added(count, value),
+        (_, Change::Add(count)) => {
+            Written { old: value, new: value.wrapping_add(count), condition_met: true }
+        }
+        (_, Change::Set(count)) => Written { old: value, new: count, condition_met: true },
+    }))
+}
+
+/// A condition as `write.lua` takes it.
+pub(super) fn condition(condition: CounterComparator) -> (&'static str, Option<i64>) {
+    match condition {
+        CounterComparator::Nil => ("", None),
+        CounterComparator::Eq(operand) => ("e", Some(operand)),
+        CounterComparator::Ne(operand) => ("n", Some(operand)),
+        CounterComparator::Lt(operand) => ("l", Some(operand)),
+        CounterComparator::Gt(operand) => ("g", Some(operand)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_only_numbers_that_redis_takes() {
+        for ok in ["0", "1", "-1", "9223372036854775807", "-9223372036854775808"] {
+            assert_eq!(number(ok.as_bytes()), Ok(ok.parse().unwrap()));
+        }
+        for bad in ["", "-", "-0", "01", "+1", " 1", "1 ", "1.0", "9223372036854775808", "x"] {
+            assert_eq!(
+                number(bad.as_bytes()),
+                Err(Refusal::NotANumber { found: bad.to_owned() }),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_finding_is_shortened_between_characters() {
+        let Err(Refusal::NotANumber { found }) = number("ü".repeat(500).as_bytes()) else {
+            panic!("not refused")
+        };
+        assert_eq!(found.chars().count(), SHORTENED + 1);
+    }
+}

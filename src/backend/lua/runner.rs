@@ -1,0 +1,180 @@
+//! The seam to the Redis clients: what differs between them, and nothing that they share.
+
+use std::{fmt, future::Future, sync::OnceLock};
+
+use crate::backend::Cause;
+
+/// A script of the catalogue.
+pub(crate) struct Script {
+    source: &'static str,
+    sha: OnceLock<String>,
+}
+
+impl Script {
+    pub(crate) const fn new(source: &'static str) -> Self {
+        Self { source, sha: OnceLock::new() }
+    }
+
+    fn sha(&self) -> &str {
+        self.sha.get_or_init(|| sha1_smol::Sha1::from(self.source).digest().to_string())
+    }
+}
+
+/// One argument of a command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Arg<'a> {
+    Text(&'a str),
+    Int(i64),
+}
+
+impl<'a> From<&'a str> for Arg<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Arg<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Arg<'_> {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+/// A command with its arguments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Command<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) args: &'a [Arg<'a>],
+    /// Which argument is the key that a cluster routes by.
+    pub(crate) key_at: u8,
+}
+
+impl<'a> Command<'a> {
+    /// A command whose first argument is its key.
+    pub(crate) fn keyed(name: &'static str, args: &'a [Arg<'a>]) -> Self {
+        Self { name, args, key_at: 0 }
+    }
+}
+
+/// What a server answers.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Reply {
+    Nil,
+    Int(i64),
+    Bytes(Vec<u8>),
+    Array(Vec<Reply>),
+    /// Something that none of our commands is answered with, described.
+    Other(String),
+}
+
+/// An error reply: the server took the command and turned it down.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ServerError {
+    /// The first word, such as `WRONGTYPE`.
+    pub(crate) code: String,
+    /// The rest.
+    pub(crate) detail: String,
+}
+
+impl ServerError {
+    /// From the line that the server sent, without the leading `-`.
+    pub(crate) fn from_line(line: &str) -> Self {
+        let (code, detail) = line.split_once(' ').unwrap_or((line, ""));
+        Self { code: code.to_owned(), detail: detail.to_owned() }
+    }
+
+    fn explanation(&self) -> Option<&'static str> {
+        Some(match &*self.code {
+            "NOAUTH" => "the server wants a password",
+            "WRONGPASS" => "the server refuses the user name or password",
+            "NOPERM" => "the user lacks a permission",
+            "READONLY" => "the server is a read-only replica",
+            "LOADING" => "the server is still loading its data",
+            "CLUSTERDOWN" => "the cluster is down",
+            "MASTERDOWN" => "the replica has lost its primary",
+            "OOM" => "the server is out of memory",
+            "MISCONF" => "the server cannot save its data and takes no writes",
+            "NOREPLICAS" => "the server has too few replicas to take writes",
+            "BUSY" => "the server is busy with a script",
+            "MOVED" | "ASK" | "TRYAGAIN" => "the server is one of a cluster that moves this key",
+            "CROSSSLOT" => "the keys are in different slots of the cluster",
+            _ => return None,
+        })
+    }
+
+    /// Whether a client that sends again by itself does so after this error.
+    pub(crate) fn invites_resending(&self) -> bool {
+        matches!(
+            &*self.code,
+            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING" | "READONLY"
+        )
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(explanation) = self.explanation() {
+            write!(f, "{explanation}: ")?;
+        }
+        write!(f, "{} {}", self.code, self.detail)
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// Why a command has no answer.
+#[derive(Debug, Clone)]
+pub(crate) enum CallError {
+    /// The server turned it down.
+    Server(ServerError),
+    /// It never left this process.
+    NotSent(Cause),
+    /// It may have reached the server, and no answer came.
+    Lost(Cause),
+}
+
+/// How a Redis client runs commands.
+///
+/// Implementations are glue and error classification, nothing else.
+pub(crate) trait ScriptRunner: Send + Sync + 'static {
+    /// Sends one command.
+    fn run(&self, command: Command<'_>) -> impl Future<Output = Result<Reply, CallError>> + Send;
+
+    /// Sends commands in one go, in their order, and answers for each.
+    fn pipeline(
+        &self,
+        commands: &[Command<'_>],
+    ) -> impl Future<Output = Vec<Result<Reply, CallError>>> + Send;
+
+    /// Whether the client may send a command a second time by itself, after a lost connection. Then
+    /// nothing that may not take effect twice is sent without a guard.
+    fn resends(&self) -> bool;
+
+    /// Runs a script, also on a server that has forgotten it.
+    fn script(
+        &self,
+        script: &'static Script,
+        keys: &[Arg<'_>],
+        args: &[Arg<'_>],
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send {
+        async move {
+            let mut all = Vec::with_capacity(2 + keys.len() + args.len());
+            all.push(Arg::Text(script.sha()));
+            all.push(Arg::Int(keys.len() as i64));
+            all.extend_from_slice(keys);
+            all.extend_from_slice(args);
+            match self.run(Command { name: "EVALSHA", args: &all, key_at: 2 }).await {
+                Err(CallError::Server(error)) if error.code == "NOSCRIPT" => {
+                    all[0] = Arg::Text(script.source);
+                    self.run(Command { name: "EVAL", args: &all, key_at: 2 }).await
+                }
+                answer => answer,
+            }
+        }
+    }
+}

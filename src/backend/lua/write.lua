@@ -1,0 +1,101 @@
+-- Additions and assignments, with or without conditions.
+--
+-- KEYS, ARGV[1], ARGV[2]  see guard.lua
+-- ARGV[3..]               per item: counter; '+' or '='; its decimal i64; the condition on the value
+--                         before, '' none, 'e' equal, 'n' not equal, 'l' less, 'g' greater; the
+--                         condition's decimal i64, or ''
+--
+-- Answer: 1 if the batch was applied before, else 0; then per item the text held before the write,
+-- '!' and that text if the condition failed, 'o' for overflow, or 'n<text found>'.
+
+-- Whether text is a canonical decimal i64, the only form that HINCRBY takes. No doubles here: they
+-- lose digits above 2^53.
+local function is_number(text)
+  local digits = string.match(text, '^-?([1-9]%d*)$')
+  if not digits then
+    return text == '0'
+  end
+  if #digits ~= 19 then
+    return #digits < 19
+  end
+  local limit = '9223372036854775807'
+  if string.byte(text) == 45 then
+    limit = '9223372036854775808'
+  end
+  return digits <= limit
+end
+
+-- Whether a < b, both canonical.
+local function less(a, b)
+  local negative = string.byte(a) == 45
+  if negative ~= (string.byte(b) == 45) then
+    return negative
+  end
+  if negative then
+    a, b = b, a
+  end
+  if #a ~= #b then
+    return #a < #b
+  end
+  return a < b
+end
+
+local function holds(condition, value, operand)
+  if condition == 'e' then
+    return value == operand
+  elseif condition == 'n' then
+    return value ~= operand
+  elseif condition == 'l' then
+    return less(value, operand)
+  end
+  return less(operand, value)
+end
+
+-- One item's part of the answer, or a table if the script must stop.
+local function write(counter, change, count, condition, operand)
+  local old = redis.pcall('HGET', totals, counter)
+  if type(old) == 'table' then
+    return failed(old, 1)
+  end
+  old = old or '0'
+  local foreign = not is_number(old)
+  if foreign and (change == '+' or condition ~= '') then
+    return not_a_number(old)
+  end
+  if condition ~= '' and not holds(condition, old, operand) then
+    return '!' .. old
+  end
+  local reply
+  if change == '+' then
+    reply = redis.pcall('HINCRBY', totals, counter, count)
+  else
+    reply = redis.pcall('HSET', totals, counter, count)
+  end
+  if type(reply) == 'table' then
+    if string.find(reply.err, 'overflow', 1, true) then
+      return 'o'
+    end
+    return failed(reply, 1)
+  end
+  -- There is no number to answer with where foreign text was replaced.
+  return foreign and '0' or old
+end
+
+local function write_all()
+  local answer, lines = { 0 }, {}
+  for at = FIRST, #ARGV, 5 do
+    local index = #answer
+    local item = write(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+    if type(item) == 'table' then
+      return item
+    end
+    local first = string.byte(item)
+    if first == 111 or first == 110 then
+      lines[#lines + 1] = '\n' .. index .. ' ' .. item
+    end
+    answer[index + 1] = item
+  end
+  return answer, lines
+end
+
+return guarded(write_all, as_it_stands(5))

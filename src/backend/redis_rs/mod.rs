@@ -1,0 +1,78 @@
+//! The store over `redis-rs`: connection glue and error classification.
+
+mod runner;
+
+use std::{any::Any, sync::Arc};
+
+use redis::aio::{ConnectionLike, ConnectionManager, MultiplexedConnection};
+
+use super::{
+    Backend, IntoBackend,
+    lua::{LuaStore, backend_through_lua},
+};
+
+use runner::{Runner, Traits};
+
+/// What a [`RedisStore`] takes: any asynchronous connection of redis-rs that can be cloned.
+pub trait Connection: ConnectionLike + Clone + Send + Sync + 'static {}
+
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> Connection for C {}
+
+/// Counters in Redis or Valkey, over a connection of `redis-rs`.
+///
+/// Options take a [`ConnectionManager`], [`MultiplexedConnection`] or `ClusterConnection` directly; this
+/// is for other connections, and for choosing how one is treated.
+///
+/// Waiting for an answer is bounded by the connection's own response timeout (500 ms unless configured
+/// otherwise).
+pub struct RedisStore<C: Connection>(LuaStore<Runner<C>>);
+
+impl<C: Connection> RedisStore<C> {
+    /// The store behind `connection`. No I/O.
+    ///
+    /// A [`ConnectionManager`] that finds itself connected to a read-only replica, as after a failover,
+    /// is made to connect again: it does not by itself. A `ClusterConnection` is known to send commands
+    /// again by itself, and is used as by [`resending`](Self::resending).
+    pub fn new(connection: C) -> Self {
+        let traits = Traits::of(&connection as &dyn Any);
+        Self(LuaStore::new(Runner::new(connection, traits)))
+    }
+
+    /// The store behind a connection that may send a command again by itself when an answer is lost.
+    /// Every write then goes through a script that recognises what it has already applied. No I/O.
+    pub fn resending(connection: C) -> Self {
+        let traits = Traits { resends: true, ..Traits::of(&connection as &dyn Any) };
+        Self(LuaStore::new(Runner::new(connection, traits)))
+    }
+}
+
+impl<C: Connection> std::fmt::Debug for RedisStore<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisStore").finish_non_exhaustive()
+    }
+}
+
+backend_through_lua!(RedisStore<C>, C);
+
+fn store<C: Connection>(connection: C) -> Arc<dyn Backend> {
+    Arc::new(RedisStore::new(connection).0)
+}
+
+impl IntoBackend for ConnectionManager {
+    fn into_backend(self) -> Arc<dyn Backend> {
+        store(self)
+    }
+}
+
+impl IntoBackend for MultiplexedConnection {
+    fn into_backend(self) -> Arc<dyn Backend> {
+        store(self)
+    }
+}
+
+#[cfg(feature = "redis-rs-cluster")]
+impl IntoBackend for redis::cluster_async::ClusterConnection {
+    fn into_backend(self) -> Arc<dyn Backend> {
+        store(self)
+    }
+}

@@ -1,0 +1,135 @@
+use std::{any::Any, io, sync::Arc};
+
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, Value};
+
+use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
+
+use super::Connection;
+
+/// What must be known of a connection's type.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Traits {
+    pub(super) resends: bool,
+    /// It would stay with a server that was demoted to a replica.
+    pub(super) stays_with_replica: bool,
+}
+
+impl Traits {
+    pub(super) fn of(connection: &dyn Any) -> Self {
+        Self {
+            #[cfg(feature = "redis-rs-cluster")]
+            resends: connection.is::<redis::cluster_async::ClusterConnection>(),
+            #[cfg(not(feature = "redis-rs-cluster"))]
+            resends: false,
+            stays_with_replica: connection.is::<redis::aio::ConnectionManager>(),
+        }
+    }
+}
+
+pub(crate) struct Runner<C> {
+    connection: C,
+    traits: Traits,
+}
+
+impl<C: Connection> Runner<C> {
+    pub(super) fn new(connection: C, traits: Traits) -> Self {
+        Self { connection, traits }
+    }
+
+    async fn check_replica(&self, answer: &Result<Reply, CallError>) {
+        if self.traits.stays_with_replica
+            && matches!(answer, Err(CallError::Server(error)) if error.code == "READONLY")
+        {
+            // The server closes the connection after QUIT; the next command, which may fail, makes the
+            // manager notice.
+            for name in ["QUIT", "PING"] {
+                let _ = self.connection.clone().req_packed_command(&redis::cmd(name)).await;
+            }
+        }
+    }
+}
+
+fn encode(command: Command<'_>) -> Cmd {
+    let bytes: usize = command
+        .args
+        .iter()
+        .map(|arg| match arg {
+            Arg::Text(text) => text.len(),
+            Arg::Int(_) => 20,
+        })
+        .sum();
+    let mut cmd = Cmd::with_capacity(1 + command.args.len(), command.name.len() + bytes);
+    cmd.arg(command.name);
+    for arg in command.args {
+        match *arg {
+            Arg::Text(text) => cmd.arg(text),
+            Arg::Int(number) => cmd.arg(number),
+        };
+    }
+    cmd
+}
+
+fn reply(value: Value) -> Result<Reply, CallError> {
+    Ok(match value {
+        Value::Nil => Reply::Nil,
+        Value::Int(number) => Reply::Int(number),
+        Value::BulkString(bytes) => Reply::Bytes(bytes),
+        Value::Array(items) => {
+            Reply::Array(items.into_iter().map(reply).collect::<Result<_, _>>()?)
+        }
+        Value::ServerError(error) => return Err(failed(error.into())),
+        other => Reply::Other(format!("{other:?}")),
+    })
+}
+
+fn failed(error: RedisError) -> CallError {
+    let server = |error: &RedisError| ServerError {
+        code: error.code().unwrap_or("ERR").to_owned(),
+        detail: error.detail().unwrap_or_default().to_owned(),
+    };
+    match error.kind() {
+        ErrorKind::Server(_) | ErrorKind::Extension => CallError::Server(server(&error)),
+        // Only connecting fails in these ways, and what was not connected was not sent to.
+        ErrorKind::AuthenticationFailed
+        | ErrorKind::InvalidClientConfig
+        | ErrorKind::RESP3NotSupported => CallError::NotSent(Arc::new(error)),
+        ErrorKind::Io if error.is_connection_refusal() => {
+            let text = format!("cannot connect to the server: {error}");
+            CallError::NotSent(Arc::new(io::Error::other(text)))
+        }
+        _ => CallError::Lost(Arc::new(error)),
+    }
+}
+
+impl<C: Connection> ScriptRunner for Runner<C> {
+    async fn run(&self, command: Command<'_>) -> Result<Reply, CallError> {
+        let cmd = encode(command);
+        let answer = self.connection.clone().req_packed_command(&cmd).await;
+        let answer = answer.map_err(failed).and_then(reply);
+        self.check_replica(&answer).await;
+        answer
+    }
+
+    async fn pipeline(&self, commands: &[Command<'_>]) -> Vec<Result<Reply, CallError>> {
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        for command in commands {
+            pipeline.add_command(encode(*command));
+        }
+        let mut connection = self.connection.clone();
+        let answer = connection.req_packed_commands(&pipeline, 0, commands.len()).await;
+        match answer {
+            Ok(values) => {
+                let answers: Vec<_> = values.into_iter().map(reply).collect();
+                if let Some(answer) = answers.first() {
+                    self.check_replica(answer).await;
+                }
+                answers
+            }
+            Err(error) => vec![Err(failed(error)); commands.len()],
+        }
+    }
+
+    fn resends(&self) -> bool {
+        self.traits.resends
+    }
+}
