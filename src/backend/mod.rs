@@ -6,14 +6,12 @@
 
 mod error;
 #[cfg(feature = "fred")]
-#[cfg_attr(docsrs, doc(cfg(feature = "fred")))]
-pub mod fred;
+mod fred;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub(crate) mod lua;
 mod operation;
 #[cfg(feature = "redis-rs")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
-pub mod redis_rs;
+mod redis_rs;
 
 use std::sync::Arc;
 
@@ -22,9 +20,15 @@ use async_trait::async_trait;
 use crate::RedisKey;
 
 pub use error::{BackendError, Cause};
+#[cfg(feature = "fred")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fred")))]
+pub use fred::{FredClient, FredStore};
 pub use operation::{
     Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Space, Write, Written,
 };
+#[cfg(feature = "redis-rs")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
+pub use redis_rs::{RedisConnection, RedisStore};
 
 /// A store of counters.
 ///

@@ -86,14 +86,18 @@ fn reply(frame: Resp3Frame) -> Result<Reply, CallError> {
             Reply::Array(data.into_iter().map(reply).collect::<Result<_, _>>()?)
         }
         Resp3Frame::SimpleError { data, .. } => {
-            return Err(CallError::Server(ServerError::from_line(&data)));
+            return Err(turned_down(&data));
         }
         Resp3Frame::BlobError { data, .. } => {
-            let line = String::from_utf8_lossy(&data);
-            return Err(CallError::Server(ServerError::from_line(&line)));
+            return Err(turned_down(&String::from_utf8_lossy(&data)));
         }
         other => Reply::Other(format!("{other:?}")),
     })
+}
+
+fn turned_down(line: &str) -> CallError {
+    let (code, detail) = line.split_once(' ').unwrap_or((line, ""));
+    CallError::Server(ServerError { code: code.to_owned(), detail: detail.to_owned() })
 }
 
 fn failed(error: Error) -> CallError {

@@ -71,7 +71,7 @@ end
 
 -- A refusal because of what is there, shortened to what a record may hold.
 local function not_a_number(found)
-  return 'n' .. string.gsub(string.sub(found, 1, 64), '\n', ' ')
+  return 'n' .. string.gsub(string.sub(found, 1, 260), '\n', ' ')
 end
 
 -- The answer to a batch that was applied before: 1, then per item '=' and the value as it stands, or

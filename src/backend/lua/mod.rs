@@ -81,7 +81,7 @@ impl<R: ScriptRunner> LuaStore<R> {
 macro_rules! backend_through_lua {
     ($store:ty $(, $bounded:ident)?) => {
         #[async_trait::async_trait]
-        impl$(<$bounded: Connection>)? $crate::backend::Backend for $store {
+        impl$(<$bounded: RedisConnection>)? $crate::backend::Backend for $store {
             async fn apply(
                 &self,
                 space: &$crate::backend::Space,

@@ -50,7 +50,8 @@ impl From<i64> for Arg<'_> {
 pub(crate) struct Command<'a> {
     pub(crate) name: &'static str,
     pub(crate) args: &'a [Arg<'a>],
-    /// Which argument is the key that a cluster routes by.
+    /// Which argument is the key that a cluster routes by, for a client that does not know.
+    #[cfg_attr(not(feature = "fred"), expect(dead_code))]
     pub(crate) key_at: u8,
 }
 
@@ -82,12 +83,6 @@ pub(crate) struct ServerError {
 }
 
 impl ServerError {
-    /// From the line that the server sent, without the leading `-`.
-    pub(crate) fn from_line(line: &str) -> Self {
-        let (code, detail) = line.split_once(' ').unwrap_or((line, ""));
-        Self { code: code.to_owned(), detail: detail.to_owned() }
-    }
-
     fn explanation(&self) -> Option<&'static str> {
         Some(match &*self.code {
             "NOAUTH" => "the server wants a password",

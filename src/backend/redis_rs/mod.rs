@@ -14,9 +14,9 @@ use super::{
 use runner::{Runner, Traits};
 
 /// What a [`RedisStore`] takes: any asynchronous connection of redis-rs that can be cloned.
-pub trait Connection: ConnectionLike + Clone + Send + Sync + 'static {}
+pub trait RedisConnection: ConnectionLike + Clone + Send + Sync + 'static {}
 
-impl<C: ConnectionLike + Clone + Send + Sync + 'static> Connection for C {}
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisConnection for C {}
 
 /// Counters in Redis or Valkey, over a connection of `redis-rs`.
 ///
@@ -25,9 +25,9 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Connection for C {}
 ///
 /// Waiting for an answer is bounded by the connection's own response timeout (500 ms unless configured
 /// otherwise).
-pub struct RedisStore<C: Connection>(LuaStore<Runner<C>>);
+pub struct RedisStore<C: RedisConnection>(LuaStore<Runner<C>>);
 
-impl<C: Connection> RedisStore<C> {
+impl<C: RedisConnection> RedisStore<C> {
     /// The store behind `connection`. No I/O.
     ///
     /// A [`ConnectionManager`] that finds itself connected to a read-only replica, as after a failover,
@@ -46,7 +46,7 @@ impl<C: Connection> RedisStore<C> {
     }
 }
 
-impl<C: Connection> std::fmt::Debug for RedisStore<C> {
+impl<C: RedisConnection> std::fmt::Debug for RedisStore<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisStore").finish_non_exhaustive()
     }
@@ -54,7 +54,7 @@ impl<C: Connection> std::fmt::Debug for RedisStore<C> {
 
 backend_through_lua!(RedisStore<C>, C);
 
-fn store<C: Connection>(connection: C) -> Arc<dyn Backend> {
+fn store<C: RedisConnection>(connection: C) -> Arc<dyn Backend> {
     Arc::new(RedisStore::new(connection).0)
 }
 

@@ -4,7 +4,7 @@ use redis::{Cmd, ErrorKind, Pipeline, RedisError, Value};
 
 use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
 
-use super::Connection;
+use super::RedisConnection;
 
 /// What must be known of a connection's type.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,7 +31,7 @@ pub(crate) struct Runner<C> {
     traits: Traits,
 }
 
-impl<C: Connection> Runner<C> {
+impl<C: RedisConnection> Runner<C> {
     pub(super) fn new(connection: C, traits: Traits) -> Self {
         Self { connection, traits }
     }
@@ -101,7 +101,7 @@ fn failed(error: RedisError) -> CallError {
     }
 }
 
-impl<C: Connection> ScriptRunner for Runner<C> {
+impl<C: RedisConnection> ScriptRunner for Runner<C> {
     async fn run(&self, command: Command<'_>) -> Result<Reply, CallError> {
         let cmd = encode(command);
         let answer = self.connection.clone().req_packed_command(&cmd).await;
