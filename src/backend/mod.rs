@@ -1,6 +1,6 @@
 //! The stores that counters live in, and the contract that every store keeps.
 //!
-//! Counters know nothing but [`Backend`]. This crate has three stores: `memory`, which is always
+//! Counters know nothing but [`Backend`]. This crate has three stores: [`memory`], which is always
 //! there, and one for each of the Redis clients `redis-rs` and `fred`, behind the features of those
 //! names. `connect` picks one by URL; [`IntoBackend`] takes a connection that a service already has.
 
@@ -9,6 +9,7 @@ mod error;
 mod fred;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub(crate) mod lua;
+pub mod memory;
 mod operation;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;

@@ -1,0 +1,248 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::MemoryBackend;
+use crate::{
+    RedisKey,
+    backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write},
+};
+
+/// What went wrong on a [`MemoryLink`]: the [`Cause`](crate::backend::Cause) inside the
+/// [`BackendError`] that the caller gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkFault {
+    /// The link was cut when the request was to be sent. Nothing was applied.
+    #[error("the link is cut")]
+    Cut,
+    /// The link was cut while the request was under way. It was applied if it had reached the store.
+    #[error("the link was cut while a request was under way")]
+    CutUnderWay,
+    /// The request got lost. Nothing was applied, but the caller cannot know.
+    #[error("the request got lost")]
+    RequestLost,
+    /// The reply got lost. The request was applied, but the caller cannot know.
+    #[error("the reply got lost")]
+    ReplyLost,
+}
+
+/// One client's way to a [`MemoryBackend`], with faults of its own.
+///
+/// Every link of a store sees the same data. A clone is the same link: it shares the faults and the
+/// count of requests. A link starts whole, with no latency, and then answers at once, without
+/// yielding to the runtime; with a latency it sleeps on tokio's timer.
+///
+/// ```
+/// use std::time::Duration;
+/// use distkit::{RedisKey, backend::{Backend, BackendError, Space, Write, memory::MemoryBackend}};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryBackend::new();
+/// let (alice, bob) = (store.link(), store.link());
+/// let space = Space::new(RedisKey::try_from("shop")?);
+/// let key = RedisKey::try_from("hits")?;
+///
+/// alice.lose_next_replies(1);
+/// let lost = alice.apply(&space, &[Write::add(key.clone(), 1)], None).await;
+/// assert!(matches!(lost, Err(BackendError::OutcomeUnknown(_))));
+///
+/// alice.cut();
+/// let cut = alice.apply(&space, &[Write::add(key.clone(), 1)], None).await;
+/// assert!(matches!(cut, Err(BackendError::NotApplied(_))));
+///
+/// bob.set_latency(Duration::from_millis(10));
+/// assert_eq!(bob.read(&space, &[key]).await?, [Ok(1)]);
+/// assert_eq!((alice.requests(), bob.requests()), (2, 1));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MemoryLink {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: MemoryBackend,
+    line: Mutex<Line>,
+    /// How often the link was cut, so that requests under way hear of it even when it is whole again
+    /// by the time they run.
+    cuts: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    cut: bool,
+    latency: Duration,
+    requests_to_lose: usize,
+    replies_to_lose: usize,
+    requests: u64,
+}
+
+/// What will become of a request that was sent.
+struct Trip {
+    latency: Duration,
+    lost: Option<LinkFault>,
+    cuts: watch::Receiver<u64>,
+}
+
+impl MemoryLink {
+    pub(super) fn new(store: MemoryBackend) -> Self {
+        let (cuts, _) = watch::channel(0);
+        Self { shared: Arc::new(Shared { store, line: Mutex::default(), cuts }) }
+    }
+
+    /// The store at the other end.
+    pub fn store(&self) -> &MemoryBackend {
+        &self.shared.store
+    }
+
+    /// Cuts the link. Until [`restore`](Self::restore) every request fails with
+    /// [`BackendError::NotApplied`]; those under way fail at once with
+    /// [`BackendError::OutcomeUnknown`], and those of them that had not reached the store never will.
+    pub fn cut(&self) {
+        let mut line = self.shared.line.lock();
+        line.cut = true;
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Makes the link whole again. Latency and losses stay as they were set.
+    pub fn restore(&self) {
+        self.shared.line.lock().cut = false;
+    }
+
+    /// Whether the link is cut.
+    pub fn is_cut(&self) -> bool {
+        self.shared.line.lock().cut
+    }
+
+    /// Sets how long a request sent from now on takes, there and back: half of it passes before the
+    /// store applies it, half after. A sleep under paused time rounds up to a millisecond, so each half
+    /// should be whole milliseconds. 0 at first.
+    pub fn set_latency(&self, round_trip: Duration) {
+        self.shared.line.lock().latency = round_trip;
+    }
+
+    /// Loses the next `count` requests on their way to the store: nothing is applied, and after the
+    /// latency the caller gets [`BackendError::OutcomeUnknown`]. Replaces an earlier count; 0 ends it.
+    /// A request refused because the link is cut was never sent and does not count.
+    pub fn lose_next_requests(&self, count: usize) {
+        self.shared.line.lock().requests_to_lose = count;
+    }
+
+    /// Loses the replies to the next `count` requests that reach the store: they are applied, and after
+    /// the latency the caller gets [`BackendError::OutcomeUnknown`]. Replaces an earlier count; 0 ends
+    /// it. Requests lost by [`lose_next_requests`](Self::lose_next_requests) go first and do not count.
+    pub fn lose_next_replies(&self, count: usize) {
+        self.shared.line.lock().replies_to_lose = count;
+    }
+
+    /// How many requests were made over this link, whatever became of them.
+    pub fn requests(&self) -> u64 {
+        self.shared.line.lock().requests
+    }
+
+    /// Takes `request` to the store and its answer back, through all the faults.
+    pub(super) async fn send<T>(
+        &self,
+        request: impl FnOnce(&MemoryBackend) -> T,
+    ) -> Result<T, BackendError> {
+        let mut trip = self.depart()?;
+        let there = trip.latency / 2;
+        let back = trip.latency - there;
+        trip.travel(there).await?;
+        if trip.lost == Some(LinkFault::RequestLost) {
+            trip.travel(back).await?;
+            return Err(BackendError::outcome_unknown(LinkFault::RequestLost));
+        }
+        let answer = request(&self.shared.store);
+        trip.travel(back).await?;
+        match trip.lost {
+            Some(fault) => Err(BackendError::outcome_unknown(fault)),
+            None => Ok(answer),
+        }
+    }
+
+    fn depart(&self) -> Result<Trip, BackendError> {
+        let mut line = self.shared.line.lock();
+        line.requests += 1;
+        if line.cut {
+            return Err(BackendError::not_applied(LinkFault::Cut));
+        }
+        let lost = if take(&mut line.requests_to_lose) {
+            Some(LinkFault::RequestLost)
+        } else if take(&mut line.replies_to_lose) {
+            Some(LinkFault::ReplyLost)
+        } else {
+            None
+        };
+        Ok(Trip { latency: line.latency, lost, cuts: self.shared.cuts.subscribe() })
+    }
+}
+
+/// Takes one off `count`, if there is one.
+fn take(count: &mut usize) -> bool {
+    let left = count.checked_sub(1);
+    *count = left.unwrap_or(0);
+    left.is_some()
+}
+
+impl Trip {
+    async fn travel(&mut self, time: Duration) -> Result<(), BackendError> {
+        if time.is_zero() {
+            return Ok(());
+        }
+        // The sender lives in the link, which outlives the trip, so `changed` means a cut.
+        tokio::select! {
+            biased;
+            _ = self.cuts.changed() => Err(BackendError::outcome_unknown(LinkFault::CutUnderWay)),
+            () = tokio::time::sleep(time) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for MemoryLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryLink")
+            .field("line", &*self.shared.line.lock())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Backend for MemoryLink {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        self.send(|store| store.apply_now(space, writes, guard)).await
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.send(|store| store.read_now(space, keys)).await
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.send(|store| store.remove_now(space, keys)).await
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.send(|store| store.clear_now(space)).await
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        self.shared.store.fresh_id()
+    }
+}

@@ -1,0 +1,191 @@
+//! A store in this process's memory: for tests without a server, and for simulations that repeat.
+//!
+//! [`MemoryBackend`] keeps the whole contract of [`Backend`]. Its time is tokio's, or that of a
+//! [`ManualClock`]; each client can have its own [`MemoryLink`], which can be cut, slowed, or made to
+//! lose messages. Nothing in here is random: on a current-thread runtime with paused time, the same
+//! test runs the same way each time.
+
+mod clock;
+mod link;
+mod plain;
+mod state;
+mod value;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use self::{clock::Clock, state::State};
+use super::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write};
+use crate::RedisKey;
+
+pub use self::{
+    clock::ManualClock,
+    link::{LinkFault, MemoryLink},
+};
+
+/// A store in memory. A clone is the same store; the data lives as long as one of them, or a link.
+///
+/// Used directly it never fails; a [`link`](Self::link) can.
+///
+/// ```
+/// use distkit::{RedisKey, backend::{Backend, Space, Write, memory::MemoryBackend}};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryBackend::new();
+/// let space = Space::new(RedisKey::try_from("shop")?);
+/// let hits = RedisKey::try_from("hits")?;
+///
+/// store.apply(&space, &[Write::add(hits.clone(), 2)], None).await?;
+/// assert_eq!(store.clone().read(&space, &[hits]).await?, [Ok(2)]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MemoryBackend {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+impl MemoryBackend {
+    /// An empty store whose time is tokio's: under paused time it moves together with the timers.
+    /// Outside of a runtime it is the system's monotonic clock.
+    pub fn new() -> Self {
+        Self::at(Clock::tokio())
+    }
+
+    /// An empty store whose time is `clock`'s. Timers stay tokio's.
+    pub fn with_clock(clock: ManualClock) -> Self {
+        Self::at(Clock::Manual(clock))
+    }
+
+    fn at(clock: Clock) -> Self {
+        Self { shared: Arc::new(Shared { clock, state: Mutex::default() }) }
+    }
+
+    /// A new link to this store, whole and without latency.
+    pub fn link(&self) -> MemoryLink {
+        MemoryLink::new(self.clone())
+    }
+
+    /// The store's time: how long ago the store, or its [`ManualClock`], was made. It never goes back.
+    pub fn now(&self) -> Duration {
+        self.locked(|_, now| now)
+    }
+
+    /// Loses all data, counters and writers alike, as a Redis without persistence does when it
+    /// restarts. Links, time, and the numbering of ids stay.
+    pub fn wipe(&self) {
+        self.locked(|state, _| state.wipe());
+    }
+
+    /// How many plain counters the space holds, also those that are 0.
+    pub fn len(&self, space: &Space) -> usize {
+        self.locked(|state, _| state.plain.len(space))
+    }
+
+    /// How many writers' replay guards the store remembers, in all spaces.
+    pub fn guarded_writers(&self) -> usize {
+        self.locked(|state, now| state.plain.writers(now))
+    }
+
+    /// Puts `text` where the plain counter `key` is kept, as a stranger with access to a Redis could.
+    /// Text that is the decimal form of an `i64` makes an ordinary counter.
+    ///
+    /// ```
+    /// use distkit::{RedisKey, backend::{Backend, Refusal, Space, memory::MemoryBackend}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryBackend::new();
+    /// let space = Space::new(RedisKey::try_from("shop")?);
+    /// let hits = RedisKey::try_from("hits")?;
+    /// store.corrupt(&space, &hits, "abc");
+    /// let found = "abc".to_owned();
+    /// assert_eq!(store.read(&space, &[hits]).await?, [Err(Refusal::NotANumber { found })]);
+    /// # Ok(()) }
+    /// ```
+    pub fn corrupt(&self, space: &Space, key: &RedisKey, text: &str) {
+        self.locked(|state, _| state.plain.plant(space, key, text));
+    }
+
+    fn locked<T>(&self, work: impl FnOnce(&mut State, Duration) -> T) -> T {
+        let mut state = self.shared.state.lock();
+        let now = state.tick(self.shared.clock.now());
+        work(&mut state, now)
+    }
+
+    fn apply_now(&self, space: &Space, writes: &[Write], guard: Option<&ReplayGuard>) -> Applied {
+        self.locked(|state, now| state.plain.apply(now, space, writes, guard))
+    }
+
+    fn read_now(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
+        self.locked(|state, _| state.plain.read(space, keys))
+    }
+
+    fn remove_now(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
+        self.locked(|state, _| state.plain.remove(space, keys))
+    }
+
+    fn clear_now(&self, space: &Space) {
+        self.locked(|state, _| state.plain.clear(space));
+    }
+}
+
+impl Default for MemoryBackend {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackend")
+            .field("clock", &self.shared.clock)
+            .field("state", &*self.shared.state.lock())
+            .finish()
+    }
+}
+
+#[async_trait]
+impl Backend for MemoryBackend {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        Ok(self.apply_now(space, writes, guard))
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        Ok(self.read_now(space, keys))
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        Ok(self.remove_now(space, keys))
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.clear_now(space);
+        Ok(())
+    }
+
+    /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.
+    fn fresh_id(&self) -> Arc<str> {
+        self.locked(|state, _| format!("id-{}", state.next_id()).into())
+    }
+}

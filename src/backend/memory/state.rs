@@ -1,0 +1,31 @@
+use std::time::Duration;
+
+use super::plain::Plain;
+
+/// All that a store holds, under one lock.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) plain: Plain,
+    /// The latest time that anyone saw: a store's time never goes back.
+    latest: Duration,
+    ids: u64,
+}
+
+impl State {
+    pub(super) fn tick(&mut self, now: Duration) -> Duration {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
+    /// Numbers the ids that the store gives out, from 1.
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    /// Loses all data. Ids and time belong to the simulation and go on, so that no id comes twice.
+    pub(super) fn wipe(&mut self) {
+        let Self { plain, latest: _, ids: _ } = self;
+        *plain = Plain::default();
+    }
+}
