@@ -1,0 +1,61 @@
+//! Servers that the tests of one binary share.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use distkit::{
+    backend::{Backend, Space},
+    conformance::Fixture,
+};
+use distkit_testkit::{Cluster, Server};
+
+/// A server that runs while a test holds it: a `static` of the server itself would never be dropped.
+pub(crate) struct Shared<T>(Mutex<Weak<T>>);
+
+impl<T> Shared<T> {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(Weak::new()))
+    }
+
+    /// The one that runs, or else a new one.
+    pub(crate) fn get(&self, start: fn() -> T) -> Arc<T> {
+        // A test that failed to start a server must not be what the others complain about.
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        running.upgrade().unwrap_or_else(|| {
+            let started = Arc::new(start());
+            *running = Arc::downgrade(&started);
+            started
+        })
+    }
+}
+
+/// Something whose data a stranger can change.
+pub(crate) trait Cli: Send + Sync + 'static {
+    fn run(&self, args: &[&str]) -> String;
+}
+
+impl Cli for Server {
+    fn run(&self, args: &[&str]) -> String {
+        self.cli(args)
+    }
+}
+
+impl Cli for Cluster {
+    fn run(&self, args: &[&str]) -> String {
+        self.cli(args)
+    }
+}
+
+/// Tests `backend`, which `server` is behind.
+pub(crate) fn fixture<S: Cli>(server: Arc<S>, backend: impl Backend) -> Fixture {
+    Fixture::new(backend).keep(server.clone()).plant_with(move |space, key, text| {
+        let answer = server.run(&["HSET", &totals(&space), &key, &text]);
+        assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
+        async {}
+    })
+}
+
+/// The documented name of the hash of a space's plain counters. The suite plants under prefixes of
+/// which nothing needs to be encoded.
+fn totals(space: &Space) -> String {
+    format!("distkit:{{{}}}:totals", space.prefix())
+}

@@ -1,0 +1,92 @@
+//! The store behind fred keeps the `Backend` contract, on real servers.
+#![cfg(all(feature = "conformance", feature = "fred"))]
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/servers.rs"]
+mod servers;
+
+use std::{sync::Arc, time::Duration};
+
+use distkit::{backend::IntoBackend, conformance::Fixture};
+use distkit_testkit::{Cluster, Server};
+use fred::{
+    interfaces::ClientLike,
+    types::{
+        Builder,
+        config::{Config, ServerConfig},
+    },
+};
+use servers::{Shared, fixture};
+
+static REDIS: Shared<Server> = Shared::new();
+static VALKEY: Shared<Server> = Shared::new();
+static CLUSTER: Shared<Cluster> = Shared::new();
+static VALKEY_CLUSTER: Shared<Cluster> = Shared::new();
+
+fn redis() -> Arc<Server> {
+    REDIS.get(|| Server::redis().start())
+}
+
+fn valkey() -> Arc<Server> {
+    VALKEY.get(|| Server::valkey().start())
+}
+
+fn builder(config: Config) -> Builder {
+    let mut builder = Builder::from_config(config);
+    // Enough for a batch of 10 000 in a debug build on a busy machine.
+    builder.with_performance_config(|performance| {
+        performance.default_command_timeout = Duration::from_secs(60);
+    });
+    builder
+}
+
+async fn client(server: Arc<Server>) -> Fixture {
+    let client = builder(Config::from_url(&server.url()).unwrap()).build().unwrap();
+    client.init().await.unwrap();
+    fixture(server, client.into_backend())
+}
+
+async fn pool(server: Arc<Server>) -> Fixture {
+    let pool = builder(Config::from_url(&server.url()).unwrap()).build_pool(3).unwrap();
+    pool.init().await.unwrap();
+    fixture(server, pool.into_backend())
+}
+
+async fn clustered(cluster: Arc<Cluster>) -> Fixture {
+    let nodes = cluster.nodes().iter().map(|node| ("127.0.0.1", node.port())).collect();
+    let server = ServerConfig::new_clustered(nodes);
+    let client = builder(Config { server, ..Config::default() }).build().unwrap();
+    client.init().await.unwrap();
+    fixture(cluster, client.into_backend())
+}
+
+async fn client_of_redis() -> Fixture {
+    client(redis()).await
+}
+
+async fn pool_of_redis() -> Fixture {
+    pool(redis()).await
+}
+
+async fn client_of_valkey() -> Fixture {
+    client(valkey()).await
+}
+
+async fn pool_of_valkey() -> Fixture {
+    pool(valkey()).await
+}
+
+async fn redis_cluster() -> Fixture {
+    clustered(CLUSTER.get(Cluster::start)).await
+}
+
+async fn valkey_cluster() -> Fixture {
+    clustered(VALKEY_CLUSTER.get(|| Cluster::of(Server::valkey()))).await
+}
+
+distkit::conformance_suite!(redis_through_a_client, client_of_redis);
+distkit::conformance_suite!(redis_through_a_pool, pool_of_redis);
+distkit::conformance_suite!(valkey_through_a_client, client_of_valkey);
+distkit::conformance_suite!(valkey_through_a_pool, pool_of_valkey);
+distkit::conformance_suite!(redis_cluster_through_a_client, redis_cluster);
+distkit::conformance_suite!(valkey_cluster_through_a_client, valkey_cluster);

@@ -1,0 +1,92 @@
+//! The store behind redis-rs keeps the `Backend` contract, on real servers.
+#![cfg(all(feature = "conformance", feature = "redis-rs"))]
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/servers.rs"]
+mod servers;
+
+use std::{sync::Arc, time::Duration};
+
+use distkit::{backend::IntoBackend, conformance::Fixture};
+use distkit_testkit::Server;
+use redis::{AsyncConnectionConfig, aio::ConnectionManagerConfig};
+use servers::{Shared, fixture};
+
+/// The client's own 500 ms are too little for a batch of 10 000 in a debug build on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+static REDIS: Shared<Server> = Shared::new();
+static VALKEY: Shared<Server> = Shared::new();
+
+fn redis() -> Arc<Server> {
+    REDIS.get(|| Server::redis().start())
+}
+
+fn valkey() -> Arc<Server> {
+    VALKEY.get(|| Server::valkey().start())
+}
+
+async fn managed(server: Arc<Server>) -> Fixture {
+    let client = redis::Client::open(server.url()).unwrap();
+    let config = ConnectionManagerConfig::new().set_response_timeout(Some(PATIENCE));
+    let connection = client.get_connection_manager_with_config(config).await.unwrap();
+    fixture(server, connection.into_backend())
+}
+
+async fn multiplexed(server: Arc<Server>) -> Fixture {
+    let client = redis::Client::open(server.url()).unwrap();
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    let connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+    fixture(server, connection.into_backend())
+}
+
+async fn manager_to_redis() -> Fixture {
+    managed(redis()).await
+}
+
+async fn multiplexed_to_redis() -> Fixture {
+    multiplexed(redis()).await
+}
+
+async fn manager_to_valkey() -> Fixture {
+    managed(valkey()).await
+}
+
+async fn multiplexed_to_valkey() -> Fixture {
+    multiplexed(valkey()).await
+}
+
+distkit::conformance_suite!(redis_through_a_manager, manager_to_redis);
+distkit::conformance_suite!(redis_through_a_multiplexed_connection, multiplexed_to_redis);
+distkit::conformance_suite!(valkey_through_a_manager, manager_to_valkey);
+distkit::conformance_suite!(valkey_through_a_multiplexed_connection, multiplexed_to_valkey);
+
+#[cfg(feature = "redis-rs-cluster")]
+mod cluster {
+    use distkit_testkit::Cluster;
+
+    use super::*;
+
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    static VALKEY_CLUSTER: Shared<Cluster> = Shared::new();
+
+    async fn connected(cluster: Arc<Cluster>) -> Fixture {
+        let client = redis::cluster::ClusterClient::builder(cluster.urls())
+            .response_timeout(PATIENCE)
+            .build()
+            .unwrap();
+        let connection = client.get_async_connection().await.unwrap();
+        fixture(cluster, connection.into_backend())
+    }
+
+    async fn redis_cluster() -> Fixture {
+        connected(CLUSTER.get(Cluster::start)).await
+    }
+
+    async fn valkey_cluster() -> Fixture {
+        connected(VALKEY_CLUSTER.get(|| Cluster::of(Server::valkey()))).await
+    }
+
+    distkit::conformance_suite!(of_redis, redis_cluster);
+    distkit::conformance_suite!(of_valkey, valkey_cluster);
+}
