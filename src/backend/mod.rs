@@ -4,6 +4,7 @@
 //! there, and one for each of the Redis clients `redis-rs` and `fred`, behind the features of those
 //! names. `connect` picks one by URL; [`IntoBackend`] takes a connection that a service already has.
 
+mod connect;
 mod error;
 #[cfg(feature = "fred")]
 mod fred;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 
 use crate::RedisKey;
 
+pub use connect::connect;
 pub use error::{BackendError, Cause};
 #[cfg(feature = "fred")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fred")))]

@@ -116,7 +116,15 @@ impl Runner {
     async fn send(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
         let (command, args) = encode(command);
         let answer = client.with_options(&self.options).custom_raw(command, args).await;
-        answer.map_err(failed).and_then(reply)
+        let answer = answer.map_err(failed).and_then(reply);
+        if !self.cluster
+            && matches!(&answer, Err(CallError::Server(error)) if error.code == "READONLY")
+            && client.client_reconnect_policy().is_some()
+        {
+            // It would stay with a server that was demoted to a replica.
+            let _ = tokio::time::timeout(CONNECTING, client.force_reconnection()).await;
+        }
+        answer
     }
 }
 

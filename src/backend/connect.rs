@@ -1,0 +1,215 @@
+use std::sync::Arc;
+
+use super::{Backend, BackendError};
+
+/// Connects to the store that `url` names.
+///
+/// | URL | store |
+/// | --- | --- |
+/// | `redis://[[user]:password@]host[:port][/db]` | Redis or Valkey, over redis-rs if compiled in, else over fred |
+/// | `redis+fred://...` | the same, over fred |
+/// | `redis-cluster://[[user]:password@]host[:port][?node=host:port&node=...]` | a cluster, by one or more of its nodes |
+/// | `redis-cluster+fred://...` | the same, over fred |
+///
+/// `valkey` may stand for `redis`, and `rediss` or `valkeys` asks for TLS. Answers are waited for at most
+/// 5 s, and a lost connection is made again by itself.
+///
+/// # Errors
+///
+/// [`BackendError::NotApplied`] when nothing usable answers at the address, the password is missing or
+/// wrong, the URL is not one of these, or it needs a feature of this crate that is off, which the text
+/// names.
+pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
+    let target = Target::parse(url)?;
+    match target.client {
+        Client::RedisRs => redis_rs(&target).await,
+        Client::Fred => fred(&target).await,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Client {
+    RedisRs,
+    Fred,
+}
+
+#[derive(Debug, PartialEq)]
+struct Target<'a> {
+    client: Client,
+    cluster: bool,
+    tls: bool,
+    /// What follows `://`.
+    address: &'a str,
+}
+
+fn unusable(text: impl Into<String>) -> BackendError {
+    BackendError::not_applied(text.into())
+}
+
+impl<'a> Target<'a> {
+    fn parse(url: &'a str) -> Result<Self, BackendError> {
+        // The URL itself may hold a password, and must not get into an error.
+        let Some((scheme, address)) = url.split_once("://") else {
+            return Err(unusable("a store's URL looks like redis://localhost:6379"));
+        };
+        let (rest, client) = match scheme.strip_suffix("+fred") {
+            Some(rest) => (rest, Client::Fred),
+            None if cfg!(feature = "redis-rs") || !cfg!(feature = "fred") => {
+                (scheme, Client::RedisRs)
+            }
+            None => (scheme, Client::Fred),
+        };
+        let (rest, cluster) = match rest.strip_suffix("-cluster") {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        let tls = match rest {
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" => true,
+            _ => return Err(unusable(format!("no store has URLs that begin with {scheme}://"))),
+        };
+        let target = Self { client, cluster, tls, address };
+        match target.missing_feature() {
+            Some(feature) => Err(unusable(format!(
+                "{scheme}:// needs the feature {feature} of distkit, which is off"
+            ))),
+            None => Ok(target),
+        }
+    }
+
+    fn missing_feature(&self) -> Option<&'static str> {
+        let needed = match self.client {
+            Client::RedisRs => [
+                (true, cfg!(feature = "redis-rs"), "redis-rs"),
+                (self.cluster, cfg!(feature = "redis-rs-cluster"), "redis-rs-cluster"),
+                (self.tls, cfg!(feature = "redis-rs-tls"), "redis-rs-tls"),
+            ],
+            Client::Fred => [
+                (true, cfg!(feature = "fred"), "fred"),
+                (false, true, ""),
+                (self.tls, cfg!(feature = "fred-tls"), "fred-tls"),
+            ],
+        };
+        needed.into_iter().find(|(needed, on, _)| *needed && !on).map(|(_, _, feature)| feature)
+    }
+
+    #[cfg(any(feature = "redis-rs", feature = "fred"))]
+    fn scheme(&self) -> &'static str {
+        if self.tls { "rediss" } else { "redis" }
+    }
+
+    /// One URL for each node that is named.
+    #[cfg(feature = "redis-rs-cluster")]
+    fn nodes(&self) -> Vec<String> {
+        let (first, query) = self.address.split_once('?').unwrap_or((self.address, ""));
+        let credentials = first.rfind('@').map_or("", |at| &first[..=at]);
+        let scheme = self.scheme();
+        let others = query.split('&').filter_map(|pair| pair.strip_prefix("node="));
+        let others = others.map(|node| format!("{scheme}://{credentials}{node}"));
+        std::iter::once(format!("{scheme}://{first}")).chain(others).collect()
+    }
+}
+
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+fn unreachable(error: impl std::fmt::Display) -> BackendError {
+    unusable(format!("cannot connect to the server: {error}"))
+}
+
+#[cfg(feature = "redis-rs")]
+async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+    use super::IntoBackend;
+
+    #[cfg(feature = "redis-rs-cluster")]
+    if target.cluster {
+        let client = redis::cluster::ClusterClient::builder(target.nodes())
+            .connection_timeout(PATIENCE)
+            .response_timeout(PATIENCE)
+            .build()
+            .map_err(unreachable)?;
+        let connection = client.get_async_connection().await.map_err(unreachable)?;
+        return Ok(connection.into_backend());
+    }
+    let url = format!("{}://{}", target.scheme(), target.address);
+    let client = redis::Client::open(url).map_err(unreachable)?;
+    // Few attempts, so that a caller learns soon that the server is away; the next command tries again.
+    let config = redis::aio::ConnectionManagerConfig::new()
+        .set_number_of_retries(2)
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    let manager = client.get_connection_manager_with_config(config).await.map_err(unreachable)?;
+    Ok(manager.into_backend())
+}
+
+#[cfg(not(feature = "redis-rs"))]
+async fn redis_rs(_: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+    Err(unusable("the feature redis-rs of distkit is off"))
+}
+
+#[cfg(feature = "fred")]
+async fn fred(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+    use fred::{
+        interfaces::ClientLike,
+        types::{
+            Builder,
+            config::{Config, ReconnectPolicy},
+        },
+    };
+
+    use super::IntoBackend;
+
+    let cluster = if target.cluster { "-cluster" } else { "" };
+    let url = format!("{}{cluster}://{}", target.scheme(), target.address);
+    let config = Config::from_url(&url).map_err(unreachable)?;
+    let client = Builder::from_config(config)
+        .with_performance_config(|config| config.default_command_timeout = PATIENCE)
+        .with_connection_config(|config| {
+            config.connection_timeout = PATIENCE;
+            config.internal_command_timeout = PATIENCE;
+            config.tcp.nodelay = Some(true);
+        })
+        .set_policy(ReconnectPolicy::new_exponential(0, 20, 2000, 2))
+        .build()
+        .map_err(unreachable)?;
+    client.init().await.map_err(unreachable)?;
+    Ok(client.into_backend())
+}
+
+#[cfg(not(feature = "fred"))]
+async fn fred(_: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+    Err(unusable("the feature fred of distkit is off"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_url_is_named_without_its_password() {
+        for (url, expected) in [
+            ("localhost", "looks like redis://"),
+            ("mysql://user:secret@host", "mysql://"),
+            ("redis+other://user:secret@host", "redis+other://"),
+        ] {
+            let error = Target::parse(url).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[cfg(not(feature = "fred"))]
+    #[test]
+    fn a_feature_that_is_off_is_named() {
+        let error = Target::parse("redis+fred://host").unwrap_err().to_string();
+        assert!(error.contains("feature fred "), "{error}");
+    }
+
+    #[cfg(feature = "redis-rs-cluster")]
+    #[test]
+    fn every_node_gets_the_credentials() {
+        let target = Target::parse("redis-cluster://u:p@a:1?node=b:2&node=c:3").unwrap();
+        assert_eq!(target.nodes(), ["redis://u:p@a:1", "redis://u:p@b:2", "redis://u:p@c:3"]);
+    }
+}
