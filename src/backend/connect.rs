@@ -6,6 +6,7 @@ use super::{Backend, BackendError};
 ///
 /// | URL | store |
 /// | --- | --- |
+/// | `memory://` | a [`MemoryBackend`](super::memory::MemoryBackend) of its own, empty and shared with nobody else |
 /// | `redis://[[user]:password@]host[:port][/db]` | Redis or Valkey, over redis-rs if compiled in, else over fred |
 /// | `redis+fred://...` | the same, over fred |
 /// | `redis-cluster://[[user]:password@]host[:port][?node=host:port&node=...]` | a cluster, by one or more of its nodes |
@@ -20,6 +21,9 @@ use super::{Backend, BackendError};
 /// wrong, the URL is not one of these, or it needs a feature of this crate that is off, which the text
 /// names.
 pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
+    if url == "memory://" {
+        return Ok(Arc::new(super::memory::MemoryBackend::new()));
+    }
     let target = Target::parse(url)?;
     match target.client {
         Client::RedisRs => redis_rs(&target).await,

@@ -2,7 +2,7 @@
 //!
 //! Counters know nothing but [`Backend`]. This crate has three stores: [`memory`], which is always
 //! there, and one for each of the Redis clients `redis-rs` and `fred`, behind the features of those
-//! names. `connect` picks one by URL; [`IntoBackend`] takes a connection that a service already has.
+//! names. [`connect`] picks one by URL; [`IntoBackend`] takes a connection that a service already has.
 
 mod connect;
 mod error;

@@ -1,0 +1,248 @@
+//! What is particular to Redis: forgotten scripts, layout, wrong types, servers that are away.
+#![cfg(all(feature = "redis-rs", feature = "redis-rs-cluster", feature = "fred"))]
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use distkit::{
+    CounterComparator, RedisKey,
+    backend::{Backend, BackendError, ReplayGuard, Space, Write, connect},
+};
+use distkit_testkit::{Cluster, Server};
+use tokio::time::Instant;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn key(name: &str) -> RedisKey {
+    RedisKey::try_from(name).unwrap()
+}
+
+fn space(name: &str) -> Space {
+    Space::new(key(name))
+}
+
+/// Both clients on `server`.
+async fn both(server: &Server) -> [Arc<dyn Backend>; 2] {
+    let url = server.url();
+    let fred = url.replacen("redis://", "redis+fred://", 1);
+    [connect(&url).await.unwrap(), connect(&fred).await.unwrap()]
+}
+
+async fn both_on(cluster: &Cluster) -> [Arc<dyn Backend>; 2] {
+    let url = cluster.urls()[0].clone();
+    let redis_rs = url.replacen("redis://", "redis-cluster://", 1);
+    let fred = url.replacen("redis://", "redis-cluster+fred://", 1);
+    [connect(&redis_rs).await.unwrap(), connect(&fred).await.unwrap()]
+}
+
+async fn apply(
+    store: &dyn Backend,
+    space: &Space,
+    write: Write,
+    guard: Option<&ReplayGuard>,
+) -> Result<i64, BackendError> {
+    let applied = store.apply(space, &[write], guard).await?;
+    Ok(applied.outcomes[0].clone().unwrap().new)
+}
+
+/// Every operation that may run a script.
+async fn exercise(store: &dyn Backend, space: &Space, forget: impl Fn()) {
+    let n = key("n");
+    let mut guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+    forget();
+    store.clear(space).await.unwrap();
+    forget();
+    assert_eq!(apply(store, space, Write::set(n.clone(), 5), None).await.unwrap(), 5);
+    forget();
+    let conditional = Write::add(n.clone(), 1).only_if(CounterComparator::Eq(5));
+    assert_eq!(apply(store, space, conditional.clone(), None).await.unwrap(), 6);
+    forget();
+    assert_eq!(apply(store, space, Write::add(n.clone(), 1), Some(&guard)).await.unwrap(), 7);
+    forget();
+    let again = store.apply(space, &[Write::add(n.clone(), 1)], Some(&guard)).await.unwrap();
+    assert!(again.replayed);
+    guard.sequence = 2;
+    forget();
+    assert_eq!(apply(store, space, conditional, Some(&guard)).await.unwrap(), 7);
+    forget();
+    assert_eq!(apply(store, space, Write::add(n.clone(), 1), None).await.unwrap(), 8);
+    forget();
+    assert_eq!(store.remove(space, &[n]).await.unwrap(), [Ok(8)]);
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_its_scripts_is_taught_again() {
+    let server = Server::redis().start();
+    for (index, store) in both(&server).await.iter().enumerate() {
+        exercise(store, &space(&format!("s{index}")), || {
+            assert_eq!(server.cli(&["SCRIPT", "FLUSH"]), "OK");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn braces_in_a_prefix_keep_a_cluster_in_one_slot() {
+    let cluster = Cluster::start();
+    for store in both_on(&cluster).await {
+        for prefix in ["{", "}", "{}", "a{b}c", "}{", "%7B", "plain"] {
+            exercise(&store, &space(prefix), || {
+                for node in cluster.nodes() {
+                    assert_eq!(node.cli(&["SCRIPT", "FLUSH"]), "OK");
+                }
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn records_expire_and_totals_do_not() {
+    let server = Server::redis().start();
+    let space = space("a{b}");
+    let store = &both(&server).await[0];
+    let guard = ReplayGuard { writer: "me".into(), sequence: 9 };
+    apply(store, &space, Write::add(key("n"), i64::MAX), Some(&guard)).await.unwrap();
+    store.apply(&space, &[Write::add(key("n"), 1)], Some(&guard)).await.unwrap();
+
+    assert_eq!(server.cli(&["HGET", "distkit:{a%7Bb%7D}:totals", "n"]), i64::MAX.to_string());
+    assert_eq!(server.cli(&["TTL", "distkit:{a%7Bb%7D}:totals"]), "-1");
+    assert_eq!(server.cli(&["GET", "distkit:{a%7Bb%7D}:writer:me"]), "9");
+    let left: i64 = server.cli(&["PTTL", "distkit:{a%7Bb%7D}:writer:me"]).parse().unwrap();
+    assert!((86_000_000..=86_400_000).contains(&left), "{left} ms");
+}
+
+#[tokio::test]
+async fn a_key_of_a_wrong_type_is_named_and_kept() {
+    let server = Server::valkey().start();
+    server.cli(&["LPUSH", "distkit:{p}:totals", "x"]);
+    server.cli(&["LPUSH", "distkit:{q}:writer:me", "x"]);
+    let guard = ReplayGuard { writer: "me".into(), sequence: 1 };
+    for store in both(&server).await {
+        let (p, n) = (space("p"), key("n"));
+        let add = [Write::add(n.clone(), 1)];
+        let two = [Write::add(n.clone(), 1), Write::add(n.clone(), 1)];
+        let totals = "distkit:{p}:totals";
+        for (result, name) in [
+            (store.apply(&p, &add, None).await.err(), totals),
+            (store.apply(&p, &two, None).await.err(), totals),
+            (store.apply(&p, &add, Some(&guard)).await.err(), totals),
+            (store.apply(&p, &[Write::set(n.clone(), 1)], None).await.err(), totals),
+            (store.read(&p, std::slice::from_ref(&n)).await.err(), totals),
+            (store.remove(&p, std::slice::from_ref(&n)).await.err(), totals),
+            (store.apply(&space("q"), &add, Some(&guard)).await.err(), "distkit:{q}:writer:me"),
+        ] {
+            match result {
+                Some(BackendError::Corrupt(text)) => assert!(text.contains(name), "{text}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        assert_eq!(store.read(&space("q"), &[n]).await.unwrap(), [Ok(0)]);
+    }
+    assert_eq!(server.cli(&["LLEN", "distkit:{p}:totals"]), "1");
+}
+
+#[tokio::test]
+async fn a_missing_password_is_said_at_connect() {
+    let server = Server::redis().password("secret").start();
+    for store in both(&server).await {
+        let sum = apply(&store, &space("p"), Write::add(key("n"), 1), None).await;
+        assert!(sum.is_ok(), "{sum:?}");
+    }
+    for scheme in ["redis", "redis+fred"] {
+        for credentials in ["", ":wrong@"] {
+            let url = format!("{scheme}://{credentials}127.0.0.1:{}", server.port());
+            let answer = match connect(&url).await {
+                Err(error) => Err(error),
+                Ok(store) => apply(&store, &space("p"), Write::add(key("n"), 1), None).await,
+            };
+            let error = answer.expect_err(&url);
+            assert!(matches!(error, BackendError::NotApplied(_)), "{url}: {error:?}");
+            let text = error.to_string().to_lowercase();
+            assert!(text.contains("password") || text.contains("auth"), "{url}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_an_error_at_connect_and_not_applied_later() {
+    let server = Server::redis().append_only_always().start();
+    let stores = both(&server).await;
+    server.kill_9();
+    for scheme in ["redis", "redis+fred", "redis-cluster", "redis-cluster+fred"] {
+        let url = format!("{scheme}://127.0.0.1:{}", server.port());
+        let error = connect(&url).await.err().expect(&url);
+        assert!(matches!(error, BackendError::NotApplied(_)), "{url}: {error:?}");
+    }
+    for store in &stores {
+        // The first one may find out about the lost connection.
+        let _ = apply(store, &space("p"), Write::set(key("n"), 1), None).await;
+        let error = apply(store, &space("p"), Write::set(key("n"), 1), None).await.unwrap_err();
+        assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
+    }
+    server.restart();
+    for store in &stores {
+        let start = Instant::now();
+        while let Err(error) = apply(store, &space("p"), Write::set(key("n"), 1), None).await {
+            assert!(start.elapsed() < DEADLINE, "{error:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The ids of the connections that are open, that of this question apart.
+fn connections(server: &Server) -> BTreeSet<String> {
+    let list = server.cli(&["CLIENT", "LIST"]);
+    let others = list.lines().filter(|line| !line.contains("cmd=client"));
+    others.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_connection_to_a_demoted_server_is_made_again() {
+    for scheme in ["redis", "redis+fred"] {
+        let server = Server::redis().start();
+        let url = server.url().replacen("redis:", &format!("{scheme}:"), 1);
+        let store = connect(&url).await.unwrap();
+        apply(&store, &space("p"), Write::add(key("n"), 1), None).await.unwrap();
+        let before = connections(&server);
+        assert!(!before.is_empty());
+
+        server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+        let error = apply(&store, &space("p"), Write::add(key("n"), 1), None).await.unwrap_err();
+        assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
+        assert!(error.to_string().contains("read-only replica"), "{error}");
+        server.cli(&["REPLICAOF", "NO", "ONE"]);
+
+        let start = Instant::now();
+        while let Err(error) = apply(&store, &space("p"), Write::set(key("n"), 1), None).await {
+            assert!(start.elapsed() < DEADLINE, "{error:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let after = connections(&server);
+        assert!(before.is_disjoint(&after), "{scheme}: {before:?}, then {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn out_of_memory_is_not_applied_and_a_guarded_batch_can_be_sent_again() {
+    let server = Server::redis().start();
+    for (index, store) in both(&server).await.iter().enumerate() {
+        let space = space(&format!("p{index}"));
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+        server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+        for guard in [None, Some(&guard)] {
+            let error = apply(store, &space, Write::add(key("n"), 1), guard).await.unwrap_err();
+            assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
+            assert!(error.to_string().contains("out of memory"), "{error}");
+        }
+        server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        let sum = apply(store, &space, Write::add(key("n"), 1), Some(&guard)).await;
+        assert_eq!(sum.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn memory_needs_no_server() {
+    let store = connect("memory://").await.unwrap();
+    assert_eq!(apply(&store, &space("p"), Write::add(key("n"), 3), None).await.unwrap(), 3);
+}
