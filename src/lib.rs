@@ -17,6 +17,8 @@ pub mod trypema;
 
 mod error;
 mod key;
+#[cfg(feature = "counter")]
+mod lax;
 
 pub use backend::CounterComparator;
 pub use error::DistkitError;

@@ -5,11 +5,14 @@
 //!
 //! - [`StrictCounter`]: each call is one atomic operation in the store and one round trip. Its answers
 //!   are exact.
+//! - [`LaxCounter`]: buffers writes in the process, answers from memory, and is exact in the end.
 
 mod counter_trait;
+mod lax;
 mod options;
 mod strict;
 
 pub use counter_trait::{CounterTrait, Keyed};
+pub use lax::{LaxCounter, LaxHandle, Unflushed};
 pub use options::CounterOptions;
 pub use strict::StrictCounter;

@@ -1,0 +1,90 @@
+use std::{fmt, sync::Arc};
+
+use super::Plain;
+use crate::{
+    DistkitError, RedisKey,
+    backend::Refusal,
+    lax::{Cell, Owner},
+};
+
+/// One key of a [`LaxCounter`](super::LaxCounter), for hot paths. Cloning is cheap.
+///
+/// It keeps the counter alive. Its methods do no I/O, never wait, and may be called outside of async
+/// code.
+///
+/// ```
+/// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, LaxCounter}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), distkit::DistkitError> {
+/// # let counter = LaxCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+/// let requests = counter.handle(&RedisKey::try_from("requests")?).await?;
+/// requests.inc(1)?;
+/// assert_eq!(requests.inc(1)?, 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct LaxHandle {
+    cell: Arc<Cell>,
+    owner: Arc<Owner<Plain>>,
+}
+
+impl LaxHandle {
+    pub(super) fn new(owner: Arc<Owner<Plain>>, cell: Arc<Cell>) -> Self {
+        Self { cell, owner }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &RedisKey {
+        &self.cell.key
+    }
+
+    /// Adds `count`, which may be negative, and answers the estimate of the new total.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed by a call that fails, with
+    /// [`CounterError`](DistkitError::CounterError) when the sum would not fit into an `i64`,
+    /// [`TooManyPending`](DistkitError::TooManyPending), or [`ShutDown`](DistkitError::ShutDown).
+    #[inline]
+    pub fn inc(&self, count: i64) -> Result<i64, DistkitError> {
+        self.owner.0.add_to(&self.cell, count)
+    }
+
+    /// Subtracts `count`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc), and [`CounterError`](DistkitError::CounterError) for [`i64::MIN`],
+    /// which has no negation.
+    #[inline]
+    pub fn dec(&self, count: i64) -> Result<i64, DistkitError> {
+        match count.checked_neg() {
+            Some(negated) => self.inc(negated),
+            None => Err(DistkitError::refused(&self.cell.key, Refusal::Overflow)),
+        }
+    }
+
+    /// The last known total plus all own writes that the store has not acknowledged, however old the
+    /// known total is. [`LaxCounter::get`](super::LaxCounter::get) answers with a fresh one.
+    #[inline]
+    pub fn estimate(&self) -> i64 {
+        self.cell.estimate()
+    }
+}
+
+impl Drop for LaxHandle {
+    fn drop(&mut self) {
+        // The key may be forgotten from now on; the task plans a sweep whenever it is woken.
+        self.owner.0.wake_task();
+    }
+}
+
+impl fmt::Debug for LaxHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaxHandle")
+            .field("key", self.key())
+            .field("estimate", &self.estimate())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,240 @@
+mod exclusive;
+mod handle;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{
+    CounterOptions, CounterTrait, Keyed,
+    counter_trait::keyed,
+};
+use crate::{
+    CounterComparator, DistkitError, RedisKey,
+    backend::{Backend, BackendError, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
+    lax::{Cell, Core, Known, Ledger, Owner, Settings},
+};
+
+pub use crate::lax::Unflushed;
+pub use handle::LaxHandle;
+
+/// A counter that buffers writes in the process and brings them to the store every
+/// [`allowed_lag`](CounterOptions::allowed_lag).
+///
+/// `inc`, `dec` and `get` of a key in use do no I/O. They answer with an estimate: the last known total plus
+/// all writes of this process that the store has not acknowledged. Own writes are visible at once, and as
+/// long as nobody subtracts, sets or deletes, successive answers never go down. Every write reaches a
+/// healthy store within `allowed_lag` plus a round trip, exactly once, whatever gets lost on the way.
+///
+/// `set`, `set_if`, `inc_if`, `del` and `clear` act on the store at once and answer exactly; writes made
+/// before them never reach the store after them.
+///
+/// One process should have one counter for a prefix: two of them see each other's writes only through the
+/// store. It works on any tokio runtime; making one does no I/O and needs none. When the last handle is
+/// dropped, what is pending is flushed in the background, for up to 30 s; call
+/// [`shutdown`](Self::shutdown) before the runtime ends to be sure of it.
+///
+/// ```
+/// use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, LaxCounter}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let options = CounterOptions::new(RedisKey::try_from("shop")?, MemoryBackend::new());
+/// let counter = LaxCounter::new(options);
+/// let key = RedisKey::try_from("visits")?;
+/// assert_eq!(counter.inc(&key, 2).await?, 2);
+/// assert_eq!(counter.get(&key).await?, 2);
+/// counter.shutdown(std::time::Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct LaxCounter {
+    owner: Arc<Owner<Plain>>,
+}
+
+impl LaxCounter {
+    /// A counter with these options. No I/O; may be called outside of a runtime.
+    pub fn new(options: CounterOptions) -> Arc<Self> {
+        let ledger =
+            Plain { backend: Arc::clone(options.backend()), space: options.space().clone() };
+        let settings = Settings {
+            lag: options.lag(),
+            max_pending: options.pending_limit(),
+            evict_after: options.idle_limit(),
+        };
+        Arc::new(Self { owner: Arc::new(Owner(Core::new(ledger, settings))) })
+    }
+
+    fn core(&self) -> &Arc<Core<Plain>> {
+        &self.owner.0
+    }
+
+    /// Adds `count`, which may be negative, and answers the estimate of the new total. A missing key
+    /// starts from 0. No I/O, unless this process has not used the key lately: then its total is read
+    /// first.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed by a call that fails, with
+    /// - [`NotApplied`](DistkitError::NotApplied): the key's total could not be read;
+    /// - [`CounterError`](DistkitError::CounterError): the sum would not fit into an `i64`, or the store
+    ///   holds something else than a number;
+    /// - [`TooManyPending`](DistkitError::TooManyPending): the store has been away, and
+    ///   [`max_pending_keys`](CounterOptions::max_pending_keys) is reached;
+    /// - [`ShutDown`](DistkitError::ShutDown).
+    pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
+        self.core().add(key, count).await
+    }
+
+    /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc).
+    pub async fn dec(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
+        match count.checked_neg() {
+            Some(negated) => self.core().add(key, negated).await,
+            None => Err(DistkitError::refused(key, Refusal::Overflow)),
+        }
+    }
+
+    /// The estimate of the total; a missing key reads 0. From memory when the known total is at most
+    /// [`allowed_lag`](CounterOptions::allowed_lag) old; keys in use are kept that fresh in the
+    /// background.
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied`](DistkitError::NotApplied) when the total is not fresh and the store does not answer,
+    /// [`CounterError`](DistkitError::CounterError) when it holds something else than a number.
+    pub async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
+        self.core().get(key).await
+    }
+
+    /// A handle to one key, for hot paths: adding through it takes a few nanoseconds. Reads the key's
+    /// total when it is not known. The key stays in memory as long as the handle lives.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc).
+    pub async fn handle(&self, key: &RedisKey) -> Result<LaxHandle, DistkitError> {
+        let cell = self.core().known(key).await?;
+        Ok(LaxHandle::new(Arc::clone(&self.owner), cell))
+    }
+
+    /// Returns when all that was written before the call is in the store.
+    ///
+    /// # Errors
+    ///
+    /// Why some of it is not. [`NotApplied`](DistkitError::NotApplied) and
+    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
+    /// sent when it is back. [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
+    /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
+    /// place holds something else than a number is kept and tried again. All else is in the store. Where
+    /// several keys are concerned, the log names each.
+    pub async fn flush(&self) -> Result<(), DistkitError> {
+        self.core().flush().await
+    }
+
+    /// Takes no more writes, and brings what is pending to the store, trying again until `within` is
+    /// over. Reads go on working.
+    ///
+    /// # Errors
+    ///
+    /// What is left, and what was refused. It is given up: none of it is sent later.
+    pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
+        self.core().shutdown(within).await
+    }
+}
+
+#[async_trait]
+impl CounterTrait for LaxCounter {
+    /// A batch of additions only is buffered like [`inc`](LaxCounter::inc). Any other batch acts on the
+    /// store at once, in one guarded request, after what is pending on keys whose condition or sum
+    /// depends on it.
+    async fn write_all(
+        &self,
+        writes: &[Write],
+    ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
+        if writes.iter().any(|write| !is_plain_addition(write)) {
+            return self.core().write_all(writes).await;
+        }
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for write in writes {
+            let (Change::Add(count) | Change::Set(count)) = write.change;
+            let new = self.core().add(&write.key, count).await;
+            outcomes.push(new.map(|new| Written {
+                old: new.saturating_sub(count),
+                new,
+                condition_met: true,
+            }));
+        }
+        Ok(outcomes)
+    }
+
+    async fn get_all<'k>(
+        &self,
+        keys: &[&'k RedisKey],
+    ) -> Result<Vec<Keyed<'k, i64>>, DistkitError> {
+        // All at once, so that the keys that must be read are read in one request.
+        let totals = futures_util::future::join_all(keys.iter().map(|key| self.get(key))).await;
+        Ok(keyed(keys.iter().copied(), totals, |total| total))
+    }
+
+    async fn del(&self, key: &RedisKey) -> Result<i64, DistkitError> {
+        self.core().del(key).await
+    }
+
+    async fn clear(&self) -> Result<(), DistkitError> {
+        self.core().clear().await
+    }
+
+    async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
+        self.core().add(key, count).await
+    }
+
+    async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
+        self.core().get(key).await
+    }
+}
+
+fn is_plain_addition(write: &Write) -> bool {
+    matches!(write.change, Change::Add(_)) && write.condition == CounterComparator::Nil
+}
+
+/// The plain counters of a space: the whole total is "own", for nobody's share is told apart.
+pub(super) struct Plain {
+    backend: Arc<dyn Backend>,
+    space: Space,
+}
+
+fn known(total: i64) -> Known {
+    Known { own: total, others: 0 }
+}
+
+#[async_trait]
+impl Ledger for Plain {
+    async fn commit(
+        &self,
+        deltas: &[(Arc<Cell>, i64)],
+        guard: &ReplayGuard,
+    ) -> Result<Vec<Outcome<Known>>, BackendError> {
+        let writes: Vec<_> =
+            deltas.iter().map(|(cell, delta)| Write::add(cell.key.clone(), *delta)).collect();
+        let applied = self.backend.apply(&self.space, &writes, Some(guard)).await?;
+        Ok(applied.outcomes.into_iter().map(|outcome| outcome.map(|w| known(w.new))).collect())
+    }
+
+    async fn fence(&self, guard: &ReplayGuard) -> Result<bool, BackendError> {
+        Ok(self.backend.apply(&self.space, &[], Some(guard)).await?.replayed)
+    }
+
+    async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, BackendError> {
+        let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
+        let totals = self.backend.read(&self.space, &keys).await?;
+        Ok(totals.into_iter().map(|total| total.map(known)).collect())
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        self.backend.fresh_id()
+    }
+}

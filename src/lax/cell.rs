@@ -1,0 +1,130 @@
+use std::{
+    borrow::Borrow,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use super::{
+    atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+    ledger::Known,
+    tally::Tally,
+};
+use crate::RedisKey;
+
+/// For how many refreshes a key is kept fresh after it was read.
+const REFRESHES: u8 = 4;
+
+/// What a process knows of one key.
+pub(crate) struct Cell {
+    pub(crate) key: RedisKey,
+    pub(crate) tally: Tally,
+    /// What others hold of the total; 0 for a plain counter.
+    others: AtomicI64,
+    /// When the known total was asked for, in microseconds of the core's clock; 0 when it is not known.
+    known_at: AtomicU64,
+    /// Used since the last sweep.
+    touched: AtomicBool,
+    /// Counted among the keys with pending writes.
+    pub(crate) counted: AtomicBool,
+    /// In the batch that is under way. Only the holder of the writer lock looks.
+    pub(crate) in_batch: AtomicBool,
+    /// Scratch of a pass over cells. Only the holder of the writer lock looks.
+    pub(crate) seen: AtomicBool,
+    /// How many more refreshes the key gets; 0 when it is not on the refresh list.
+    refreshes: AtomicU8,
+}
+
+impl Cell {
+    pub(crate) fn new(key: RedisKey) -> Self {
+        Self {
+            key,
+            tally: Tally::new(),
+            others: AtomicI64::new(0),
+            known_at: AtomicU64::new(0),
+            touched: AtomicBool::new(true),
+            counted: AtomicBool::new(false),
+            in_batch: AtomicBool::new(false),
+            seen: AtomicBool::new(false),
+            refreshes: AtomicU8::new(0),
+        }
+    }
+
+    pub(crate) fn known_at(&self) -> u64 {
+        self.known_at.load(SeqCst)
+    }
+
+    /// The total is no longer known: the next use reads it. Gives when it was known.
+    pub(crate) fn forget_total(&self) -> u64 {
+        self.known_at.swap(0, SeqCst)
+    }
+
+    /// Takes back a [`forget_total`](Self::forget_total): nothing had happened.
+    pub(crate) fn total_stands(&self, known_at: u64) {
+        self.known_at.store(known_at, SeqCst);
+    }
+
+    /// `taken` of what was pending is part of what the store answered to a request sent `at`.
+    pub(crate) fn settle(&self, taken: i64, known: Known, at: u64) {
+        self.tally.settle(taken, known.own);
+        self.others.store(known.others, SeqCst);
+        self.known_at.store(at, SeqCst);
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.tally.pending() != 0
+    }
+
+    pub(crate) fn estimate(&self) -> i64 {
+        self.with_others(self.tally.estimate())
+    }
+
+    pub(crate) fn with_others(&self, own: i64) -> i64 {
+        own.saturating_add(self.others.load(Relaxed))
+    }
+
+    /// Protects the cell from the next sweep.
+    pub(crate) fn touch(&self) {
+        // A store only when it changes something: the line stays shared between readers.
+        if !self.touched.load(Relaxed) {
+            self.touched.store(true, Relaxed);
+        }
+    }
+
+    /// For the sweep: whether the cell was used since the last one.
+    pub(crate) fn untouch(&self) -> bool {
+        self.touched.swap(false, Relaxed)
+    }
+
+    /// Says that the total was read. True when the caller must put the cell on the refresh list.
+    pub(crate) fn keep_fresh(&self) -> bool {
+        self.refreshes.load(SeqCst) != REFRESHES && self.refreshes.swap(REFRESHES, SeqCst) == 0
+    }
+
+    /// For the refresher: whether the cell stays on the list.
+    pub(crate) fn use_up_refresh(&self) -> bool {
+        self.refreshes.fetch_sub(1, SeqCst) > 1
+    }
+}
+
+/// A cell in the map, found by its key.
+pub(crate) struct ByKey(pub(crate) Arc<Cell>);
+
+impl Borrow<str> for ByKey {
+    fn borrow(&self) -> &str {
+        &self.0.key
+    }
+}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.as_str().hash(state);
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}

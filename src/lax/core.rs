@@ -1,0 +1,320 @@
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use super::{
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+    cell::{ByKey, Cell},
+    flusher,
+    ledger::Ledger,
+    writer::Writer,
+};
+use crate::{DistkitError, RedisKey, backend::Refusal};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) lag: Duration,
+    pub(crate) max_pending: usize,
+    pub(crate) evict_after: Duration,
+}
+
+/// Apart from its neighbours' cache lines.
+#[repr(align(128))]
+pub(super) struct Apart<T>(pub(super) T);
+
+/// Cells with additions to commit.
+#[derive(Default)]
+pub(super) struct Dirty {
+    pub(super) cells: Vec<Arc<Cell>>,
+    /// When the first of them was marked.
+    pub(super) since: Option<Instant>,
+}
+
+/// Someone who waits for a cell's total.
+pub(super) struct Wanted {
+    pub(super) cell: Arc<Cell>,
+    pub(super) reply: oneshot::Sender<Result<(), DistkitError>>,
+}
+
+/// The state of a lax counter. Its task holds it, too: see [`Owner`] for what a user's drop means.
+pub(crate) struct Core<L> {
+    pub(crate) ledger: L,
+    pub(super) settings: Settings,
+    pub(super) cells: DashMap<ByKey, (), foldhash::fast::RandomState>,
+    closed: AtomicBool,
+    /// The owner is gone: flush, and end.
+    pub(super) orphaned: AtomicBool,
+    /// A shutdown ran out of time: what is pending has been reported, and is dropped.
+    pub(super) given_up: AtomicBool,
+    epoch: OnceLock<Instant>,
+    pub(super) wake: Notify,
+    pub(super) writer: tokio::sync::Mutex<Writer>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    pub(super) wanted: Mutex<Vec<Wanted>>,
+    pub(super) refresh: Mutex<Vec<Arc<Cell>>>,
+    /// How many cells are counted as pending.
+    pending: Apart<AtomicUsize>,
+    pub(super) dirty: Apart<Mutex<Dirty>>,
+}
+
+/// The users' hold on a core. Dropping the last one flushes in the background and ends the task.
+pub(crate) struct Owner<L: Ledger>(pub(crate) Arc<Core<L>>);
+
+impl<L: Ledger> Drop for Owner<L> {
+    fn drop(&mut self) {
+        self.0.orphaned.store(true, SeqCst);
+        if self.0.has_pending() {
+            self.0.ensure_task();
+        }
+        self.0.wake.notify_one();
+    }
+}
+
+impl<L: Ledger> Core<L> {
+    pub(crate) fn new(ledger: L, settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            writer: tokio::sync::Mutex::new(Writer::new(ledger.fresh_id())),
+            ledger,
+            settings,
+            cells: DashMap::with_hasher(foldhash::fast::RandomState::default()),
+            closed: AtomicBool::new(false),
+            orphaned: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            epoch: OnceLock::new(),
+            wake: Notify::new(),
+            task: Mutex::default(),
+            wanted: Mutex::default(),
+            refresh: Mutex::default(),
+            pending: Apart(AtomicUsize::new(0)),
+            dirty: Apart(Mutex::default()),
+        })
+    }
+
+    /// Adds to a known key without any waiting; `None` when the key's total is not known.
+    #[inline]
+    pub(crate) fn try_add(
+        self: &Arc<Self>,
+        key: &RedisKey,
+        count: i64,
+    ) -> Option<Result<i64, DistkitError>> {
+        let entry = self.cells.get(key.as_str())?;
+        let cell = &entry.key().0;
+        (cell.known_at() != 0).then(|| self.add_to(cell, count))
+    }
+
+    /// Adds to a key, reading its total first when it is not known.
+    pub(crate) async fn add(
+        self: &Arc<Self>,
+        key: &RedisKey,
+        count: i64,
+    ) -> Result<i64, DistkitError> {
+        if let Some(done) = self.try_add(key, count) {
+            return done;
+        }
+        let cell = self.known(key).await?;
+        self.add_to(&cell, count)
+    }
+
+    #[inline]
+    pub(crate) fn add_to(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        count: i64,
+    ) -> Result<i64, DistkitError> {
+        if self.closed.load(Relaxed) {
+            return Err(DistkitError::ShutDown);
+        }
+        cell.touch();
+        // A dirty cell is counted already. A count that a clean one takes in vain, for an overflow, is
+        // returned by the flush that finds nothing to send.
+        if !cell.tally.is_dirty() {
+            self.count_pending(cell)?;
+        }
+        let sum = cell.tally.add(count);
+        if cell.tally.mark() {
+            self.push_dirty(cell);
+        }
+        match sum {
+            Some(own) => Ok(cell.with_others(own)),
+            None => Err(DistkitError::refused(&cell.key, Refusal::Overflow)),
+        }
+    }
+
+    fn count_pending(&self, cell: &Cell) -> Result<(), DistkitError> {
+        if cell.counted.swap(true, SeqCst) {
+            return Ok(());
+        }
+        let limit = self.settings.max_pending;
+        if self.pending.0.fetch_add(1, SeqCst) >= limit {
+            self.pending.0.fetch_sub(1, SeqCst);
+            cell.counted.store(false, SeqCst);
+            return Err(DistkitError::TooManyPending { limit });
+        }
+        Ok(())
+    }
+
+    /// For the committer: the cell has nothing pending, unless it is dirty again.
+    pub(super) fn uncount_pending(&self, cell: &Cell) {
+        if cell.tally.is_dirty() {
+            return;
+        }
+        if cell.counted.swap(false, SeqCst) {
+            self.pending.0.fetch_sub(1, SeqCst);
+        }
+        // An addition that relied on the count may have come in between.
+        if cell.tally.is_dirty() && !cell.counted.swap(true, SeqCst) {
+            self.pending.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        self.pending.0.load(SeqCst) != 0
+    }
+
+    fn push_dirty(self: &Arc<Self>, cell: &Arc<Cell>) {
+        let first = {
+            let mut dirty = self.dirty.0.lock();
+            dirty.cells.push(Arc::clone(cell));
+            let first = dirty.since.is_none();
+            if first {
+                dirty.since = Some(Instant::now());
+            }
+            first
+        };
+        if first {
+            self.ensure_task();
+            self.wake.notify_one();
+        }
+    }
+
+    /// The total: from memory when it is fresh, else from the store.
+    pub(crate) async fn get(self: &Arc<Self>, key: &RedisKey) -> Result<i64, DistkitError> {
+        if let Some(total) = self.try_get(key) {
+            return Ok(total);
+        }
+        let cell = self.cell(key);
+        self.read(&cell).await?;
+        self.keep_fresh(&cell);
+        Ok(cell.estimate())
+    }
+
+    #[inline]
+    pub(crate) fn try_get(self: &Arc<Self>, key: &RedisKey) -> Option<i64> {
+        let entry = self.cells.get(key.as_str())?;
+        self.try_get_of(&entry.key().0)
+    }
+
+    #[inline]
+    pub(crate) fn try_get_of(self: &Arc<Self>, cell: &Arc<Cell>) -> Option<i64> {
+        cell.touch();
+        let known_at = cell.known_at();
+        if known_at == 0 || self.now().saturating_sub(known_at) > micros(self.settings.lag) {
+            return None;
+        }
+        self.keep_fresh(cell);
+        Some(cell.estimate())
+    }
+
+    fn keep_fresh(self: &Arc<Self>, cell: &Arc<Cell>) {
+        if cell.keep_fresh() {
+            let first = {
+                let mut refresh = self.refresh.lock();
+                refresh.push(Arc::clone(cell));
+                refresh.len() == 1
+            };
+            if first {
+                self.ensure_task();
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// The key's cell, which a sweep may have dropped or may drop again before it is read.
+    pub(crate) fn cell(&self, key: &RedisKey) -> Arc<Cell> {
+        if let Some(entry) = self.cells.get(key.as_str()) {
+            entry.key().0.touch();
+            return Arc::clone(&entry.key().0);
+        }
+        let new = ByKey(Arc::new(Cell::new(key.clone())));
+        let entry = self.cells.entry(new).or_default();
+        Arc::clone(&entry.key().0)
+    }
+
+    /// The key's cell, once its total is known.
+    pub(crate) async fn known(self: &Arc<Self>, key: &RedisKey) -> Result<Arc<Cell>, DistkitError> {
+        if self.is_closed() {
+            return Err(DistkitError::ShutDown);
+        }
+        let cell = self.cell(key);
+        if cell.known_at() == 0 {
+            self.read(&cell).await?;
+        }
+        Ok(cell)
+    }
+
+    /// Has the task read the cell's total, together with whatever else is wanted at the moment.
+    pub(crate) async fn read(self: &Arc<Self>, cell: &Arc<Cell>) -> Result<(), DistkitError> {
+        loop {
+            let (reply, answer) = oneshot::channel();
+            self.wanted.lock().push(Wanted { cell: Arc::clone(cell), reply });
+            self.ensure_task();
+            self.wake.notify_one();
+            // No answer: the task's runtime ended. The next one gets the question again.
+            if let Ok(answer) = answer.await {
+                return answer;
+            }
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, SeqCst);
+    }
+
+    /// Starts the task, unless it runs. Outside of a runtime this is left to a later call.
+    pub(crate) fn ensure_task(self: &Arc<Self>) {
+        let mut task = self.task.lock();
+        if task.as_ref().is_none_or(JoinHandle::is_finished)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            *task = Some(runtime.spawn(flusher::run(Arc::clone(self))));
+        }
+    }
+
+    /// Has the task look at what there is to do, if it runs.
+    pub(crate) fn wake_task(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
+        self.cells.iter().map(|entry| Arc::clone(&entry.key().0)).collect()
+    }
+
+    /// Ends the task at its next await, so that a request that hangs frees the writer lock.
+    pub(super) fn abort_task(&self) {
+        if let Some(task) = self.task.lock().take() {
+            task.abort();
+        }
+    }
+
+    /// Microseconds since the first call, at least 1.
+    pub(crate) fn now(&self) -> u64 {
+        micros(self.epoch.get_or_init(Instant::now).elapsed()) + 1
+    }
+}
+
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,216 @@
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{
+    atomic::Ordering::{Relaxed, SeqCst},
+    cell::Cell,
+    core::{Core, Wanted, micros},
+    ledger::Ledger,
+    writer::{BATCH, Session, counted, not_applied},
+};
+use crate::DistkitError;
+
+/// How long a counter that was dropped tries to bring its last writes to the store.
+const LAST_WRITES: Duration = Duration::from_secs(30);
+
+/// The background task: flushes, reads what is wanted, refreshes what is in use, sweeps what is not.
+/// With nothing of that to do it has no timer and sleeps until it is woken.
+pub(super) async fn run<L: Ledger>(core: Arc<Core<L>>) {
+    let mut sweep_at = None;
+    let mut refresh_at = None;
+    while !core.orphaned.load(SeqCst) {
+        let next = work(&core, &mut refresh_at, &mut sweep_at).await;
+        let woken = match next {
+            Some(at) => tokio::select! {
+                biased;
+                () = core.wake.notified() => true,
+                () = sleep_until(at) => false,
+            },
+            None => {
+                core.wake.notified().await;
+                true
+            }
+        };
+        if woken && sweep_at.is_none() && !core.cells.is_empty() {
+            sweep_at = Some(Instant::now() + core.settings.evict_after);
+        }
+    }
+    last_flush(&core).await;
+}
+
+/// Does what is due and answers when to look again.
+async fn work<L: Ledger>(
+    core: &Arc<Core<L>>,
+    refresh_at: &mut Option<Instant>,
+    sweep_at: &mut Option<Instant>,
+) -> Option<Instant> {
+    let mut session = core.own_session().await;
+    let now = Instant::now();
+    let half = core.settings.lag / 2;
+
+    let healthy = session.writer.retry_at.is_none_or(|at| at <= now);
+    let refresh = healthy && refresh_at.is_some_and(|at| at <= now);
+    // A refresh takes along what the next one would be too late for.
+    let horizon = if refresh { now + half } else { now };
+    if session.flush_at().is_some_and(|at| at <= horizon) {
+        session.collect();
+    }
+    if session.writer.corrupt_retry.is_some_and(|at| at <= now) {
+        session.retry_corrupt();
+    }
+    let wanted = std::mem::take(&mut *core.wanted.lock());
+    session.exchange(wanted, refresh, healthy).await;
+
+    *refresh_at = if core.refresh.lock().is_empty() {
+        None
+    } else if refresh || refresh_at.is_none() {
+        Some(now + half)
+    } else {
+        refresh_at.map(|at| session.writer.retry_at.map_or(at, |retry| retry.max(at)))
+    };
+    if sweep_at.is_some_and(|at| at <= now) {
+        let more = sweep(core);
+        *sweep_at = more.then(|| now + core.settings.evict_after);
+    }
+    [session.flush_at(), session.writer.corrupt_retry, *refresh_at, *sweep_at]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+impl<L: Ledger> Session<'_, L> {
+    /// Sends what is to be sent, and at the same time reads what is wanted or to be refreshed.
+    async fn exchange(&mut self, wanted: Vec<Wanted>, refresh: bool, healthy: bool) {
+        // With a batch unresolved, an answer does not tell whether it counts the batch.
+        if (healthy || !wanted.is_empty())
+            && let Err(error) = self.resolve().await
+        {
+            for Wanted { reply, .. } in wanted {
+                _ = reply.send(Err(not_applied(error.clone())));
+            }
+            return;
+        }
+        // While the store does not take what it is sent, new questions do not hurry the next attempt.
+        let to_send = if healthy { std::mem::take(&mut self.writer.todo) } else { Vec::new() };
+        let cells = self.to_read(&to_send, &wanted, refresh);
+        self.writer.todo.splice(0..0, to_send);
+        let reading = read(self.core, &cells);
+        let (flushed, failures) = if healthy {
+            join(self.commit_todo(), reading).await
+        } else {
+            (Ok(()), reading.await)
+        };
+        for Wanted { cell, reply } in wanted {
+            let answer = match failures.iter().find(|(failed, _)| Arc::ptr_eq(failed, &cell)) {
+                Some((_, error)) => Err(error.clone()),
+                None if cell.known_at() == 0 || self.is_corrupt(&cell) => Err(self.why_unknown(&cell, &flushed)),
+                None => flushed.clone().map_err(not_applied).or_else(|error| {
+                    // Read, and not part of what failed.
+                    let read = cells.iter().any(|read| Arc::ptr_eq(read, &cell));
+                    if read { Ok(()) } else { Err(error) }
+                }),
+            };
+            _ = reply.send(answer);
+        }
+    }
+
+    /// Each cell once that is to be read and that the answer to a flush will not bring up to date.
+    fn to_read(&self, to_send: &[Arc<Cell>], wanted: &[Wanted], refresh: bool) -> Vec<Arc<Cell>> {
+        let core = self.core;
+        for cell in to_send {
+            cell.seen.store(true, Relaxed);
+        }
+        let mut cells: Vec<_> = wanted
+            .iter()
+            .filter(|wanted| !wanted.cell.seen.swap(true, Relaxed))
+            .map(|wanted| Arc::clone(&wanted.cell))
+            .collect();
+        if refresh {
+            let (now, half) = (core.now(), micros(core.settings.lag / 2));
+            core.refresh.lock().retain(|cell| {
+                let stays = cell.use_up_refresh();
+                let old = now.saturating_sub(cell.known_at()) >= half / 2;
+                if stays && old && !cell.seen.swap(true, Relaxed) {
+                    cells.push(Arc::clone(cell));
+                }
+                stays
+            });
+        }
+        for cell in to_send.iter().chain(&cells) {
+            cell.seen.store(false, Relaxed);
+        }
+        cells
+    }
+
+    fn why_unknown(&self, cell: &Cell, flushed: &Result<(), DistkitError>) -> DistkitError {
+        match flushed {
+            Err(error) => not_applied(error.clone()),
+            Ok(()) => DistkitError::refused(&cell.key, self.corruption(cell)),
+        }
+    }
+}
+
+/// Reads the cells and brings them up to date; gives those that failed. For the holder of the lock.
+async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>, DistkitError)> {
+    let mut failures = Vec::new();
+    for chunk in cells.chunks(BATCH) {
+        let at = core.now();
+        let answer = core.ledger.read(chunk).await.and_then(|all| counted(all, chunk.len()));
+        match answer {
+            Ok(outcomes) => {
+                for (cell, outcome) in chunk.iter().zip(outcomes) {
+                    match outcome {
+                        Ok(known) => cell.settle(0, known, at),
+                        Err(refusal) => {
+                            let error = DistkitError::refused(&cell.key, refusal);
+                            failures.push((Arc::clone(cell), error));
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                let error = not_applied(error.into());
+                failures.extend(chunk.iter().map(|cell| (Arc::clone(cell), error.clone())));
+            }
+        }
+    }
+    failures
+}
+
+/// Drops the cells that were not used since the last sweep. False when there is no use in another sweep
+/// before somebody uses the counter again.
+fn sweep<L: Ledger>(core: &Core<L>) -> bool {
+    let mut more = false;
+    core.cells.retain(|cell, ()| {
+        // The shard is locked, so a count of 1 means that nobody else has the cell or can get it.
+        let used = cell.0.untouch() || cell.0.tally.is_dirty();
+        more |= used;
+        used || Arc::strong_count(&cell.0) > 1
+    });
+    if core.cells.is_empty() {
+        core.cells.shrink_to_fit();
+    }
+    more
+}
+
+async fn last_flush<L: Ledger>(core: &Arc<Core<L>>) {
+    let deadline = Instant::now() + LAST_WRITES;
+    let flush = async {
+        while core.has_pending() {
+            let at = {
+                let mut session = core.own_session().await;
+                if session.flush_all().await.is_ok() && session.writer.corrupt.is_empty() {
+                    return;
+                }
+                session.writer.retry_at.or(session.writer.corrupt_retry)
+            };
+            sleep_until(at.unwrap_or_else(|| Instant::now() + Duration::from_secs(1))).await;
+        }
+    };
+    if timeout_at(deadline, flush).await.is_err() {
+        let report = core.give_up(None);
+        tracing::error!(%report, "a lax counter was dropped and its last writes are lost");
+    }
+}

@@ -1,0 +1,23 @@
+//! Buffering of writes: what the lax counters of both families share.
+//!
+//! Callers add to [`Cell`](cell::Cell)s; one committer at a time, the holder of the writer lock, moves what
+//! they added to the store. A background task is that committer most of the time; `set`, `del`, `clear`
+//! and `flush` take the lock themselves.
+
+mod cell;
+mod core;
+mod flusher;
+mod ledger;
+mod report;
+mod tally;
+mod writer;
+
+mod atomic {
+    pub(super) use std::sync::atomic::*;
+}
+
+pub(crate) use cell::Cell;
+pub(crate) use core::{Core, Owner, Settings};
+pub(crate) use ledger::{Known, Ledger};
+pub use report::Unflushed;
+pub(crate) use writer::not_applied;

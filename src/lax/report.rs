@@ -1,0 +1,41 @@
+use std::fmt;
+
+use crate::{DistkitError, RedisKey, backend::Refusal};
+
+/// What a shutdown could not bring to the store. It has been given up: nothing of it is sent later.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Unflushed {
+    /// Keys, in order, with the sums that the store has not taken.
+    pub pending: Vec<(RedisKey, i64)>,
+    /// Keys, in order, with sums that were sent and whose answer never came: the store may hold them.
+    pub unknown: Vec<(RedisKey, i64)>,
+    /// Sums that the store refused since the last `flush`, with the reason.
+    pub refused: Vec<(RedisKey, i64, Refusal)>,
+    /// Why the last attempt failed.
+    pub cause: Option<DistkitError>,
+}
+
+impl Unflushed {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.unknown.is_empty() && self.refused.is_empty()
+    }
+}
+
+impl fmt::Display for Unflushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} keys have writes that did not reach the store, {} may have them, {} were refused",
+            self.pending.len(),
+            self.unknown.len(),
+            self.refused.len()
+        )?;
+        match &self.cause {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Unflushed {}

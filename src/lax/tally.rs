@@ -1,0 +1,134 @@
+//! The numbers of one key, shared without a lock between callers and the one who commits.
+//!
+//! This file uses nothing but atomics, so that `tests/loom_lax.rs` can explore its interleavings.
+
+use super::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
+
+/// Beyond this, sums are done carefully: a value and a base within it, plus an `i32`, cannot wrap.
+const EASY: i64 = 1 << 62;
+
+/// A total that callers add to while a committer moves the additions to the store.
+///
+/// `value` is the last acknowledged total plus everything added here that is not acknowledged. There is no
+/// separate "pending" number: a reader would see it change apart from the total.
+pub(crate) struct Tally {
+    value: AtomicI64,
+    /// The last acknowledged total. Only the committer writes it.
+    base: AtomicI64,
+    /// Whether additions may be waiting that nobody has been told to commit.
+    dirty: AtomicBool,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self { value: AtomicI64::new(0), base: AtomicI64::new(0), dirty: AtomicBool::new(false) }
+    }
+
+    /// Adds, and gives the new estimate; `None`, and nothing changed, when the sum or what is pending
+    /// would not fit. Follow it with [`mark`](Self::mark).
+    pub(crate) fn add(&self, count: i64) -> Option<i64> {
+        let (value, base) = (self.value.load(SeqCst), self.base.load(SeqCst));
+        if easy(value) && easy(base) && i32::try_from(count).is_ok() {
+            return Some(self.value.fetch_add(count, SeqCst) + count);
+        }
+        self.add_checked(count)
+    }
+
+    #[cold]
+    fn add_checked(&self, count: i64) -> Option<i64> {
+        let mut value = self.value.load(SeqCst);
+        loop {
+            let base = self.base.load(SeqCst);
+            let pending = value.wrapping_sub(base).checked_add(count)?;
+            let estimate = base.checked_add(pending)?;
+            match self.value.compare_exchange(value, value.wrapping_add(count), SeqCst, SeqCst) {
+                Ok(_) => return Some(estimate),
+                Err(now) => value = now,
+            }
+        }
+    }
+
+    /// The last known total plus what is pending, held within `i64`.
+    pub(crate) fn estimate(&self) -> i64 {
+        let value = self.value.load(SeqCst);
+        if easy(value) {
+            return value;
+        }
+        // Others may have moved the total so far that the sum has wrapped; the difference has not.
+        let base = self.base.load(SeqCst);
+        base.saturating_add(value.wrapping_sub(base))
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.load(SeqCst)
+    }
+
+    /// Says that something was added. True when the caller must hand the tally to the committer.
+    ///
+    /// The load before the swap keeps a hot key's line shared. It is enough: if it still sees the mark,
+    /// the committer has yet to clear it, and reads `value` after that.
+    pub(crate) fn mark(&self) -> bool {
+        !self.dirty.load(SeqCst) && !self.dirty.swap(true, SeqCst)
+    }
+
+    /// For the committer: clears the mark, then gives what is pending.
+    pub(crate) fn take(&self) -> i64 {
+        self.dirty.swap(false, SeqCst);
+        self.pending()
+    }
+
+    /// For the committer: what is added and not acknowledged.
+    pub(crate) fn pending(&self) -> i64 {
+        self.value.load(SeqCst).wrapping_sub(self.base.load(SeqCst))
+    }
+
+    /// For the committer: `taken` of what was pending is part of `total` now, which the store holds.
+    pub(crate) fn settle(&self, taken: i64, total: i64) {
+        let base = self.base.load(SeqCst);
+        self.value.fetch_add(total.wrapping_sub(base).wrapping_sub(taken), SeqCst);
+        self.base.store(total, SeqCst);
+    }
+
+    /// For the committer: `taken` of what was pending will never reach the store.
+    pub(crate) fn forget(&self, taken: i64) {
+        self.value.fetch_sub(taken, SeqCst);
+    }
+}
+
+fn easy(n: i64) -> bool {
+    (-EASY..EASY).contains(&n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_does_not_fit_and_changes_nothing() {
+        let tally = Tally::new();
+        tally.settle(0, i64::MAX - 1);
+        assert_eq!(tally.add(1), Some(i64::MAX));
+        assert_eq!(tally.add(1), None);
+        assert_eq!((tally.estimate(), tally.pending()), (i64::MAX, 1));
+        assert_eq!(tally.add(-3), Some(i64::MAX - 3));
+    }
+
+    #[test]
+    fn what_is_pending_fits_even_when_the_base_is_extreme() {
+        let tally = Tally::new();
+        tally.settle(0, i64::MIN);
+        assert_eq!(tally.add(i64::MAX), Some(-1));
+        assert_eq!(tally.add(1), None, "the pending sum would not fit, though the total would");
+        assert_eq!(tally.add(-1), Some(-2));
+        assert_eq!(tally.pending(), i64::MAX - 1);
+    }
+
+    #[test]
+    fn an_estimate_beyond_the_range_is_held_at_its_end() {
+        let tally = Tally::new();
+        assert_eq!(tally.add(10), Some(10));
+        tally.settle(0, i64::MAX - 5);
+        assert_eq!(tally.estimate(), i64::MAX);
+        assert_eq!(tally.pending(), 10);
+    }
+}
