@@ -97,15 +97,14 @@ impl<L: Ledger> Session<'_, L> {
         let cells = self.to_read(&to_send, &wanted, refresh);
         self.writer.todo.splice(0..0, to_send);
         let reading = read(self.core, &cells);
-        let (flushed, failures) = if healthy {
-            join(self.commit_todo(), reading).await
-        } else {
-            (Ok(()), reading.await)
-        };
+        let (flushed, failures) =
+            if healthy { join(self.commit_todo(), reading).await } else { (Ok(()), reading.await) };
         for Wanted { cell, reply } in wanted {
             let answer = match failures.iter().find(|(failed, _)| Arc::ptr_eq(failed, &cell)) {
                 Some((_, error)) => Err(error.clone()),
-                None if cell.known_at() == 0 || self.is_corrupt(&cell) => Err(self.why_unknown(&cell, &flushed)),
+                None if cell.known_at() == 0 || self.is_corrupt(&cell) => {
+                    Err(self.why_unknown(&cell, &flushed))
+                }
                 None => flushed.clone().map_err(not_applied).or_else(|error| {
                     // Read, and not part of what failed.
                     let read = cells.iter().any(|read| Arc::ptr_eq(read, &cell));

@@ -115,8 +115,7 @@ impl<L: Ledger> Drop for Session<'_, L> {
 impl<L: Ledger> Core<L> {
     /// For the task.
     pub(super) async fn own_session(self: &Arc<Self>) -> Session<'_, L> {
-        let mut session =
-            Session { core: self, writer: self.writer.lock().await, wakes: false };
+        let mut session = Session { core: self, writer: self.writer.lock().await, wakes: false };
         session.drop_what_was_given_up();
         session
     }

@@ -46,17 +46,17 @@ impl Core<Plain> {
             .collect();
         let guard = session.begin_writes(absorbed.clone());
         let at = self.now();
-        let applied = match self.ledger.backend.apply(&self.ledger.space, writes, Some(&guard)).await
-        {
-            Ok(applied) if applied.outcomes.len() == writes.len() => applied,
-            Ok(applied) => return Err(miscounted(writes.len(), applied.outcomes.len())),
-            Err(error) => {
-                if !error.may_have_happened() {
-                    session.end_writes();
+        let applied =
+            match self.ledger.backend.apply(&self.ledger.space, writes, Some(&guard)).await {
+                Ok(applied) if applied.outcomes.len() == writes.len() => applied,
+                Ok(applied) => return Err(miscounted(writes.len(), applied.outcomes.len())),
+                Err(error) => {
+                    if !error.may_have_happened() {
+                        session.end_writes();
+                    }
+                    return Err(error.into());
                 }
-                return Err(error.into());
-            }
-        };
+            };
         session.end_writes();
 
         let mut started = vec![false; cells.len()];
@@ -87,19 +87,20 @@ impl Core<Plain> {
         let cell = self.cell(key);
         session.commit(vec![Arc::clone(&cell)]).await.map_err(not_applied)?;
         // Left only when it was refused; it was written before, so it goes with the key.
-        let refused = session.is_corrupt(&cell).then(|| cell.tally.pending()).unwrap_or_default();
+        let refused = if session.is_corrupt(&cell) { cell.tally.pending() } else { 0 };
         let at = self.now();
         // Until the answer is here the total is anybody's guess, also when nobody waits for it.
         let known_at = cell.forget_total();
-        let held = match self.ledger.backend.remove(&self.ledger.space, &[key.clone()]).await {
-            Ok(held) => held,
-            Err(error) => {
-                if !error.may_have_happened() {
-                    cell.total_stands(known_at);
+        let held =
+            match self.ledger.backend.remove(&self.ledger.space, std::slice::from_ref(key)).await {
+                Ok(held) => held,
+                Err(error) => {
+                    if !error.may_have_happened() {
+                        cell.total_stands(known_at);
+                    }
+                    return Err(error.into());
                 }
-                return Err(error.into());
-            }
-        };
+            };
         let Some(held) = held.into_iter().next() else { return Err(miscounted(1, 0)) };
         cell.settle(refused, known(0), at);
         held.map_err(|refusal| DistkitError::refused(key, refusal))

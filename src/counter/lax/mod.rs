@@ -1,17 +1,16 @@
 mod exclusive;
 mod handle;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{
-    CounterOptions, CounterTrait, Keyed,
-    counter_trait::keyed,
-};
+use super::{CounterOptions, CounterTrait, Keyed, counter_trait::keyed};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    backend::{Backend, BackendError, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
+    backend::{
+        Backend, BackendError, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written,
+    },
     lax::{Cell, Core, Known, Ledger, Owner, Settings},
 };
 
@@ -143,6 +142,14 @@ impl LaxCounter {
     /// What is left, and what was refused. It is given up: none of it is sent later.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
         self.core().shutdown(within).await
+    }
+}
+
+impl fmt::Debug for LaxCounter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaxCounter")
+            .field("prefix", self.core().ledger.space.prefix())
+            .finish_non_exhaustive()
     }
 }
 
