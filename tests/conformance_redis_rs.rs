@@ -7,9 +7,15 @@ mod servers;
 
 use std::{sync::Arc, time::Duration};
 
-use distkit::{backend::IntoBackend, conformance::Fixture};
+use distkit::{
+    backend::{IntoBackend, RedisStore},
+    conformance::Fixture,
+};
 use distkit_testkit::Server;
-use redis::{AsyncConnectionConfig, aio::ConnectionManagerConfig};
+use redis::{
+    AsyncConnectionConfig,
+    aio::{ConnectionManagerConfig, MultiplexedConnection},
+};
 use servers::{Shared, fixture};
 
 /// The client's own 500 ms are too little for a batch of 10 000 in a debug build on a busy machine.
@@ -23,43 +29,38 @@ fn redis() -> Arc<Server> {
 }
 
 fn valkey() -> Arc<Server> {
-    VALKEY.get(|| Server::valkey().start())
+    VALKEY.get(|| Server::valkey().password("secret").start())
 }
 
-async fn managed(server: Arc<Server>) -> Fixture {
+async fn multiplexed(server: &Server) -> MultiplexedConnection {
+    let client = redis::Client::open(server.url()).unwrap();
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+}
+
+async fn manager_to_redis() -> Fixture {
+    let server = redis();
     let client = redis::Client::open(server.url()).unwrap();
     let config = ConnectionManagerConfig::new().set_response_timeout(Some(PATIENCE));
     let connection = client.get_connection_manager_with_config(config).await.unwrap();
     fixture(server, connection.into_backend())
 }
 
-async fn multiplexed(server: Arc<Server>) -> Fixture {
-    let client = redis::Client::open(server.url()).unwrap();
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-    let connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
-    fixture(server, connection.into_backend())
-}
-
-async fn manager_to_redis() -> Fixture {
-    managed(redis()).await
-}
-
-async fn multiplexed_to_redis() -> Fixture {
-    multiplexed(redis()).await
-}
-
-async fn manager_to_valkey() -> Fixture {
-    managed(valkey()).await
+async fn resending_to_redis() -> Fixture {
+    let server = redis();
+    let store = RedisStore::resending(multiplexed(&server).await);
+    fixture(server, store)
 }
 
 async fn multiplexed_to_valkey() -> Fixture {
-    multiplexed(valkey()).await
+    let server = valkey();
+    let connection = multiplexed(&server).await;
+    fixture(server, connection.into_backend())
 }
 
 distkit::conformance_suite!(redis_through_a_manager, manager_to_redis);
-distkit::conformance_suite!(redis_through_a_multiplexed_connection, multiplexed_to_redis);
-distkit::conformance_suite!(valkey_through_a_manager, manager_to_valkey);
-distkit::conformance_suite!(valkey_through_a_multiplexed_connection, multiplexed_to_valkey);
+distkit::conformance_suite!(redis_through_a_resending_connection, resending_to_redis);
+distkit::conformance_suite!(valkey_with_a_password_through_one_connection, multiplexed_to_valkey);
 
 #[cfg(feature = "redis-rs-cluster")]
 mod cluster {
