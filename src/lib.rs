@@ -1,6 +1,7 @@
 //! Distributed counters for tokio services that share a Redis or Valkey server.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 #![warn(missing_docs)]
 
 pub mod backend;
