@@ -98,6 +98,17 @@ fn can_be_made_outside_of_a_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_on_unknown_keys_reads_them_in_one_request() {
+    let bed = bed();
+    let names: Vec<_> = (0..100).map(|n| key(&format!("k{n}"))).collect();
+    let updates: Vec<_> = names.iter().map(|name| (name, 2)).chain([(&names[0], 3)]).collect();
+    let answers = bed.counter.inc_all(&updates).await.unwrap();
+    assert_eq!(bed.link.requests(), 1);
+    assert!(answers[..100].iter().all(|(_, total)| *total.as_ref().unwrap() == 2));
+    assert_eq!(answers[100].1.as_ref().unwrap(), &5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn own_writes_are_visible_at_once() {
     let bed = bed();
     bed.link.set_latency(4 * MS);

@@ -4,6 +4,7 @@ mod handle;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use super::{CounterOptions, CounterTrait, Keyed, counter_trait::keyed};
 use crate::{
@@ -165,17 +166,14 @@ impl CounterTrait for LaxCounter {
         if writes.iter().any(|write| !is_plain_addition(write)) {
             return self.core().write_all(writes).await;
         }
-        let mut outcomes = Vec::with_capacity(writes.len());
-        for write in writes {
+        // All at once, so that the keys whose totals are not known are read in one request.
+        let cells = join_all(writes.iter().map(|write| self.core().known(&write.key))).await;
+        let outcomes = writes.iter().zip(cells).map(|(write, cell)| {
             let (Change::Add(count) | Change::Set(count)) = write.change;
-            let new = self.core().add(&write.key, count).await;
-            outcomes.push(new.map(|new| Written {
-                old: new.saturating_sub(count),
-                new,
-                condition_met: true,
-            }));
-        }
-        Ok(outcomes)
+            let new = self.core().add_to(&cell?, count)?;
+            Ok(Written { old: new.saturating_sub(count), new, condition_met: true })
+        });
+        Ok(outcomes.collect())
     }
 
     async fn get_all<'k>(
@@ -183,7 +181,7 @@ impl CounterTrait for LaxCounter {
         keys: &[&'k RedisKey],
     ) -> Result<Vec<Keyed<'k, i64>>, DistkitError> {
         // All at once, so that the keys that must be read are read in one request.
-        let totals = futures_util::future::join_all(keys.iter().map(|key| self.get(key))).await;
+        let totals = join_all(keys.iter().map(|key| self.get(key))).await;
         Ok(keyed(keys.iter().copied(), totals, |total| total))
     }
 
