@@ -1,5 +1,6 @@
 //! The lax counter on the memory store, mostly under paused time.
 #![cfg(feature = "counter")]
+#![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
 use std::{sync::Arc, time::Duration};
 
