@@ -16,8 +16,9 @@ use async_trait::async_trait;
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Change, Outcome, Refusal, ReplayGuard, Space, Write,
-        Written,
+        Applied, Backend, BackendError, Change, Instance, InstanceSlice, Joined, Member, Ordered,
+        Outcome, Refusal, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+        memory::MemoryBackend,
     },
     conformance::{self as rules, Fixture},
 };
@@ -80,6 +81,8 @@ struct Broken {
     locked: AtomicBool,
     turn: tokio::sync::Mutex<()>,
     pending_answer: Mutex<Option<Vec<Outcome<i64>>>>,
+    /// The instance-aware half, which has no faults here.
+    members: MemoryBackend,
 }
 
 type Address = (String, String);
@@ -94,6 +97,7 @@ impl Broken {
             locked: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
             pending_answer: Mutex::default(),
+            members: MemoryBackend::new(),
         })
     }
 
@@ -375,6 +379,70 @@ impl Backend for Broken {
             self.writers.lock().unwrap().retain(|(found, _), _| found != prefix);
         }
         Ok(())
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        self.members.join(space, instance, slices).await
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.members.apply_on(space, member, writes, sequence).await
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        self.members.read_on(space, member, keys).await
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        self.members.remove_on(space, member, keys, scope).await
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.members.clear_on(space, member, scope).await
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.members.heartbeat(space, member).await
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.members.leave(space, member).await
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.members.slices_on(space, member, key).await
     }
 
     fn fresh_id(&self) -> Arc<str> {

@@ -6,27 +6,33 @@ use distkit::{
     conformance::Fixture,
 };
 
-fn fixture(store: MemoryBackend) -> Fixture {
-    Fixture::new(store.clone()).plant_with(move |space, key, text| {
+fn with_hooks(fixture: Fixture, store: MemoryBackend) -> Fixture {
+    let wiped = store.clone();
+    let fixture = fixture.wipe_with(move |_| {
+        wiped.wipe();
+        async {}
+    });
+    fixture.plant_with(move |space, key, text| {
         store.corrupt(&space, &key, &text);
         async {}
     })
 }
 
 async fn direct() -> Fixture {
-    fixture(MemoryBackend::new())
+    let store = MemoryBackend::new();
+    with_hooks(Fixture::new(store.clone()), store)
 }
 
 async fn clocked() -> Fixture {
-    fixture(MemoryBackend::with_clock(ManualClock::new()))
+    let clock = ManualClock::new();
+    let store = MemoryBackend::with_clock(clock.clone());
+    let fixture = Fixture::new(store.clone()).advance_with(move |step| clock.advance(step));
+    with_hooks(fixture, store)
 }
 
 async fn linked() -> Fixture {
     let store = MemoryBackend::new();
-    Fixture::new(store.link()).plant_with(move |space, key, text| {
-        store.corrupt(&space, &key, &text);
-        async {}
-    })
+    with_hooks(Fixture::new(store.link()), store)
 }
 
 distkit::conformance_suite!(direct_store, direct);

@@ -8,6 +8,7 @@ mod connect;
 mod error;
 #[cfg(feature = "fred")]
 mod fred;
+mod instance;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub(crate) mod lua;
 pub mod memory;
@@ -26,6 +27,10 @@ pub use error::{BackendError, Cause};
 #[cfg(feature = "fred")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fred")))]
 pub use fred::{FredClient, FredStore};
+pub use instance::{
+    Epoch, Incarnation, Instance, InstanceSlice, Joined, Member, Ordered, Scope, Slice,
+    SliceChange, SliceWrite, Standing,
+};
 pub use operation::{
     Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Space, Write, Written,
 };
@@ -62,6 +67,37 @@ pub use redis_rs::{RedisConnection, RedisStore};
 ///     request a second time by itself unless the first one cannot take effect twice.
 /// 11. **Cancel safety.** Dropping a returned future may leave its outcome unknown, and breaks nothing
 ///     else.
+///
+/// For the instance-aware half ([`join`](Self::join), [`leave`](Self::leave),
+/// [`heartbeat`](Self::heartbeat) and the `_on` methods), besides:
+///
+/// 12. **The sum.** At all times a key's total is the sum of the slices, under the key's current
+///     epoch, of the instances that are joined. Total and slice change together or not at all.
+/// 13. **Leases.** Every operation of a joined instance makes its lease run until now + its length.
+///     An instance whose lease has run out (now >= its end) is dead once an operation of another one,
+///     a join included, finds it; until then it can still renew.
+/// 14. **Collecting.** An operation first removes the slices of all dead instances from the keys that
+///     it names, so that its answer is exact. What else the dead left goes in bounded portions, one
+///     with each operation, until nothing is left. Collecting never makes an operation fail: where the
+///     true sum does not fit into an `i64`, the total reads as the nearest `i64`, and only a write
+///     whose own result does not fit is refused.
+/// 15. **Not joined.** An operation of an incarnation that is not joined touches nothing and fails with
+///     [`BackendError::NotJoined`].
+/// 16. **Epochs.** [`SliceChange::SetTotal`] and [`Scope::Total`] give a key an epoch greater than
+///     any before, also where the key is missing; slices of older epochs count nothing from then on.
+///     Nothing else changes an epoch.
+/// 17. **Coming back.** A claim that a join brings is put back if its epoch is the key's current one,
+///     once, and dropped otherwise. Nothing from before a [`clear_on`](Self::clear_on) of
+///     [`Scope::Total`] comes back.
+/// 18. **Lost data.** A store that lost its data knows so: a claim that is older than the store is put
+///     back unless the key was written under a greater epoch since, and of two such claims with
+///     different epochs only the greater counts. A store that was cleared does not confuse the two.
+/// 19. **Names.** An id, and a name, has one holder. A join takes them from an older holder, whose
+///     slices go; the older one is told [`BackendError::Replaced`] when it joins again while the newer
+///     one lives. [`Instance::first_joined`] decides who is newer.
+/// 20. **Guard of an incarnation.** [`apply_on`](Self::apply_on) takes rule 7's sequence for the
+///     incarnation instead of a writer. It lives and ends with the incarnation, whose slices end with
+///     it too: a batch in doubt is then to be applied anew on top of the acknowledged slices.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Adds to or sets each key, in order.
@@ -90,6 +126,103 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Deletes every plain counter of the space. What the store remembers of replay guards stays.
     async fn clear(&self, space: &Space) -> Result<(), BackendError>;
+
+    /// Makes `instance` a member of the space, or makes it one anew, and puts back the slices that it
+    /// claims, as far as they still count (rules 17 and 18).
+    ///
+    /// An earlier incarnation of the same id goes, and its slices with it, so a join whose outcome is
+    /// unknown is simply done again. A key that is claimed twice is put back once.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Replaced`] if a newer instance holds the name.
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError>;
+
+    /// Adds to, sets, or replaces the caller's slice of each key, in order.
+    ///
+    /// With a `sequence` the batch is applied once in the life of the incarnation (rule 20). One round
+    /// trip, unless very many dead instances have to be collected first.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotJoined`].
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError>;
+
+    /// Reads each key: its total and the caller's slice. A missing key reads 0.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotJoined`].
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError>;
+
+    /// Removes each key, or the caller's slice of it, and answers how it stood before and after.
+    ///
+    /// Removing a slice is refused as [`Refusal::Overflow`] if the others' sum does not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotJoined`].
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError>;
+
+    /// Removes every key, under a new epoch for all of them, or all slices of the caller. Memberships
+    /// and their guards stay. A whole space is empty at once; it may take several round trips until
+    /// its memory is free.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotJoined`].
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError>;
+
+    /// Renews the lease.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotJoined`].
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError>;
+
+    /// Ends the membership and removes its slices from all totals. Does nothing if it has ended.
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError>;
+
+    /// The slices of one key, of all joined instances that have one, in ascending order of their ids.
+    ///
+    /// A slice that is not a number reads 0.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotJoined`].
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError>;
 
     /// An id that nobody else has: random, except in a store that simulates. No I/O.
     fn fresh_id(&self) -> Arc<str> {
@@ -128,6 +261,70 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         (**self).clear(space).await
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        (**self).join(space, instance, slices).await
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        (**self).apply_on(space, member, writes, sequence).await
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        (**self).read_on(space, member, keys).await
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        (**self).remove_on(space, member, keys, scope).await
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        (**self).clear_on(space, member, scope).await
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        (**self).heartbeat(space, member).await
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        (**self).leave(space, member).await
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        (**self).slices_on(space, member, key).await
     }
 
     fn fresh_id(&self) -> Arc<str> {

@@ -1,4 +1,4 @@
-use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{
     RedisKey,
@@ -8,18 +8,28 @@ use crate::{
 type Plant =
     dyn Fn(Space, RedisKey, String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
+type Wipe = dyn Fn(Space) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
 /// The store under test, and what a test needs besides [`Backend`].
 #[derive(Clone)]
 pub struct Fixture {
     backend: Arc<dyn Backend>,
     plant: Option<Arc<Plant>>,
+    advance: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
+    wipe: Option<Arc<Wipe>>,
     kept: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Fixture {
     /// Tests `backend`.
     pub fn new(backend: impl Backend) -> Self {
-        Self { backend: Arc::new(backend), plant: None, kept: Vec::new() }
+        Self {
+            backend: Arc::new(backend),
+            plant: None,
+            advance: None,
+            wipe: None,
+            kept: Vec::new(),
+        }
     }
 
     /// How to write raw text where the store keeps the plain counter `(space, key)`, as a stranger
@@ -31,6 +41,24 @@ impl Fixture {
         P: Future<Output = ()> + Send + 'static,
     {
         self.plant = Some(Arc::new(move |space, key, text| Box::pin(plant(space, key, text))));
+        self
+    }
+
+    /// How to move the store's time forward, where a test can. Without it leases are checked as far as
+    /// waiting can.
+    pub fn advance_with(mut self, advance: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        self.advance = Some(Arc::new(advance));
+        self
+    }
+
+    /// How to make the store lose all instance-aware data of a space, as a server does that restarts
+    /// empty. Without it the rules about lost data check nothing.
+    pub fn wipe_with<F, P>(mut self, wipe: F) -> Self
+    where
+        F: Fn(Space) -> P + Send + Sync + 'static,
+        P: Future<Output = ()> + Send + 'static,
+    {
+        self.wipe = Some(Arc::new(move |space| Box::pin(wipe(space))));
         self
     }
 
@@ -52,6 +80,27 @@ impl Fixture {
     pub(super) async fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
         if let Some(plant) = &self.plant {
             plant(space.clone(), key.clone(), text.to_owned()).await;
+        }
+    }
+
+    pub(super) fn has_clock(&self) -> bool {
+        self.advance.is_some()
+    }
+
+    /// Moves the store's time, if that can be done.
+    pub(super) fn pass(&self, time: Duration) {
+        if let Some(advance) = &self.advance {
+            advance(time);
+        }
+    }
+
+    pub(super) fn can_wipe(&self) -> bool {
+        self.wipe.is_some()
+    }
+
+    pub(super) async fn wipe(&self, space: &Space) {
+        if let Some(wipe) = &self.wipe {
+            wipe(space.clone()).await;
         }
     }
 

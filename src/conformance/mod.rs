@@ -16,7 +16,7 @@
 //!
 //! use distkit::{
 //!     RedisKey,
-//!     backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write},
+//!     backend::*,
 //!     conformance::Fixture,
 //! };
 //!
@@ -39,6 +39,30 @@
 //! #       unreachable!()
 //! #   }
 //! #   async fn clear(&self, _: &Space) -> Result<(), BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn join(&self, _: &Space, _: &Instance, _: &[Slice]) -> Result<Joined, BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn apply_on(&self, _: &Space, _: &Member, _: &[SliceWrite], _: Option<u64>) -> Result<Ordered<Applied<Standing>>, BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn read_on(&self, _: &Space, _: &Member, _: &[RedisKey]) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn remove_on(&self, _: &Space, _: &Member, _: &[RedisKey], _: Scope) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn clear_on(&self, _: &Space, _: &Member, _: Scope) -> Result<(), BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn heartbeat(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn leave(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
+//! #       unreachable!()
+//! #   }
+//! #   async fn slices_on(&self, _: &Space, _: &Member, _: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
 //! #       unreachable!()
 //! #   }
 //!     // ...
@@ -77,7 +101,12 @@ mod batches;
 mod exact;
 mod fixture;
 mod foreign;
+mod guest;
 mod handles;
+mod instance_epochs;
+mod instance_guard;
+mod instance_life;
+mod instance_sum;
 mod model;
 mod removal;
 mod replay;
@@ -102,6 +131,29 @@ pub use foreign::foreign_data_is_named_and_kept;
 pub use handles::{
     cancelled_calls_break_nothing_else, cancelled_guarded_batches_happen_once,
     fresh_ids_are_unique, works_behind_nested_pointers,
+};
+pub use instance_epochs::{
+    a_big_clear_is_one_call, a_claim_is_put_back_once, a_clear_after_a_loss_is_final,
+    a_set_takes_all_slices, clearing_slices_leaves_the_others, counts_made_since_a_loss_stay,
+    invented_epochs_are_dropped, lost_data_heals, lost_data_heals_under_the_latest_epoch,
+    nothing_comes_back_after_a_clear, slices_change_without_an_epoch,
+    stale_slices_do_not_come_back,
+};
+pub use instance_guard::{
+    a_replayed_slice_batch_changes_nothing, concurrent_copies_of_a_slice_batch_happen_once,
+    guards_end_with_the_incarnation, refused_slices_are_refused_again,
+};
+pub use instance_life::{
+    a_lease_that_nobody_found_is_renewed, a_name_has_one_holder, an_id_has_one_incarnation,
+    any_id_and_name_work, big_joins_put_everything_back, every_operation_finds_the_dead,
+    leases_run_exactly, leaving_takes_the_slices_along, many_dead_are_collected_exactly,
+    the_dead_hold_no_names, the_dead_take_their_slices_only, those_not_joined_touch_nothing,
+};
+pub use instance_sum::{
+    a_missing_key_has_no_slices, concurrent_slices_sum_exactly, slice_batches_keep_their_order,
+    slice_conditions_compare_exactly, slices_are_exact_on_the_whole_range,
+    slices_of_any_key_stay_apart, totals_are_the_sums_of_the_slices,
+    totals_out_of_range_are_clamped, versions_grow,
 };
 pub use removal::{
     big_removals_and_clears_are_one_call, clear_removes_its_own_space_only,
@@ -130,39 +182,76 @@ macro_rules! conformance_suite {
     };
     ($module:ident, $fixture:path) => {
         $crate::conformance_suite! { @tests $module $fixture:
+            a_big_clear_is_one_call
+            a_claim_is_put_back_once
+            a_clear_after_a_loss_is_final
             a_compare_and_set_loop_loses_no_update
             a_key_named_twice_is_written_twice_in_order
+            a_lease_that_nobody_found_is_renewed
             a_lower_sequence_changes_nothing
+            a_missing_key_has_no_slices
             a_missing_key_reads_zero
+            a_name_has_one_holder
             a_replayed_batch_changes_nothing
+            a_replayed_slice_batch_changes_nothing
+            a_set_takes_all_slices
             additions_are_exact_on_the_whole_range
             an_empty_batch_uses_up_its_sequence
+            an_id_has_one_incarnation
             answers_come_in_the_order_of_the_input
+            any_id_and_name_work
             any_key_works
             any_prefix_works_and_none_reaches_into_another
             assignments_are_exact_on_the_whole_range
             big_batches_are_one_call
             big_guarded_batches_are_one_call
+            big_joins_put_everything_back
             big_removals_and_clears_are_one_call
             cancelled_calls_break_nothing_else
             cancelled_guarded_batches_happen_once
             clear_removes_its_own_space_only
+            clearing_slices_leaves_the_others
             concurrent_adds_sum_exactly
             concurrent_copies_of_a_guarded_batch_happen_once
+            concurrent_copies_of_a_slice_batch_happen_once
+            concurrent_slices_sum_exactly
             conditions_compare_exactly
+            counts_made_since_a_loss_stay
             empty_batches_do_nothing
+            every_operation_finds_the_dead
             foreign_data_is_named_and_kept
             fresh_ids_are_unique
             guarded_sets_and_conditions_happen_once
+            guards_end_with_the_incarnation
             guards_survive_removal_and_clear
+            invented_epochs_are_dropped
+            leases_run_exactly
+            leaving_takes_the_slices_along
             long_mixed_runs_agree_with_a_reference
+            lost_data_heals
+            lost_data_heals_under_the_latest_epoch
+            many_dead_are_collected_exactly
+            nothing_comes_back_after_a_clear
             of_concurrent_conditional_sets_one_wins
             overflow_is_refused_in_both_directions
             readers_see_whole_values_only
             refused_items_are_refused_again
             refused_items_stop_no_neighbour
+            refused_slices_are_refused_again
             removal_answers_what_was_held
             sequences_are_exact_to_two_to_the_53
+            slice_batches_keep_their_order
+            slice_conditions_compare_exactly
+            slices_are_exact_on_the_whole_range
+            slices_change_without_an_epoch
+            slices_of_any_key_stay_apart
+            stale_slices_do_not_come_back
+            the_dead_hold_no_names
+            the_dead_take_their_slices_only
+            those_not_joined_touch_nothing
+            totals_are_the_sums_of_the_slices
+            totals_out_of_range_are_clamped
+            versions_grow
             works_behind_nested_pointers
             writers_are_independent
         }
@@ -193,6 +282,10 @@ mod tests {
             include_str!("exact.rs"),
             include_str!("foreign.rs"),
             include_str!("handles.rs"),
+            include_str!("instance_epochs.rs"),
+            include_str!("instance_guard.rs"),
+            include_str!("instance_life.rs"),
+            include_str!("instance_sum.rs"),
             include_str!("removal.rs"),
             include_str!("replay.rs"),
             include_str!("spaces.rs"),
@@ -206,6 +299,6 @@ mod tests {
                 rules += 1;
             }
         }
-        assert!(rules > 30, "found only {rules} rules");
+        assert!(rules > 60, "found only {rules} rules");
     }
 }

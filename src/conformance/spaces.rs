@@ -60,7 +60,7 @@ const NAMES: [&str; 51] = [
 ];
 
 /// Keys that are easily mistaken for one another, the longest ones included.
-fn awkward_keys() -> Vec<RedisKey> {
+pub(super) fn awkward_keys() -> Vec<RedisKey> {
     let mut all: Vec<_> = NAMES.iter().map(|name| key(name)).collect();
     for name in ["plain", "counter", "counters", "guard", "guards", "writer", "replay", "total"] {
         all.push(key(name));

@@ -45,13 +45,28 @@ impl Cli for Cluster {
     }
 }
 
+/// Deletes all names that begin with ARGV[1]. They share the slot of KEYS[1], and so its node.
+const WIPE: &str = "for _, key in ipairs(redis.call('KEYS', '*')) do \
+    if string.sub(key, 1, #ARGV[1]) == ARGV[1] then redis.call('DEL', key) end end return 'wiped'";
+
 /// Tests `backend`, which `server` is behind.
 pub(crate) fn fixture<S: Cli>(server: Arc<S>, backend: impl Backend) -> Fixture {
-    Fixture::new(backend).keep(server.clone()).plant_with(move |space, key, text| {
+    let wiped = server.clone();
+    let fixture = Fixture::new(backend).keep(server.clone()).wipe_with(move |space| {
+        let names = instances(&space);
+        assert_eq!(wiped.run(&["EVAL", WIPE, "1", &names, &names]), "wiped");
+        async {}
+    });
+    fixture.plant_with(move |space, key, text| {
         let answer = server.run(&["HSET", &totals(&space), &key, &text]);
         assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
         async {}
     })
+}
+
+/// What all names of a space's instance-aware counters begin with.
+fn instances(space: &Space) -> String {
+    format!("distkit:{{{}}}:i:", space.prefix())
 }
 
 /// The documented name of the hash of a space's plain counters. The suite plants under prefixes of

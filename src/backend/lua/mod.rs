@@ -2,6 +2,7 @@
 //!
 //! Only this folder knows Lua; a client's folder knows only its client and [`ScriptRunner`].
 
+mod instance;
 mod lanes;
 pub(crate) mod layout;
 mod plain;
@@ -112,6 +113,78 @@ macro_rules! backend_through_lua {
                 space: &$crate::backend::Space,
             ) -> Result<(), $crate::backend::BackendError> {
                 self.0.clear(space).await
+            }
+
+            async fn join(
+                &self,
+                space: &$crate::backend::Space,
+                instance: &$crate::backend::Instance,
+                slices: &[$crate::backend::Slice],
+            ) -> Result<$crate::backend::Joined, $crate::backend::BackendError> {
+                self.0.join(space, instance, slices).await
+            }
+
+            async fn apply_on(
+                &self,
+                space: &$crate::backend::Space,
+                member: &$crate::backend::Member,
+                writes: &[$crate::backend::SliceWrite],
+                sequence: Option<u64>,
+            ) -> Result<$crate::backend::Ordered<$crate::backend::Applied<$crate::backend::Standing>>, $crate::backend::BackendError> {
+                self.0.apply_on(space, member, writes, sequence).await
+            }
+
+            async fn read_on(
+                &self,
+                space: &$crate::backend::Space,
+                member: &$crate::backend::Member,
+                keys: &[$crate::RedisKey],
+            ) -> Result<$crate::backend::Ordered<Vec<$crate::backend::Outcome<$crate::backend::Standing>>>, $crate::backend::BackendError> {
+                self.0.read_on(space, member, keys).await
+            }
+
+            async fn remove_on(
+                &self,
+                space: &$crate::backend::Space,
+                member: &$crate::backend::Member,
+                keys: &[$crate::RedisKey],
+                scope: $crate::backend::Scope,
+            ) -> Result<$crate::backend::Ordered<Vec<$crate::backend::Outcome<$crate::backend::Written<$crate::backend::Standing>>>>, $crate::backend::BackendError> {
+                self.0.remove_on(space, member, keys, scope).await
+            }
+
+            async fn clear_on(
+                &self,
+                space: &$crate::backend::Space,
+                member: &$crate::backend::Member,
+                scope: $crate::backend::Scope,
+            ) -> Result<(), $crate::backend::BackendError> {
+                self.0.clear_on(space, member, scope).await
+            }
+
+            async fn heartbeat(
+                &self,
+                space: &$crate::backend::Space,
+                member: &$crate::backend::Member,
+            ) -> Result<(), $crate::backend::BackendError> {
+                self.0.heartbeat(space, member).await
+            }
+
+            async fn leave(
+                &self,
+                space: &$crate::backend::Space,
+                member: &$crate::backend::Member,
+            ) -> Result<(), $crate::backend::BackendError> {
+                self.0.leave(space, member).await
+            }
+
+            async fn slices_on(
+                &self,
+                space: &$crate::backend::Space,
+                member: &$crate::backend::Member,
+                key: &$crate::RedisKey,
+            ) -> Result<Vec<$crate::backend::InstanceSlice>, $crate::backend::BackendError> {
+                self.0.slices_on(space, member, key).await
             }
         }
     };

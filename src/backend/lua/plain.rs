@@ -5,8 +5,9 @@ use async_trait::async_trait;
 use crate::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Change, CounterComparator, Outcome, Refusal, ReplayGuard,
-        Space, Write,
+        Applied, Backend, BackendError, Change, CounterComparator, Instance, InstanceSlice, Joined,
+        Member, Ordered, Outcome, Refusal, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing,
+        Write, Written,
     },
 };
 
@@ -237,5 +238,69 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
             answer.map_err(|error| self.failed(error, &[&totals]))?;
         }
         Ok(())
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        self.join_instance(space, instance, slices).await
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.apply_slices(space, member, writes, sequence).await
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        self.read_slices(space, member, keys).await
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        self.remove_slices(space, member, keys, scope).await
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.clear_slices(space, member, scope).await
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.renew_lease(space, member).await
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.end_membership(space, member).await
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.list_slices(space, member, key).await
     }
 }

@@ -7,7 +7,10 @@ use tokio::sync::watch;
 use super::MemoryBackend;
 use crate::{
     RedisKey,
-    backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write},
+    backend::{
+        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
+        ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+    },
 };
 
 /// What went wrong on a [`MemoryLink`]: the [`Cause`](crate::backend::Cause) inside the
@@ -240,6 +243,81 @@ impl Backend for MemoryLink {
 
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.send(|store| store.clear_now(space)).await
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        self.send(|store| store.members(space, |members, ms| members.join(ms, instance, slices)))
+            .await?
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.send(|store| {
+            store.members(space, |members, ms| members.apply(ms, member, writes, sequence))
+        })
+        .await?
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        self.send(|store| store.members(space, |members, ms| members.read(ms, member, keys)))
+            .await?
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        self.send(|store| {
+            store.members(space, |members, ms| members.remove(ms, member, keys, scope))
+        })
+        .await?
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.send(|store| store.members(space, |members, ms| members.clear(ms, member, scope)))
+            .await?
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.send(|store| store.members(space, |members, ms| members.enter(ms, member).map(drop)))
+            .await?
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.send(|store| store.members(space, |members, _| members.leave(member))).await
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.send(|store| store.members(space, |members, ms| members.slices(ms, member, key)))
+            .await?
     }
 
     fn fresh_id(&self) -> Arc<str> {

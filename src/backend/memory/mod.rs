@@ -6,6 +6,7 @@
 //! test runs the same way each time.
 
 mod clock;
+mod instance;
 mod link;
 mod plain;
 mod state;
@@ -16,8 +17,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use self::{clock::Clock, state::State};
-use super::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write};
+use self::{clock::Clock, instance::Instances, state::State};
+use super::{
+    Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
+    ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+};
 use crate::RedisKey;
 
 pub use self::{
@@ -120,6 +124,13 @@ impl MemoryBackend {
         work(&mut state, now)
     }
 
+    fn members<T>(&self, space: &Space, work: impl FnOnce(&mut Instances, u64) -> T) -> T {
+        self.locked(|state, now| {
+            let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            work(state.instances.entry(space.clone()).or_default(), ms)
+        })
+    }
+
     fn apply_now(&self, space: &Space, writes: &[Write], guard: Option<&ReplayGuard>) -> Applied {
         self.locked(|state, now| state.plain.apply(now, space, writes, guard))
     }
@@ -182,6 +193,71 @@ impl Backend for MemoryBackend {
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.clear_now(space);
         Ok(())
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        self.members(space, |members, ms| members.join(ms, instance, slices))
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.members(space, |members, ms| members.apply(ms, member, writes, sequence))
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        self.members(space, |members, ms| members.read(ms, member, keys))
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        self.members(space, |members, ms| members.remove(ms, member, keys, scope))
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.members(space, |members, ms| members.clear(ms, member, scope))
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.members(space, |members, ms| members.enter(ms, member).map(drop))
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.members(space, |members, _| members.leave(member));
+        Ok(())
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.members(space, |members, ms| members.slices(ms, member, key))
     }
 
     /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.

@@ -1,11 +1,13 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::plain::Plain;
+use super::{instance::Instances, plain::Plain};
+use crate::backend::Space;
 
 /// All that a store holds, under one lock.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) plain: Plain,
+    pub(super) instances: BTreeMap<Space, Instances>,
     /// The latest time that anyone saw: a store's time never goes back.
     latest: Duration,
     ids: u64,
@@ -25,7 +27,8 @@ impl State {
 
     /// Loses all data. Ids and time belong to the simulation and go on, so that no id comes twice.
     pub(super) fn wipe(&mut self) {
-        let Self { plain, latest: _, ids: _ } = self;
+        let Self { plain, instances, latest: _, ids: _ } = self;
         *plain = Plain::default();
+        instances.values_mut().for_each(Instances::wipe);
     }
 }

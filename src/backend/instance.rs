@@ -1,0 +1,136 @@
+//! The values that go in and out of the instance-aware half of [`Backend`](super::Backend).
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{CounterComparator, Outcome};
+use crate::RedisKey;
+
+/// Names one membership of an instance, from a [`join`](super::Backend::join) until it is collected,
+/// leaves, or the store loses its data. Unique within a space for ever; a later join has a greater one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub u64);
+
+/// A process's identity towards the instance-aware counters of a space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Unique for ever.
+    pub id: Arc<str>,
+    /// A name that only one living instance of the space holds, such as a host's or a pod's.
+    pub name: Option<RedisKey>,
+    /// How long the instance counts as alive after its last operation. Whole milliseconds, at least 1.
+    pub lease: Duration,
+    /// The incarnation of its first join; `None` before that. It decides which of two instances that
+    /// claim one name is the newer.
+    pub first_joined: Option<Incarnation>,
+}
+
+/// An instance that has joined: what the operations of instance-aware counters are done as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Which membership.
+    pub incarnation: Incarnation,
+    /// The lease that each operation renews. Whole milliseconds.
+    pub lease: Duration,
+}
+
+/// Numbers a key's history: `set`, `del` and `clear` give a greater one. Slices count only under the
+/// key's current epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Epoch(pub u64);
+
+/// What an instance knows of its part of a key: the claim it brings when it joins again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// The counter.
+    pub key: RedisKey,
+    /// The epoch under which the slice was acknowledged.
+    pub epoch: Epoch,
+    /// The last acknowledged value.
+    pub value: i64,
+}
+
+/// How a key stands, as one instance sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The sum of the slices of all living instances.
+    pub total: i64,
+    /// The asking instance's part of it.
+    pub slice: i64,
+    /// The key's current epoch.
+    pub epoch: Epoch,
+}
+
+/// The answer to a [`join`](super::Backend::join).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The new membership.
+    pub incarnation: Incarnation,
+    /// For each claimed slice, in order, how its key stands now. A slice that was put back shows its
+    /// value; one that was dropped as stale shows 0.
+    pub standings: Vec<Outcome<Standing>>,
+}
+
+/// What a [`SliceWrite`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SliceChange {
+    /// Adds to the caller's slice, and so to the total.
+    Add(i64),
+    /// Gives the key a new epoch with this total, all of it the caller's slice.
+    SetTotal(i64),
+    /// Replaces the caller's slice; the total changes by the difference, the epoch does not.
+    SetSlice(i64),
+}
+
+/// One write of a batch on instance-aware counters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SliceWrite {
+    /// The counter.
+    pub key: RedisKey,
+    /// What happens to it.
+    pub change: SliceChange,
+    /// When it happens: a condition on the total, or on the caller's own slice for
+    /// [`SliceChange::SetSlice`].
+    pub condition: CounterComparator,
+}
+
+/// Whose part of a key an operation removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The whole key, under a new epoch.
+    Total,
+    /// The caller's slice only; the epoch stays.
+    Slice,
+}
+
+/// The answer to an operation on instance-aware counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ordered<T> {
+    /// Grows with each operation of one incarnation in the order in which the store ran them. Answers
+    /// that overtook each other on the way back are put in order by it.
+    pub version: u64,
+    /// The answer itself.
+    pub answer: T,
+}
+
+/// One living instance's part of a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InstanceSlice {
+    /// The instance's unique id.
+    pub instance_id: String,
+    /// Its name, where it was given one.
+    pub name: Option<RedisKey>,
+    /// Its slice.
+    pub value: i64,
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,327 @@
+-- What the scripts of the instance-aware counters share; it stands before each of them.
+-- KEYS[2]  with a client that may send a command twice by itself: the record of a lane (string: the latest
+--          sequence and its answer). Then the last of ARGV is the sequence.
+-- KEYS[1]  <P>meta, where <P> is what all names of the space begin with. The others derive from it:
+--   <P>meta        hash: born (creation, in us), epoch (the latest), floor (that of keys which know
+--                 none), deaths (how many), last (incarnation), due (no lease ends before, in ms),
+--                 dead (there while <P>dead is not empty)
+--   <P>leases      zset: joined incarnation -> end of its lease, in ms
+--   <P>dead        zset: incarnation or cleared index "g<n>" -> number of its death, until swept
+--   <P>names       hash: "i:<id>" or "n:<name>" -> incarnation
+--   <P>inst:<inc>  hash: id, name, first, v (version), seq and refused (guard)
+--   <P>keys:<inc>  set: the counters of which the incarnation has a slice
+--   <P>k:<KEY>     hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice
+--   <P>tombs       hash: KEY -> epoch, of keys without a slice whose epoch is not the floor
+-- Counts are decimal text: Lua's numbers are exact below 2^53 only.
+local P, call = string.sub(KEYS[1], 1, -5), redis.call
+local LEASES = P .. 'leases'
+local INC, born, floor, deaths, backlog, due
+local EXACT = 2251799813685248
+-- How many slices of the dead one call collects before it asks to be called again.
+local budget = 2000
+
+local time = call('TIME')
+local MICROS = time[1] * 1000000 + time[2]
+local NOW = math.floor(MICROS / 1000)
+
+local function text(number) return string.format('%.0f', number) end
+
+local function read_meta()
+  local meta = call('HMGET', KEYS[1], 'born', 'floor', 'deaths', 'dead', 'due')
+  born, floor, deaths, backlog = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]), meta[4]
+  due = tonumber(meta[5]) or 0
+  return born
+end
+
+-- What only some calls need is made when one of them does.
+local tools, load
+local function slow()
+  if tools then return tools end
+  tools = {}
+  local UNIT = 10000000000
+
+  -- Numbers beyond 2^53 are pairs: high * 10^10 + low, 0 <= low < 10^10.
+  local function pair(high, low)
+    local carry = math.floor(low / UNIT)
+    return { high + carry, low - carry * UNIT }
+  end
+
+  local function parse(value)
+    if type(value) == 'table' then return value end
+    local sign, digits = string.match(value, '^(-?)(%d+)$')
+    if not digits or #digits > 19 then return nil end
+    local high, low = tonumber(string.sub(digits, 1, -11)) or 0, tonumber(string.sub(digits, -10))
+    if sign == '-' then high, low = -high, -low end
+    return pair(high, low)
+  end
+
+  local function less(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end
+
+  local MAX, MIN = parse('9223372036854775807'), parse('-9223372036854775808')
+
+  local function show(a)
+    local high, low, sign = a[1], a[2], ''
+    if high < 0 then
+      sign, high, low = '-', -high, -low
+      if low < 0 then high, low = high - 1, low + UNIT end
+    end
+    if high == 0 then return sign .. text(low) end
+    return sign .. text(high) .. string.format('%010.0f', low)
+  end
+
+  local function fits(a) return not (less(a, MIN) or less(MAX, a)) end
+
+  local function plus(a, b, sign) return pair(a[1] + sign * b[1], a[2] + sign * b[2]) end
+
+  function tools.is_count(value)
+    local a = parse(value)
+    return a and fits(a)
+  end
+
+  function tools.sum(a, b, c)
+    local result = plus(plus(parse(a), parse(b), 1), parse(c), -1)
+    return fits(result) and show(result) or nil
+  end
+
+  function tools.less(a, b) return less(parse(a), parse(b)) end
+
+  -- Writes a total that may lie outside of an i64.
+  local function put_total(st, total)
+    st.big = nil
+    if fits(total) then
+      st.t = show(total)
+      if st.s then call('HDEL', st.name, 's') end
+      st.s = nil
+      call('HSET', st.name, 't', st.t)
+    else
+      st.t, st.s, st.big = show(less(total, MIN) and MIN or MAX), '1', total
+      call('HSET', st.name, 't', st.t, 's', '1')
+    end
+  end
+
+  -- The true sum of a key whose total is clamped.
+  local function rebuild(st)
+    local all, high, low = call('HGETALL', st.name), 0, 0
+    for i = 1, #all, 2 do
+      local slice = string.find(all[i], '^%d') and parse(all[i + 1])
+      if slice then high, low = high + slice[1], low + slice[2] end
+    end
+    put_total(st, pair(high, low))
+  end
+  tools.rebuild = rebuild
+
+  -- Takes `part` away from the total; the slices that make it up are gone already.
+  local function reduce(st, part)
+    if st.s then return rebuild(st) end
+    local total = parse(st.t)
+    if total then put_total(st, plus(total, part, -1)) end
+  end
+
+  function tools.add(st, value) put_total(st, plus(parse(st.big or st.t), parse(value), 1)) end
+
+  function tools.missing(st)
+    st.tomb = call('HGET', P .. 'tombs', st.key)
+    st.t, st.v, st.s, st.big, st.absent, st.e = '0', nil, nil, nil, true, st.tomb or text(floor)
+  end
+
+  -- Deletes a key that has lost its last slice; its epoch must not be forgotten.
+  function tools.vanish(st)
+    call('UNLINK', st.name)
+    if tonumber(st.e) ~= floor then call('HSET', P .. 'tombs', st.key, st.e) end
+  end
+
+  -- Deletes a key with all its slices.
+  function tools.drop(st)
+    if st.absent then return end
+    local owners = redis.pcall('HKEYS', st.name)
+    for i = 1, #owners do
+      if string.find(owners[i], '^%d') then call('SREM', P .. 'keys:' .. owners[i], st.key) end
+    end
+    call('UNLINK', st.name)
+  end
+
+  -- Removes from a key the slices of those who died after its last collection.
+  function tools.collect(st, collected)
+    local gone, high, low, take, count = false, 0, 0, nil, nil
+    repeat
+      take = math.min(1000, budget)
+      if take <= 0 then st.again = true break end
+      local dead = call('ZRANGEBYSCORE', P .. 'dead', '(' .. collected, '+inf', 'WITHSCORES', 'LIMIT', 0, take)
+      count = #dead / 2
+      budget = budget - count - 1
+      if count > 0 then
+        local who, had = {}, {}
+        for i = 1, count do who[i] = dead[2 * i - 1] end
+        local slices = call('HMGET', st.name, unpack(who))
+        for i = 1, count do
+          if slices[i] then
+            had[#had + 1] = who[i]
+            local slice = parse(slices[i])
+            if slice then high, low = high + slice[1], low + slice[2] end
+          end
+        end
+        if #had > 0 then gone = true call('HDEL', st.name, unpack(had)) end
+      end
+      collected = count < take and text(deaths) or dead[#dead]
+    until count < take
+    if gone and call('HLEN', st.name) <= (st.s and 4 or 3) then
+      tools.vanish(st)
+      return tools.missing(st)
+    end
+    call('HSET', st.name, 'c', collected)
+    if gone then reduce(st, pair(high, low)) end
+  end
+
+  -- Removes one incarnation's slice of a key, whatever the numbers.
+  function tools.remove_slice(key, inc)
+    local name = P .. 'k:' .. key
+    local h = redis.pcall('HMGET', name, 't', 'e', 's', inc)
+    if h.err or not (h[1] and tonumber(h[2])) then return end
+    if floor ~= born and tonumber(h[2]) < floor then return call('UNLINK', name) end
+    if not h[4] then return end
+    local st = { key = key, name = name, t = h[1], e = h[2], s = h[3] }
+    if call('HLEN', name) <= (st.s and 5 or 4) then return tools.vanish(st) end
+    call('HDEL', name, inc)
+    reduce(st, parse(h[4]) or pair(0, 0))
+  end
+
+  -- Declares incarnations dead: 1000 at most.
+  function tools.bury(list)
+    if #list == 0 then return end
+    local before, scored = deaths, {}
+    deaths = call('HINCRBY', KEYS[1], 'deaths', #list)
+    for i = 1, #list do
+      scored[2 * i - 1], scored[2 * i] = text(before + i), list[i]
+    end
+    call('ZREM', LEASES, unpack(list))
+    call('ZADD', P .. 'dead', unpack(scored))
+    call('HSET', KEYS[1], 'dead', '1')
+    backlog = '1'
+  end
+
+  -- Finds those whose lease has run out. True if there are more.
+  function tools.find_dead()
+    local list = call('ZRANGEBYSCORE', LEASES, '-inf', text(NOW), 'LIMIT', 0, 1000)
+    tools.bury(list)
+    local next_end = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
+    due = tonumber(next_end) or 0
+    call('HSET', KEYS[1], 'due', text(due))
+    return #list == 1000
+  end
+
+  -- Removes up to `limit` slices of a dead one. Gives how many there were, and whether it is done with.
+  function tools.sweep_one(who, limit)
+    local keys = call('SPOP', P .. 'keys:' .. who, text(limit))
+    for i = 1, #keys do tools.remove_slice(keys[i], who) end
+    if #keys == limit then return #keys, false end
+    local inst = P .. 'inst:' .. who
+    local named = call('HMGET', inst, 'id', 'name')
+    for i, prefix in ipairs({ 'i:', 'n:' }) do
+      local field = named[i] and prefix .. named[i]
+      if field and call('HGET', P .. 'names', field) == who then call('HDEL', P .. 'names', field) end
+    end
+    call('UNLINK', inst)
+    call('ZREM', P .. 'dead', who)
+    if call('ZCARD', P .. 'dead') == 0 then
+      call('HDEL', KEYS[1], 'dead')
+      backlog = false
+    end
+    return #keys, true
+  end
+
+  -- One bounded portion of what the dead left.
+  function tools.sweep()
+    local left = 200
+    while left > 0 and backlog do
+      local who = call('ZRANGE', P .. 'dead', 0, 0)[1]
+      if not who then return call('HDEL', KEYS[1], 'dead') end
+      left = left - tools.sweep_one(who, left) - 5
+    end
+  end
+
+  -- Collects what the keys ARGV[from], ARGV[from + stride], ... need. True if there is more to do.
+  function tools.prepare(from, stride)
+    for i = from, #ARGV, stride do
+      if load(ARGV[i]).again then return true end
+    end
+    return false
+  end
+
+  function tools.holds(condition, value, operand)
+    if condition == '<' then return tools.less(value, operand) end
+    if condition == '>' then return tools.less(operand, value) end
+    local differs = tools.less(value, operand) or tools.less(operand, value)
+    return (condition == '!') == differs
+  end
+
+  return tools
+end
+
+local function renew(ends, renewed)
+  if tonumber(ends) == renewed then return end
+  call('ZADD', LEASES, text(renewed), INC)
+  if renewed < due then call('HSET', KEYS[1], 'due', text(renewed)) end
+end
+
+-- Begins an operation of a joined instance: renews its lease and finds the dead.
+-- Gives what to answer instead of going on, if anything.
+local function enter(inc, lease)
+  INC = inc
+  local ends = call('ZSCORE', LEASES, inc)
+  if not ends or not read_meta() then return { 'notjoined' } end
+  renew(ends, NOW + lease)
+  if NOW >= due and slow().find_dead() then return { 'again' } end
+end
+
+local function version() return call('HINCRBY', P .. 'inst:' .. INC, 'v', 1) end
+
+local function is_count(value)
+  local number = tonumber(value)
+  if number and number < EXACT and number > -EXACT and string.find(value, '^-?%d+$') then return true end
+  return slow().is_count(value)
+end
+
+-- a + b - c, or nil if that is no i64.
+local function sum(a, b, c)
+  local x, y, z = tonumber(a), tonumber(b), tonumber(c)
+  if x and x < EXACT and x > -EXACT and y < EXACT and y > -EXACT and z < EXACT and z > -EXACT then
+    return text(x + y - z)
+  end
+  return slow().sum(a, b, c)
+end
+
+-- How a key stands, the dead collected: t, e, v (nil without a slice of the caller's), absent.
+-- `bad` says what does not belong there, `again` that the budget ran out.
+function load(key)
+  local name = P .. 'k:' .. key
+  local h = redis.pcall('HMGET', name, 't', 'e', 'c', INC, 's')
+  if h.err then return { key = key, name = name, bad = h.err } end
+  local st = { key = key, name = name, t = h[1], e = h[2], v = h[4] or nil, s = h[5] or nil }
+  local e, c = tonumber(h[2]), tonumber(h[3])
+  if not (h[1] or h[2] or h[3]) then
+    slow().missing(st)
+  elseif not (h[1] and e and c) then
+    st.bad, st.e = h[1] or 'an incomplete hash', e and h[2]
+  elseif floor ~= born and e < floor then
+    call('UNLINK', name)
+    slow().missing(st)
+  else
+    if backlog and c < deaths then slow().collect(st, h[3]) end
+    if st.s and not st.big and not st.again then slow().rebuild(st) end
+    if not is_count(st.t) then st.bad = st.t
+    elseif st.v and not is_count(st.v) then st.bad = st.v end
+  end
+  return st
+end
+
+-- Makes `t` the total and `v` the caller's slice.
+local function store(st, t, v)
+  if st.absent then
+    call('HSET', st.name, 't', t, 'e', st.e, 'c', text(deaths), INC, v)
+    if st.tomb then call('HDEL', P .. 'tombs', st.key) end
+  else
+    call('HSET', st.name, 't', t, INC, v)
+    if st.s then call('HDEL', st.name, 's') end
+  end
+  if not st.v then call('SADD', P .. 'keys:' .. INC, st.key) end
+end

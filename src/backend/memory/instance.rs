@@ -1,0 +1,380 @@
+//! The instance-aware counters of one space.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    RedisKey,
+    backend::{
+        Applied, BackendError, Epoch, Incarnation, Instance, InstanceSlice, Joined, Member,
+        Ordered, Outcome, Refusal, Scope, Slice, SliceChange, SliceWrite, Standing, Written,
+    },
+};
+
+/// What one joined instance is.
+#[derive(Debug)]
+struct Joiner {
+    id: Arc<str>,
+    name: Option<RedisKey>,
+    first: Incarnation,
+    /// In milliseconds of the store's clock.
+    lease_ends: u64,
+    version: u64,
+    sequence: u64,
+    /// What the batch of that sequence refused.
+    refused: BTreeMap<usize, Refusal>,
+}
+
+/// A counter that somebody has a slice of.
+#[derive(Debug)]
+struct Counter {
+    epoch: Epoch,
+    slices: BTreeMap<Incarnation, i64>,
+}
+
+impl Counter {
+    fn sum(&self) -> i128 {
+        self.slices.values().copied().map(i128::from).sum()
+    }
+}
+
+/// The instance-aware counters of one space, and their members.
+///
+/// Totals are not kept but summed, and the dead are collected whole: nobody else waits for this store.
+#[derive(Debug, Default)]
+pub(super) struct Instances {
+    /// Above every number given so far. It outlives a loss of data, as a real server's time does.
+    highest: u64,
+    /// When the data came to be, as an epoch; 0 while there is none.
+    born: Epoch,
+    /// The epoch of the keys that know none of their own.
+    floor: Epoch,
+    joined: BTreeMap<Incarnation, Joiner>,
+    counters: BTreeMap<RedisKey, Counter>,
+    /// The epochs of keys without slices, unless they are the floor.
+    bare: BTreeMap<RedisKey, Epoch>,
+}
+
+impl Instances {
+    /// Loses all data, as a server that restarts empty.
+    pub(super) fn wipe(&mut self) {
+        *self = Self { highest: self.highest, ..Self::default() };
+    }
+
+    /// Joins `instance` at `now`, in milliseconds.
+    pub(super) fn join(
+        &mut self,
+        now: u64,
+        instance: &Instance,
+        claims: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        if self.born == Epoch::default() {
+            self.born = Epoch(self.next_number(now));
+            self.floor = self.born;
+        }
+        self.collect(now);
+        let older = self.older(instance)?;
+        self.remove_members(&older);
+        let incarnation = Incarnation(self.next_number(now));
+        let joiner = Joiner {
+            id: Arc::clone(&instance.id),
+            name: instance.name.clone(),
+            first: instance.first_joined.unwrap_or(incarnation),
+            lease_ends: lease_end(now, instance.lease),
+            version: 0,
+            sequence: 0,
+            refused: BTreeMap::new(),
+        };
+        self.joined.insert(incarnation, joiner);
+        let standings = claims.iter().map(|claim| Ok(self.put_back(incarnation, claim))).collect();
+        Ok(Joined { incarnation, standings })
+    }
+
+    /// The members that must go when `instance` joins.
+    fn older(&self, instance: &Instance) -> Result<BTreeSet<Incarnation>, BackendError> {
+        let mut older = BTreeSet::new();
+        for (incarnation, holder) in &self.joined {
+            if holder.id == instance.id {
+                older.insert(*incarnation);
+            } else if instance.name.is_some() && holder.name == instance.name {
+                if instance.first_joined.is_some_and(|mine| holder.first > mine) {
+                    return Err(BackendError::Replaced);
+                }
+                older.insert(*incarnation);
+            }
+        }
+        Ok(older)
+    }
+
+    fn put_back(&mut self, who: Incarnation, claim: &Slice) -> Standing {
+        let key = &claim.key;
+        let taken = self.counters.get(key).is_some_and(|c| c.slices.contains_key(&who));
+        if !taken && self.admit(key, claim.epoch) {
+            self.give_slice(key, who, claim.value);
+        }
+        self.standing(key, who)
+    }
+
+    /// Whether a claim counts. A key that knows of no write since the data was lost takes over the
+    /// epoch of an older claim, and drops what was put back under a lesser one.
+    fn admit(&mut self, key: &RedisKey, claimed: Epoch) -> bool {
+        let current = self.epoch(key);
+        if claimed == current {
+            return true;
+        }
+        if self.floor != self.born || current > self.born || claimed > self.born {
+            return false;
+        }
+        if claimed == self.born {
+            return true;
+        }
+        if current < self.born {
+            if claimed < current {
+                return false;
+            }
+            self.counters.remove(key);
+            self.bare.insert(key.clone(), claimed);
+        } else if let Some(counter) = self.counters.get_mut(key) {
+            counter.epoch = claimed;
+        } else {
+            self.bare.insert(key.clone(), claimed);
+        }
+        true
+    }
+
+    /// Begins an operation: renews the lease, collects the dead, and numbers the answer.
+    pub(super) fn enter(&mut self, now: u64, member: &Member) -> Result<u64, BackendError> {
+        let me = self.joined.get_mut(&member.incarnation).ok_or(BackendError::NotJoined)?;
+        me.lease_ends = lease_end(now, member.lease);
+        me.version += 1;
+        let version = me.version;
+        self.collect(now);
+        Ok(version)
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        now: u64,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let version = self.enter(now, member)?;
+        let who = member.incarnation;
+        let me = self.joined.get_mut(&who).ok_or(BackendError::NotJoined)?;
+        let replayed = sequence.is_some_and(|sequence| sequence <= me.sequence);
+        let outcomes: Vec<_> = if replayed {
+            let refused =
+                if sequence == Some(me.sequence) { me.refused.clone() } else { BTreeMap::new() };
+            let replay = |(at, write): (usize, &SliceWrite)| match refused.get(&at) {
+                Some(refusal) => Err(refusal.clone()),
+                None => {
+                    let standing = self.standing(&write.key, who);
+                    Ok(Written { old: standing, new: standing, condition_met: true })
+                }
+            };
+            writes.iter().enumerate().map(replay).collect()
+        } else {
+            writes.iter().map(|write| self.write(who, write)).collect()
+        };
+        if let Some(sequence) = sequence.filter(|_| !replayed)
+            && let Some(me) = self.joined.get_mut(&who)
+        {
+            me.sequence = sequence;
+            let refused = outcomes.iter().enumerate();
+            me.refused = refused.filter_map(|(at, o)| Some((at, o.clone().err()?))).collect();
+        }
+        Ok(Ordered { version, answer: Applied { replayed, outcomes } })
+    }
+
+    fn write(&mut self, who: Incarnation, write: &SliceWrite) -> Outcome<Written<Standing>> {
+        let key = &write.key;
+        let old = self.standing(key, who);
+        let subject = match write.change {
+            SliceChange::SetSlice(_) => old.slice,
+            SliceChange::Add(_) | SliceChange::SetTotal(_) => old.total,
+        };
+        if !write.condition.matches(subject) {
+            return Ok(Written { old, new: old, condition_met: false });
+        }
+        let slice = match write.change {
+            SliceChange::Add(count) => old.slice.checked_add(count).ok_or(Refusal::Overflow)?,
+            SliceChange::SetTotal(count) => {
+                self.renew_epoch(key);
+                count
+            }
+            SliceChange::SetSlice(count) => count,
+        };
+        self.check_total(key, who, slice)?;
+        self.give_slice(key, who, slice);
+        Ok(Written { old, new: self.standing(key, who), condition_met: true })
+    }
+
+    pub(super) fn read(
+        &mut self,
+        now: u64,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        let version = self.enter(now, member)?;
+        let answer = keys.iter().map(|key| Ok(self.standing(key, member.incarnation))).collect();
+        Ok(Ordered { version, answer })
+    }
+
+    pub(super) fn remove(
+        &mut self,
+        now: u64,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        let version = self.enter(now, member)?;
+        let who = member.incarnation;
+        let remove = |key| {
+            let old = self.standing(key, who);
+            match scope {
+                Scope::Total => self.renew_epoch(key),
+                Scope::Slice => {
+                    self.check_total(key, who, 0)?;
+                    self.take_slices(key, &BTreeSet::from([who]));
+                }
+            }
+            Ok(Written { old, new: self.standing(key, who), condition_met: true })
+        };
+        let answer = keys.iter().map(remove).collect();
+        Ok(Ordered { version, answer })
+    }
+
+    pub(super) fn clear(
+        &mut self,
+        now: u64,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.enter(now, member)?;
+        match scope {
+            Scope::Total => {
+                self.floor = self.next_epoch();
+                self.counters.clear();
+                self.bare.clear();
+            }
+            Scope::Slice => self.take_all_slices(&BTreeSet::from([member.incarnation])),
+        }
+        Ok(())
+    }
+
+    pub(super) fn leave(&mut self, member: &Member) {
+        self.remove_members(&BTreeSet::from([member.incarnation]));
+    }
+
+    pub(super) fn slices(
+        &mut self,
+        now: u64,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.enter(now, member)?;
+        let slices = self.counters.get(key).into_iter().flat_map(|counter| &counter.slices);
+        let mut listed: Vec<_> = slices
+            .filter_map(|(who, value)| {
+                let joiner = self.joined.get(who)?;
+                let name = joiner.name.clone();
+                Some(InstanceSlice { instance_id: joiner.id.to_string(), name, value: *value })
+            })
+            .collect();
+        listed.sort();
+        Ok(listed)
+    }
+
+    fn standing(&self, key: &RedisKey, who: Incarnation) -> Standing {
+        let counter = self.counters.get(key);
+        Standing {
+            total: counter.map_or(0, |counter| clamp(counter.sum())),
+            slice: counter.and_then(|counter| counter.slices.get(&who)).copied().unwrap_or(0),
+            epoch: self.epoch(key),
+        }
+    }
+
+    fn epoch(&self, key: &RedisKey) -> Epoch {
+        match self.counters.get(key) {
+            Some(counter) => counter.epoch,
+            None => self.bare.get(key).copied().unwrap_or(self.floor),
+        }
+    }
+
+    /// Refuses a slice with which the total would be no `i64`.
+    fn check_total(&self, key: &RedisKey, who: Incarnation, slice: i64) -> Result<(), Refusal> {
+        let Some(counter) = self.counters.get(key) else { return Ok(()) };
+        let own = counter.slices.get(&who).copied().unwrap_or(0);
+        let total = counter.sum() - i128::from(own) + i128::from(slice);
+        i64::try_from(total).map(drop).map_err(|_| Refusal::Overflow)
+    }
+
+    fn give_slice(&mut self, key: &RedisKey, who: Incarnation, slice: i64) {
+        let epoch = self.epoch(key);
+        self.bare.remove(key);
+        let empty = || Counter { epoch, slices: BTreeMap::new() };
+        self.counters.entry(key.clone()).or_insert_with(empty).slices.insert(who, slice);
+    }
+
+    /// Drops a key under a new epoch.
+    fn renew_epoch(&mut self, key: &RedisKey) {
+        self.counters.remove(key);
+        let epoch = self.next_epoch();
+        self.bare.insert(key.clone(), epoch);
+    }
+
+    fn take_slices(&mut self, key: &RedisKey, whose: &BTreeSet<Incarnation>) {
+        let Some(counter) = self.counters.get_mut(key) else { return };
+        counter.slices.retain(|who, _| !whose.contains(who));
+        if counter.slices.is_empty() {
+            let epoch = counter.epoch;
+            self.counters.remove(key);
+            if epoch != self.floor {
+                self.bare.insert(key.clone(), epoch);
+            }
+        }
+    }
+
+    fn take_all_slices(&mut self, whose: &BTreeSet<Incarnation>) {
+        let keys: Vec<_> = self.counters.keys().cloned().collect();
+        for key in &keys {
+            self.take_slices(key, whose);
+        }
+    }
+
+    /// Removes everybody whose lease has run out.
+    fn collect(&mut self, now: u64) {
+        let dead = self.joined.iter().filter(|(_, joiner)| joiner.lease_ends <= now);
+        let dead: BTreeSet<_> = dead.map(|(who, _)| *who).collect();
+        self.remove_members(&dead);
+    }
+
+    fn remove_members(&mut self, gone: &BTreeSet<Incarnation>) {
+        if !gone.is_empty() {
+            self.joined.retain(|who, _| !gone.contains(who));
+            self.take_all_slices(gone);
+        }
+    }
+
+    fn next_epoch(&mut self) -> Epoch {
+        self.highest += 1;
+        Epoch(self.highest)
+    }
+
+    /// A number above all others, and near the time in microseconds.
+    fn next_number(&mut self, now: u64) -> u64 {
+        self.highest = now.saturating_mul(1000).max(self.highest + 1);
+        self.highest
+    }
+}
+
+fn lease_end(now: u64, lease: std::time::Duration) -> u64 {
+    now.saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn clamp(sum: i128) -> i64 {
+    i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
+}

@@ -1,0 +1,299 @@
+use std::time::Duration;
+
+use super::{
+    fixture::{Fixture, Probe, key, keys},
+    guest::{Guest, LONG, add, agreed_total, ok},
+};
+use crate::backend::{BackendError, Incarnation, Instance, Member, Scope, Slice};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Rule 15: whoever is not joined is told so, and touches nothing.
+pub async fn those_not_joined_touch_nothing(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let k = key("k");
+    let first = Guest::join(&probe).await;
+    let epoch = first.add(&k, 5).await.epoch;
+    let mut never = first.clone();
+    never.member.incarnation = Incarnation(1);
+    never.assert_not_joined(&k).await;
+    let gone = Guest::join(&probe).await;
+    gone.add(&k, 3).await;
+    gone.leave().await;
+    gone.assert_not_joined(&k).await;
+    let read = first.read(&k).await;
+    assert_eq!((read.total, read.slice, read.epoch), (5, 5, epoch));
+
+    // In a space that nobody ever joined.
+    let elsewhere = Guest { probe: fixture.fresh(), ..first };
+    elsewhere.assert_not_joined(&k).await;
+    elsewhere.leave().await;
+}
+
+/// Rule 13: a lease ends at now + its length, not a millisecond sooner or later; each kind of
+/// operation renews it. Needs [`Fixture::advance_with`].
+pub async fn leases_run_exactly(fixture: &Fixture) {
+    if !fixture.has_clock() {
+        return;
+    }
+    let k = key("k");
+    let keys = std::slice::from_ref(&k);
+    for after in [999, 1000, 1001] {
+        for renewal in 0..8 {
+            let probe = fixture.fresh();
+            let (subject, witness) = (Guest::join(&probe).await, Guest::join(&probe).await);
+            let Probe { backend, space } = &probe;
+            let mut subject = subject;
+            subject.member.lease = 1000 * MS;
+            subject.instance.lease = 1000 * MS;
+            subject.add(&k, 7).await;
+            fixture.pass(500 * MS);
+            let me = &subject.member;
+            match renewal {
+                0 => drop(subject.rejoin(&[]).await),
+                1 => drop(subject.add(&k, 1).await),
+                2 => drop(subject.read(&k).await),
+                3 => drop(ok("remove_on", backend.remove_on(space, me, &[], Scope::Slice).await)),
+                4 => ok("clear_on", backend.clear_on(space, me, Scope::Slice).await),
+                5 => ok("clear_on", backend.clear_on(space, me, Scope::Total).await),
+                6 => ok("heartbeat", backend.heartbeat(space, me).await),
+                _ => drop(ok("slices_on", backend.slices_on(space, me, &k).await)),
+            }
+            fixture.pass(after * MS);
+            ok("read_on", backend.read_on(space, &witness.member, keys).await);
+            if after < 1000 {
+                ok("heartbeat", subject.heartbeat().await);
+            } else {
+                subject.assert_not_joined(&k).await;
+                assert_eq!(witness.total(&k).await, 0);
+            }
+        }
+    }
+}
+
+/// Rule 13: each kind of operation of another finds the dead. Needs [`Fixture::advance_with`].
+pub async fn every_operation_finds_the_dead(fixture: &Fixture) {
+    if !fixture.has_clock() {
+        return;
+    }
+    let k = key("k");
+    for operation in 0..8 {
+        let probe = fixture.fresh();
+        let Probe { backend, space } = &probe;
+        let (mut subject, mut witness) = (Guest::join(&probe).await, Guest::join(&probe).await);
+        witness.add(&k, 1).await;
+        subject.member.lease = MS;
+        subject.add(&k, 7).await;
+        fixture.pass(MS);
+        let me = &witness.member;
+        match operation {
+            0 => drop(witness.rejoin(&[]).await),
+            1 => assert_eq!(witness.add(&k, 1).await.total, 2),
+            2 => assert_eq!(witness.total(&k).await, 1),
+            3 => assert_eq!(witness.remove(&k, Scope::Slice).await.old.total, 1),
+            4 => ok("clear_on", backend.clear_on(space, me, Scope::Slice).await),
+            5 => ok("clear_on", backend.clear_on(space, me, Scope::Total).await),
+            6 => ok("heartbeat", backend.heartbeat(space, me).await),
+            _ => assert_eq!(witness.slices(&k).await.len(), 1),
+        }
+        subject.assert_not_joined(&k).await;
+    }
+}
+
+/// Rule 13: a lease that ran out without anybody finding it is renewed as if nothing were.
+pub async fn a_lease_that_nobody_found_is_renewed(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let mut subject = Guest::join(&probe).await;
+    let k = key("k");
+    subject.member.lease = MS;
+    subject.add(&k, 7).await;
+    fixture.pass(100 * MS);
+    // Without a hand on the clock, some of these find their own lease run out.
+    for count in 8..40 {
+        assert_eq!(subject.add(&k, 1).await.total, count);
+        tokio::task::yield_now().await;
+    }
+    subject.member.lease = LONG;
+    ok("heartbeat", subject.heartbeat().await);
+    let witness = Guest::join(&probe).await;
+    assert_eq!(witness.total(&k).await, 39);
+    assert_eq!(agreed_total(&[subject, witness], &k).await, 39);
+}
+
+/// Rules 12 and 14: the dead take exactly their slices with them, from every key.
+pub async fn the_dead_take_their_slices_only(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let guests = Guest::crowd(&probe, 5).await;
+    let all = keys(20);
+    for (n, guest) in guests.iter().enumerate() {
+        let writes: Vec<_> = all.iter().zip(1..).map(|(k, v)| add(k, v * (n as i64 - 2))).collect();
+        guest.apply(&writes).await;
+    }
+    // The slices are -2, -1, 0, 1 and 2 times the key's number.
+    for (dead, left) in [(4, -2), (0, 0), (3, -1)] {
+        guests[dead].die(fixture, &guests[2], &all[0]).await;
+        for (k, v) in all.iter().zip(1..) {
+            assert_eq!(guests[2].total(k).await, v * left);
+        }
+        guests[dead].assert_not_joined(&all[0]).await;
+    }
+    let living = [guests[1].clone(), guests[2].clone()];
+    for k in &all {
+        agreed_total(&living, k).await;
+    }
+}
+
+/// Rule 14: many who die at once are collected exactly, on each key at its first use.
+pub async fn many_dead_are_collected_exactly(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let witness = Guest::join(&probe).await;
+    let all = keys(100);
+    let adds: Vec<_> = all.iter().map(|k| add(k, 1)).collect();
+    witness.apply(&adds).await;
+    let crowd = Guest::crowd(&probe, 60).await;
+    for guest in &crowd {
+        guest.apply(&adds).await;
+    }
+    assert_eq!(witness.total(&all[99]).await, 61);
+    for guest in &crowd {
+        guest.leave().await;
+    }
+    let crowd = Guest::crowd(&probe, 60).await;
+    for guest in &crowd {
+        guest.apply(&adds).await;
+    }
+    for guest in &crowd {
+        guest.die(fixture, &witness, &all[0]).await;
+    }
+    let totals: Vec<_> = witness.read_all(&all).await.iter().map(|s| s.total).collect();
+    assert_eq!(totals, vec![1; 100]);
+    let outcomes = witness.apply(&adds).await;
+    assert!(outcomes.iter().all(|w| w.as_ref().is_ok_and(|w| w.new.total == 2)));
+}
+
+/// Who leaves takes the slices along at once; leaving twice, or never having joined, does nothing.
+pub async fn leaving_takes_the_slices_along(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let (stays, goes) = (Guest::join(&probe).await, Guest::join(&probe).await);
+    let all = keys(1200);
+    let adds: Vec<_> = all.iter().map(|k| add(k, 2)).collect();
+    stays.apply(&adds).await;
+    goes.apply(&adds).await;
+    goes.leave().await;
+    let totals: Vec<_> = stays.read_all(&all).await.iter().map(|s| s.total).collect();
+    assert_eq!(totals, vec![2; 1200]);
+    goes.leave().await;
+    let nobody = Member { incarnation: Incarnation(3), lease: LONG };
+    ok("leave", probe.backend.leave(&probe.space, &nobody).await);
+    goes.assert_not_joined(&all[0]).await;
+    assert_eq!(agreed_total(&[stays], &all[0]).await, 2);
+}
+
+/// Rule 19: a join under an id ends the earlier incarnation of it.
+pub async fn an_id_has_one_incarnation(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let other = Guest::join(&probe).await;
+    let mut guest = Guest::named(&probe, Some(&key("pod"))).await;
+    let k = key("k");
+    guest.add(&k, 5).await;
+    let earlier = guest.clone();
+    assert_eq!(guest.rejoin(&[]).await, []);
+    earlier.assert_not_joined(&k).await;
+    assert_eq!(agreed_total(&[guest.clone(), other], &k).await, 0, "it brought no claims");
+    earlier.leave().await;
+    ok("heartbeat", guest.heartbeat().await);
+}
+
+/// Rule 19: the newest holder of a name has it; older ones hear that they were replaced, for as long
+/// as the newer one is a member.
+pub async fn a_name_has_one_holder(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let (k, pod) = (key("k"), key("pod"));
+    let mut old = Guest::named(&probe, Some(&pod)).await;
+    let bystander = Guest::named(&probe, Some(&key("pod 2"))).await;
+    bystander.add(&k, 1).await;
+    old.add(&k, 10).await;
+    let claim = old.claim(&k).await;
+    let mut new = Guest::named(&probe, Some(&pod)).await;
+    old.assert_not_joined(&k).await;
+    new.add(&k, 100).await;
+    for _ in 0..2 {
+        let again = old.try_rejoin(std::slice::from_ref(&claim)).await;
+        assert!(matches!(again, Err(BackendError::Replaced)), "{again:?}");
+    }
+    assert_eq!(agreed_total(&[bystander.clone(), new.clone()], &k).await, 101);
+    let listed = probe.backend.slices_on(&probe.space, &new.member, &k).await;
+    let listed = ok("slices_on", listed);
+    let names: Vec<_> = listed.iter().filter_map(|slice| slice.name.as_deref()).collect();
+    assert_eq!(names.len(), 2);
+    assert!(names.contains(&"pod") && names.contains(&"pod 2"), "{names:?}");
+
+    // The newer one may come and go as often as it likes.
+    let kept = new.claim(&k).await;
+    new.rejoin(&[kept]).await;
+    let again = old.try_rejoin(&[]).await;
+    assert!(matches!(again, Err(BackendError::Replaced)), "{again:?}");
+    new.leave().await;
+    assert_eq!(old.rejoin(&[claim]).await[0].total, 11);
+    // And the newer one takes the name back.
+    assert_eq!(new.rejoin(&[]).await, []);
+    old.assert_not_joined(&k).await;
+    new.die(fixture, &bystander, &k).await;
+}
+
+/// Rule 19: a name of which the holder has died is free.
+pub async fn the_dead_hold_no_names(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let (k, pod) = (key("k"), key("pod"));
+    let mut old = Guest::named(&probe, Some(&pod)).await;
+    let new = Guest::named(&probe, Some(&pod)).await;
+    let witness = Guest::join(&probe).await;
+    new.add(&k, 1).await;
+    new.die(fixture, &witness, &k).await;
+    old.rejoin(&[]).await;
+    old.add(&k, 5).await;
+    assert_eq!(agreed_total(&[old, witness], &k).await, 5);
+}
+
+/// Rule 17: a join takes any number of claims.
+pub async fn big_joins_put_everything_back(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let mut guest = Guest::join(&probe).await;
+    let witness = Guest::join(&probe).await;
+    let all = keys(3000);
+    let adds: Vec<_> = all.iter().zip(1..).map(|(k, v)| add(k, v)).collect();
+    let mut claims = Vec::new();
+    for outcome in guest.apply(&adds).await.iter().zip(&all) {
+        let (Ok(written), k) = outcome else { panic!("{outcome:?}") };
+        claims.push(Slice { key: k.clone(), epoch: written.new.epoch, value: written.new.slice });
+    }
+    guest.leave().await;
+    assert_eq!(witness.total(&all[2999]).await, 0);
+    let standings = guest.rejoin(&claims).await;
+    for (standing, v) in standings.iter().zip(1..) {
+        assert_eq!((standing.total, standing.slice), (v, v));
+    }
+    let totals: Vec<_> = witness.read_all(&all).await.iter().map(|s| s.total).collect();
+    assert_eq!(totals, (1..=3000).collect::<Vec<_>>());
+}
+
+/// Ids may be any text.
+pub async fn any_id_and_name_work(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let witness = Guest::join(&probe).await;
+    let k = key("k");
+    for text in ["n", "i", "a b", "%", "{}", "\u{1f980}", "a\r\nb", "0"] {
+        let id = format!("{}{text}", probe.backend.fresh_id()).into();
+        let name = Some(key(text));
+        let instance = Instance { id, name, lease: LONG, first_joined: None };
+        let joined = ok("join", probe.backend.join(&probe.space, &instance, &[]).await);
+        let member = Member { incarnation: joined.incarnation, lease: LONG };
+        let guest = Guest { probe: probe.clone(), instance, member };
+        guest.add(&k, 1).await;
+        let listed = probe.backend.slices_on(&probe.space, &witness.member, &k).await;
+        let listed = ok("slices_on", listed);
+        assert_eq!(*listed[0].instance_id, *guest.instance.id);
+        assert_eq!(listed[0].name, guest.instance.name);
+        guest.leave().await;
+    }
+}
