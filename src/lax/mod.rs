@@ -10,6 +10,8 @@ mod flusher;
 mod ledger;
 mod report;
 mod tally;
+#[cfg(test)]
+mod tally_tests;
 mod writer;
 
 mod atomic {

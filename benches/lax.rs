@@ -1,0 +1,85 @@
+//! The lax counter's hot path next to what it cannot be faster than.
+//!
+//! `cargo bench --bench lax`. No thresholds: compare the pairs. The store is in memory.
+
+use std::{
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use dashmap::DashMap;
+use distkit::{
+    RedisKey,
+    backend::memory::MemoryBackend,
+    counter::{CounterOptions, LaxCounter},
+};
+use futures_util::FutureExt;
+
+const KEYS: usize = 1000;
+
+fn keys() -> Vec<RedisKey> {
+    (0..KEYS).map(|n| RedisKey::try_from(format!("user-{n}-views")).expect("valid")).collect()
+}
+
+fn bare_map(keys: &[RedisKey]) -> DashMap<RedisKey, AtomicI64, foldhash::fast::RandomState> {
+    let map = DashMap::with_hasher(foldhash::fast::RandomState::default());
+    for key in keys {
+        map.insert(key.clone(), AtomicI64::new(0));
+    }
+    map
+}
+
+fn benches(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let _entered = runtime.enter();
+    let prefix = RedisKey::default_prefix();
+    let counter: Arc<LaxCounter> =
+        LaxCounter::new(CounterOptions::new(prefix, MemoryBackend::new()));
+    let keys = keys();
+    let handle = runtime.block_on(async {
+        for key in &keys {
+            counter.inc(key, 1).await.expect("the store is there");
+        }
+        counter.handle(&keys[0]).await.expect("the store is there")
+    });
+    let map = bare_map(&keys);
+    let mut turn = 0;
+    let mut next = || {
+        turn = (turn + 1) % KEYS;
+        turn
+    };
+
+    let mut group = c.benchmark_group("keyed");
+    group.bench_function("bare map add", |b| {
+        b.iter(|| {
+            let entry = map.get(black_box(&*keys[next()])).expect("inserted");
+            black_box(entry.fetch_add(1, Ordering::Relaxed))
+        });
+    });
+    group.bench_function("inc", |b| {
+        b.iter(|| black_box(counter.inc(black_box(&keys[next()]), 1).now_or_never()));
+    });
+    group.bench_function("get", |b| {
+        b.iter(|| black_box(counter.get(black_box(&keys[0])).now_or_never()));
+    });
+    group.finish();
+
+    let bare = AtomicI64::new(0);
+    let mut group = c.benchmark_group("one key");
+    group.bench_function("bare atomic add", |b| {
+        b.iter(|| black_box(black_box(&bare).fetch_add(1, Ordering::Relaxed)));
+    });
+    group.bench_function("handle inc", |b| b.iter(|| black_box(black_box(&handle).inc(1))));
+    group.finish();
+}
+
+criterion_group!(lax, benches);
+criterion_main!(lax);

@@ -1,0 +1,189 @@
+//! Which calls the lax counter makes, one by one.
+#![cfg(feature = "counter")]
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use distkit::{
+    RedisKey,
+    backend::{
+        Applied, Backend, BackendError, Change, Outcome, ReplayGuard, Space, Write, Written,
+    },
+    counter::{CounterOptions, CounterTrait, LaxCounter},
+};
+use mockall::{Sequence, automock};
+
+/// What a test expects, in owned values, which a mock takes more easily than borrowed ones.
+#[automock]
+trait Calls: Send + Sync {
+    fn apply(
+        &self,
+        writes: Vec<Write>,
+        guard: Option<ReplayGuard>,
+    ) -> Result<Applied, BackendError>;
+    fn read(&self, keys: Vec<RedisKey>) -> Result<Vec<Outcome<i64>>, BackendError>;
+}
+
+struct Mocked(Arc<MockCalls>);
+
+#[async_trait]
+impl Backend for Mocked {
+    async fn apply(
+        &self,
+        _: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        self.0.apply(writes.to_vec(), guard.cloned())
+    }
+
+    async fn read(&self, _: &Space, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.0.read(keys.to_vec())
+    }
+
+    async fn remove(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
+        unreachable!("no test deletes")
+    }
+
+    async fn clear(&self, _: &Space) -> Result<(), BackendError> {
+        unreachable!("no test clears")
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        "writer".into()
+    }
+}
+
+fn key(name: &str) -> RedisKey {
+    RedisKey::try_from(name).unwrap()
+}
+
+fn guard(sequence: u64) -> Option<ReplayGuard> {
+    Some(ReplayGuard { writer: "writer".into(), sequence })
+}
+
+/// The store's answer when all keys held 0.
+fn applied(writes: &[Write]) -> Applied {
+    let written = |write: &Write| {
+        let (Change::Add(new) | Change::Set(new)) = write.change;
+        Ok(Written { old: 0, new, condition_met: true })
+    };
+    Applied { replayed: false, outcomes: writes.iter().map(written).collect() }
+}
+
+fn lost() -> BackendError {
+    BackendError::outcome_unknown("lost")
+}
+
+fn counter(calls: MockCalls) -> Arc<LaxCounter> {
+    LaxCounter::new(CounterOptions::new(key("p"), Mocked(Arc::new(calls))))
+}
+
+fn reads_zero(calls: &mut MockCalls, times: usize) {
+    calls.expect_read().times(times).returning(|keys| Ok(keys.iter().map(|_| Ok(0)).collect()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_is_one_guarded_batch() {
+    let mut calls = MockCalls::new();
+    reads_zero(&mut calls, 3);
+    calls
+        .expect_apply()
+        .withf(|writes, g| {
+            let expected = [("a", 11), ("b", 2), ("c", 3)].map(|(k, n)| Write::add(key(k), n));
+            *writes == expected && *g == guard(1)
+        })
+        .times(1)
+        .returning(|writes, _| Ok(applied(&writes)));
+    let counter = counter(calls);
+    for (name, count) in [("a", 1), ("b", 2), ("c", 3), ("a", 10)] {
+        counter.inc(&key(name), count).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_warm_path_makes_no_call() {
+    let mut calls = MockCalls::new();
+    reads_zero(&mut calls, 1);
+    calls.expect_apply().times(1).returning(|writes, _| Ok(applied(&writes)));
+    let counter = counter(calls);
+    let a = key("a");
+    counter.inc(&a, 1).await.unwrap();
+    counter.flush().await.unwrap();
+    // Nothing but the read and the batch is expected, and no time passes for a flush.
+    for n in 2..100 {
+        assert_eq!(counter.inc(&a, 1).await.unwrap(), n);
+        assert_eq!(counter.get(&a).await.unwrap(), n);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_sent_again_as_it_was() {
+    let mut calls = MockCalls::new();
+    reads_zero(&mut calls, 1);
+    let mut order = Sequence::new();
+    let first = |writes: &Vec<Write>, g: &Option<ReplayGuard>| {
+        *writes == [Write::add(key("a"), 5)] && *g == guard(1)
+    };
+    calls
+        .expect_apply()
+        .withf(first)
+        .times(3)
+        .in_sequence(&mut order)
+        .returning(|_, _| Err(lost()));
+    calls
+        .expect_apply()
+        .withf(first)
+        .times(1)
+        .in_sequence(&mut order)
+        .returning(|writes, _| Ok(Applied { replayed: true, ..applied(&writes) }));
+    calls
+        .expect_apply()
+        .withf(|writes, g| *writes == [Write::add(key("a"), 7)] && *g == guard(2))
+        .times(1)
+        .in_sequence(&mut order)
+        .returning(|_, _| {
+            let written = Written { old: 5, new: 12, condition_met: true };
+            Ok(Applied { replayed: false, outcomes: vec![Ok(written)] })
+        });
+    let counter = counter(calls);
+    let a = key("a");
+    counter.inc(&a, 5).await.unwrap();
+    assert!(counter.flush().await.unwrap_err().may_have_happened());
+    assert_eq!(counter.inc(&a, 7).await.unwrap(), 12);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    counter.flush().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_is_sent_once_and_then_fenced() {
+    let mut calls = MockCalls::new();
+    reads_zero(&mut calls, 2);
+    let mut order = Sequence::new();
+    calls
+        .expect_apply()
+        .withf(|writes, g| *writes == [Write::set(key("a"), 9)] && *g == guard(1))
+        .times(1)
+        .in_sequence(&mut order)
+        .returning(|_, _| Err(lost()));
+    calls
+        .expect_apply()
+        .withf(|writes, g| writes.is_empty() && *g == guard(1))
+        .times(2)
+        .in_sequence(&mut order)
+        .returning(|_, _| Err(lost()));
+    calls
+        .expect_apply()
+        .withf(|writes, g| writes.is_empty() && *g == guard(1))
+        .times(1)
+        .in_sequence(&mut order)
+        .returning(|_, _| Ok(Applied { replayed: true, outcomes: Vec::new() }));
+    let counter = counter(calls);
+    let a = key("a");
+    counter.inc(&a, 0).await.unwrap();
+    assert!(counter.set(&a, 9).await.unwrap_err().may_have_happened());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    counter.inc(&a, 0).await.unwrap();
+    counter.flush().await.unwrap();
+}
