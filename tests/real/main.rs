@@ -1,0 +1,14 @@
+//! The plain counters against real servers that misbehave, over both clients.
+//!
+//! `DISTKIT_SOAK=seconds` makes the tests under load run that long each.
+#![cfg(all(feature = "counter", feature = "redis-rs-cluster", feature = "fred"))]
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod exactly_once;
+mod freshness;
+mod lax;
+mod limits;
+mod outages;
+mod races;
+mod support;
