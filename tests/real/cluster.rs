@@ -10,7 +10,18 @@ use crate::support::{Client, eventually_reads, key, over_both_clients};
 over_both_clients!(any_prefix_works_on_a_cluster);
 
 const PREFIXES: [&str; 13] = [
-    "plain", "other", "a third", "{tag}", "a{b}c", "{}", "}{", "{", "}", "%7B", "ünïcode{", "*?[x]\\",
+    "plain",
+    "other",
+    "a third",
+    "{tag}",
+    "a{b}c",
+    "{}",
+    "}{",
+    "{",
+    "}",
+    "%7B",
+    "ünïcode{",
+    "*?[x]\\",
     "\n\"'",
 ];
 

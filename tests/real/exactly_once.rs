@@ -10,7 +10,7 @@ use std::{
 
 use distkit::{
     RedisKey,
-    counter::{CounterTrait, LaxCounter},
+    counter::{CounterTrait, LaxCounter, LaxHandle},
 };
 use distkit_testkit::Server;
 use tokio::task::JoinSet;
@@ -33,7 +33,7 @@ struct Load {
 /// Adds, through the counter and through handles, until the load is over.
 async fn add(load: Arc<Load>, counter: Arc<LaxCounter>, seed: u64) {
     let mut dice = Dice::new(seed);
-    let mut handle = None;
+    let mut handle: Option<(usize, LaxHandle)> = None;
     while !load.over.load(SeqCst) {
         for _ in 0..50 {
             let n = dice.below(KEYS);
@@ -48,12 +48,11 @@ async fn add(load: Arc<Load>, counter: Arc<LaxCounter>, seed: u64) {
                     load.turned_down.fetch_add(1, SeqCst);
                 }
             }
-            if let Some((n, handle)) = &handle {
-                let handle: &distkit::counter::LaxHandle = handle;
-                if handle.inc(1).is_ok() {
-                    load.acknowledged[*n].fetch_add(1, SeqCst);
-                    load.calls.fetch_add(1, SeqCst);
-                }
+            if let Some((n, handle)) = &handle
+                && handle.inc(1).is_ok()
+            {
+                load.acknowledged[*n].fetch_add(1, SeqCst);
+                load.calls.fetch_add(1, SeqCst);
             }
         }
         let n = dice.below(KEYS);

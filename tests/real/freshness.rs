@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use distkit::counter::CounterTrait;
 use tokio::time::Instant;
 
 use crate::support::{Bench, Client, Dice, TOTALS, keys, over_both_clients, soak};
@@ -67,8 +66,7 @@ async fn the_store_follows_a_steady_load(client: Client) {
     let end = Instant::now() + soak(Duration::from_secs(5));
     while Instant::now() < end {
         let asked = Instant::now();
-        let values: Vec<i64> =
-            redis::cmd("HVALS").arg(TOTALS).query_async(&mut raw).await.unwrap();
+        let values: Vec<i64> = redis::cmd("HVALS").arg(TOTALS).query_async(&mut raw).await.unwrap();
         samples.push((asked, values.iter().sum::<i64>()));
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
@@ -76,7 +74,7 @@ async fn the_store_follows_a_steady_load(client: Client) {
     let sum = load.await.unwrap();
     let tardy = tardy.await.unwrap();
 
-    let log = log.lock().unwrap();
+    let log = std::mem::take(&mut *log.lock().unwrap());
     let mut worst = Duration::ZERO;
     for (asked, held) in &samples {
         // The first write that the store did not have yet.

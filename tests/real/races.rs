@@ -1,7 +1,6 @@
 //! `set`, `del` and `clear` against increments under way, in the same process and in others.
 
 use std::{
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
@@ -140,11 +139,7 @@ macro_rules! on_both_runtimes {
 on_both_runtimes!(del_against_increments, clear_against_increments);
 
 /// Adds until told to stop; gives how much was acknowledged.
-fn adding(
-    tasks: &mut JoinSet<i64>,
-    counter: &Arc<LaxCounter>,
-    over: &Arc<AtomicBool>,
-) -> impl Future<Output = ()> + use<> {
+fn adding(tasks: &mut JoinSet<i64>, counter: &Arc<LaxCounter>, over: &Arc<AtomicBool>) {
     let (counter, over) = (counter.clone(), over.clone());
     tasks.spawn(async move {
         let hits = key("hits");
@@ -158,7 +153,6 @@ fn adding(
         }
         sum
     });
-    std::future::ready(())
 }
 
 /// Each increment is in the answer of exactly one deletion, or still there.
@@ -168,7 +162,7 @@ async fn del_against_increments(client: Client) {
     let over = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
     for counter in counters.iter().chain(&counters) {
-        adding(&mut tasks, counter, &over).await;
+        adding(&mut tasks, counter, &over);
     }
     let hits = key("hits");
     let mut deleted = 0;

@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use distkit::{
     RedisKey,
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// Which client a test goes through.
 #[derive(Debug, Clone, Copy)]
-pub enum Client {
+pub(crate) enum Client {
     Redis,
     Fred,
 }
@@ -42,7 +42,7 @@ pub(crate) use over_both_clients;
 
 impl Client {
     /// A connection of its own, as another process would have. The server may be away.
-    pub async fn connect(self, server: &Server) -> Arc<dyn Backend> {
+    pub(crate) async fn connect(self, server: &Server) -> Arc<dyn Backend> {
         match self {
             Self::Redis => {
                 let config = ConnectionManagerConfig::new()
@@ -63,7 +63,7 @@ impl Client {
         }
     }
 
-    pub async fn connect_cluster(self, cluster: &Cluster) -> Arc<dyn Backend> {
+    pub(crate) async fn connect_cluster(self, cluster: &Cluster) -> Arc<dyn Backend> {
         match self {
             Self::Redis => {
                 let client = redis::cluster::ClusterClient::new(cluster.urls()).unwrap();
@@ -82,21 +82,21 @@ impl Client {
 }
 
 /// A server, and counters that come to it over one client.
-pub struct Bench {
-    pub client: Client,
-    pub server: Arc<Server>,
+pub(crate) struct Bench {
+    pub(crate) client: Client,
+    pub(crate) server: Arc<Server>,
 }
 
 /// So long that nothing is flushed but on demand.
-pub const NEVER: Duration = Duration::from_secs(3600);
+pub(crate) const NEVER: Duration = Duration::from_secs(3600);
 
 impl Bench {
-    pub async fn new(client: Client) -> Self {
+    pub(crate) async fn new(client: Client) -> Self {
         Self::on(client, Server::redis().start())
     }
 
     /// A server that keeps its data when killed.
-    pub async fn durable(client: Client) -> Self {
+    pub(crate) async fn durable(client: Client) -> Self {
         Self::on(client, Server::valkey().append_only_always().start())
     }
 
@@ -104,26 +104,26 @@ impl Bench {
         Self { client, server: Arc::new(server) }
     }
 
-    pub async fn options(&self) -> CounterOptions {
+    pub(crate) async fn options(&self) -> CounterOptions {
         CounterOptions::new(key("bench"), self.client.connect(&self.server).await)
     }
 
     /// A lax counter with a connection of its own, as in another process.
-    pub async fn lax(&self, lag: Duration) -> Arc<LaxCounter> {
+    pub(crate) async fn lax(&self, lag: Duration) -> Arc<LaxCounter> {
         LaxCounter::new(self.options().await.allowed_lag(lag))
     }
 
-    pub async fn strict(&self) -> Arc<StrictCounter> {
+    pub(crate) async fn strict(&self) -> Arc<StrictCounter> {
         StrictCounter::new(self.options().await)
     }
 
     /// One command, from beside the crate.
-    pub async fn cli(&self, args: &[&str]) -> String {
+    pub(crate) async fn cli(&self, args: &[&str]) -> String {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         self.blocking(move |server| server.cli(&args)).await
     }
 
-    pub async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Server) -> T + Send + 'static,
     ) -> T {
@@ -132,24 +132,24 @@ impl Bench {
     }
 
     /// What the store holds, read from beside the crate. Each key's total, and 0 for a missing one.
-    pub async fn held(&self, key: &RedisKey) -> i64 {
+    pub(crate) async fn held(&self, key: &RedisKey) -> i64 {
         let text = self.cli(&["HGET", TOTALS, key]).await;
         if text.is_empty() { 0 } else { text.parse().unwrap() }
     }
 }
 
-pub const TOTALS: &str = "distkit:{bench}:totals";
+pub(crate) const TOTALS: &str = "distkit:{bench}:totals";
 
-pub fn key(name: &str) -> RedisKey {
+pub(crate) fn key(name: &str) -> RedisKey {
     RedisKey::try_from(name).unwrap()
 }
 
-pub fn keys(count: usize) -> Vec<RedisKey> {
+pub(crate) fn keys(count: usize) -> Vec<RedisKey> {
     (0..count).map(|n| key(&format!("key {n}"))).collect()
 }
 
 /// How long a test under load runs.
-pub fn soak(default: Duration) -> Duration {
+pub(crate) fn soak(default: Duration) -> Duration {
     match std::env::var("DISTKIT_SOAK") {
         Ok(seconds) => Duration::from_secs(seconds.parse().unwrap()),
         Err(_) => default,
@@ -157,7 +157,7 @@ pub fn soak(default: Duration) -> Duration {
 }
 
 /// Polls until the condition holds; panics after half a minute.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition().await {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
@@ -166,20 +166,20 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: imp
 }
 
 /// Polls until the counter answers with `total`.
-pub async fn eventually_reads(counter: &impl CounterTrait, key: &RedisKey, total: i64) {
+pub(crate) async fn eventually_reads(counter: &impl CounterTrait, key: &RedisKey, total: i64) {
     let what = format!("{key} to become {total}");
     eventually(&what, async || matches!(counter.get(key).await, Ok(now) if now == total)).await;
 }
 
 /// Numbers that look random, the same each time.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
