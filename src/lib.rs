@@ -1,4 +1,9 @@
-//! Distributed counters for tokio services that share a Redis or Valkey server.
+// The README's examples use these features; as doctests they keep it true.
+#![cfg_attr(all(feature = "counter", feature = "redis-rs"), doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(all(feature = "counter", feature = "redis-rs")),
+    doc = "Distributed counters for tokio services that share a Redis or Valkey server."
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

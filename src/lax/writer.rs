@@ -385,6 +385,8 @@ impl<L: Ledger> Session<'_, L> {
                 Err(refusal) => {
                     tracing::error!(key = %cell.key, delta, %refusal, "a sum is lost");
                     cell.tally.forget(delta);
+                    // The total is not what it was thought to be: the next use reads it.
+                    cell.forget_total();
                     self.core.uncount_pending(&cell);
                     self.report(&cell.key, delta, refusal);
                 }
@@ -395,7 +397,9 @@ impl<L: Ledger> Session<'_, L> {
     /// Keeps a refusal for the next flush. One key gives one report, so that they do not pile up.
     fn report(&mut self, key: &RedisKey, delta: i64, refusal: Refusal) {
         let reports = &mut self.writer.refused;
-        if reports.len() < BATCH && !reports.iter().any(|(known, _, _)| known == key) {
+        if let Some((_, sum, _)) = reports.iter_mut().find(|(known, _, _)| known == key) {
+            *sum = sum.saturating_add(delta);
+        } else if reports.len() < BATCH {
             reports.push((key.clone(), delta, refusal));
         }
     }

@@ -55,7 +55,7 @@ impl Client {
             Self::Fred => {
                 let mut config = Config::from_url(&server.url()).unwrap();
                 config.fail_fast = false;
-                let policy = Some(ReconnectPolicy::new_constant(0, 20));
+                let policy = Some(ReconnectPolicy::new_constant(0, 5));
                 let client = fred::clients::Client::new(config, None, None, policy);
                 client.connect();
                 client.into_backend()
