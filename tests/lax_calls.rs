@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Change, Outcome, ReplayGuard, Space, Write, Written,
+        Applied, Backend, BackendError, Change, Instance, InstanceSlice, Joined, Member, Ordered,
+        Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
     },
     counter::{CounterOptions, CounterTrait, LaxCounter},
 };
@@ -47,6 +48,60 @@ impl Backend for Mocked {
 
     async fn clear(&self, _: &Space) -> Result<(), BackendError> {
         unreachable!("no test clears")
+    }
+
+    async fn join(&self, _: &Space, _: &Instance, _: &[Slice]) -> Result<Joined, BackendError> {
+        unreachable!("a plain counter")
+    }
+
+    async fn apply_on(
+        &self,
+        _: &Space,
+        _: &Member,
+        _: &[SliceWrite],
+        _: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        unreachable!("a plain counter")
+    }
+
+    async fn read_on(
+        &self,
+        _: &Space,
+        _: &Member,
+        _: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        unreachable!("a plain counter")
+    }
+
+    async fn remove_on(
+        &self,
+        _: &Space,
+        _: &Member,
+        _: &[RedisKey],
+        _: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        unreachable!("a plain counter")
+    }
+
+    async fn clear_on(&self, _: &Space, _: &Member, _: Scope) -> Result<(), BackendError> {
+        unreachable!("a plain counter")
+    }
+
+    async fn heartbeat(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
+        unreachable!("a plain counter")
+    }
+
+    async fn leave(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
+        unreachable!("a plain counter")
+    }
+
+    async fn slices_on(
+        &self,
+        _: &Space,
+        _: &Member,
+        _: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        unreachable!("a plain counter")
     }
 
     fn fresh_id(&self) -> Arc<str> {
