@@ -45,6 +45,10 @@ pub enum DistkitError {
     #[error("the counter is shut down")]
     ShutDown,
 
+    /// A newer instance holds this instance's name; this one can do nothing any more.
+    #[error("a newer instance has taken this instance's name")]
+    InstanceReplaced,
+
     /// For a service's own use in code that is generic over counters; this crate never makes one.
     #[error("{0}")]
     CustomError(String),
@@ -70,10 +74,10 @@ impl DistkitError {
 
 impl From<BackendError> for DistkitError {
     fn from(error: BackendError) -> Self {
-        if error.may_have_happened() {
-            Self::OutcomeUnknown(error)
-        } else {
-            Self::NotApplied(error)
+        match error {
+            BackendError::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
+            BackendError::Replaced => Self::InstanceReplaced,
+            _ => Self::NotApplied(error),
         }
     }
 }

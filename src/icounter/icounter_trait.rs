@@ -1,0 +1,266 @@
+use async_trait::async_trait;
+
+use crate::{
+    CounterComparator, DistkitError, RedisKey,
+    backend::{InstanceSlice, Outcome, SliceChange, SliceWrite, Standing, Written},
+};
+
+/// `(total, own slice)`: the sum over all living instances, and this instance's part of it.
+pub type TotalAndSlice = (i64, i64);
+
+/// One item of a batch answer: the key, and what it gave or why it was refused.
+pub type KeyedSlice<'k, T> = (&'k RedisKey, Result<T, DistkitError>);
+
+/// Counters of which each instance owns a slice.
+///
+/// `total(key)` is the sum of the slices that living instances hold under the key's current epoch. A
+/// missing key reads `(0, 0)`. Batches answer per item: the outer error concerns the whole batch, the
+/// inner one a single key, and the other keys are not affected by it.
+///
+/// Every operation but [`instance_id`](Self::instance_id) may do I/O. All of them fail with
+/// [`DistkitError::InstanceReplaced`] once a newer instance has taken this one's name, and with
+/// [`DistkitError::ShutDown`] after the instance left. [`DistkitError::OutcomeUnknown`] means that a
+/// write may have happened; after any other error it has not.
+///
+/// ```
+/// use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), distkit::DistkitError> {
+/// let store = MemoryBackend::new();
+/// let prefix = RedisKey::try_from("gateway")?;
+/// let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+/// let a = StrictInstanceAwareCounter::new(options.clone());
+/// let b = StrictInstanceAwareCounter::new(options);
+///
+/// let key = RedisKey::try_from("connections")?;
+/// assert_eq!(a.inc(&key, 10).await?, (10, 10));
+/// assert_eq!(b.inc(&key, 5).await?, (15, 5));
+/// assert_eq!(a.set_on_instance(&key, 7).await?, (12, 7));
+/// assert_eq!(b.set(&key, 100).await?, (100, 100));
+/// assert_eq!(a.get(&key).await?, (100, 0));
+/// b.leave().await?;
+/// assert_eq!(a.get(&key).await?, (0, 0));
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait]
+pub trait InstanceAwareCounterTrait: Send + Sync {
+    /// This instance's unique id. No I/O.
+    fn instance_id(&self) -> &str;
+
+    /// Does the writes in order; one outcome for each, in the order of the writes.
+    ///
+    /// The other writing methods are made of this one.
+    async fn write_all(
+        &self,
+        writes: &[SliceWrite],
+    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError>;
+
+    /// Reads many keys at once.
+    async fn get_all<'k>(
+        &self,
+        keys: &[&'k RedisKey],
+    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError>;
+
+    /// Deletes `key` for every instance and gives it a new epoch: afterwards it is as never used.
+    /// Answers the old total and this instance's old slice.
+    async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError>;
+
+    /// Removes this instance's slice of `key`; the epoch stays. Answers the new total and the slice
+    /// that was removed, 0 when there was none under the current epoch.
+    async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError>;
+
+    /// Removes every instance-aware counter of the prefix, whoever wrote it. Nothing from before comes
+    /// back.
+    async fn clear(&self) -> Result<(), DistkitError>;
+
+    /// Removes this instance's slices of all keys, and no other instance's.
+    async fn clear_on_instance(&self) -> Result<(), DistkitError>;
+
+    /// The slice of `key` that each living instance holds, in the order of their ids. Instances without
+    /// a slice are left out.
+    async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError>;
+
+    /// Adds `count` to this instance's slice, and so to the total.
+    ///
+    /// A result outside of `i64` is refused as [`DistkitError::CounterError`].
+    async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        Ok(self.inc_if(key, CounterComparator::Nil, count).await?.0)
+    }
+
+    /// Adds `count` if the condition holds for the total. Answers `(new, old)`, which are the same when
+    /// it did not hold.
+    async fn inc_if(
+        &self,
+        key: &RedisKey,
+        comparator: CounterComparator,
+        count: i64,
+    ) -> Result<(TotalAndSlice, TotalAndSlice), DistkitError> {
+        write_one(self, key, SliceChange::Add(count), comparator).await
+    }
+
+    /// Subtracts `count` from this instance's slice.
+    ///
+    /// A `count` of `i64::MIN` cannot be negated and is refused like any other overflow.
+    async fn dec(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        let negated = count
+            .checked_neg()
+            .ok_or_else(|| DistkitError::refused(key, crate::backend::Refusal::Overflow))?;
+        self.inc(key, negated).await
+    }
+
+    /// `(total, own slice)` of `key`.
+    async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
+        self.get_all(&[key]).await?.into_iter().next().map_or(Ok((0, 0)), |(_, answer)| answer)
+    }
+
+    /// Makes the total `count`, all of it this instance's slice, under a new epoch: the slices of all
+    /// other instances count as 0 from now on.
+    async fn set(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        Ok(self.set_if(key, CounterComparator::Nil, count).await?.0)
+    }
+
+    /// [`set`](Self::set) if the condition holds for the total. Answers `(new, old)`.
+    async fn set_if(
+        &self,
+        key: &RedisKey,
+        comparator: CounterComparator,
+        count: i64,
+    ) -> Result<(TotalAndSlice, TotalAndSlice), DistkitError> {
+        write_one(self, key, SliceChange::SetTotal(count), comparator).await
+    }
+
+    /// Makes this instance's slice `count`; the total changes by the difference and the epoch stays.
+    async fn set_on_instance(
+        &self,
+        key: &RedisKey,
+        count: i64,
+    ) -> Result<TotalAndSlice, DistkitError> {
+        Ok(self.set_on_instance_if(key, CounterComparator::Nil, count).await?.0)
+    }
+
+    /// [`set_on_instance`](Self::set_on_instance) if the condition holds for this instance's slice.
+    /// Answers `(new, old)`.
+    async fn set_on_instance_if(
+        &self,
+        key: &RedisKey,
+        comparator: CounterComparator,
+        count: i64,
+    ) -> Result<(TotalAndSlice, TotalAndSlice), DistkitError> {
+        write_one(self, key, SliceChange::SetSlice(count), comparator).await
+    }
+
+    /// This instance's slices of many keys.
+    async fn get_all_on_instance<'k>(
+        &self,
+        keys: &[&'k RedisKey],
+    ) -> Result<Vec<KeyedSlice<'k, i64>>, DistkitError> {
+        let answers = self.get_all(keys).await?;
+        Ok(answers.into_iter().map(|(key, answer)| (key, answer.map(|(_, slice)| slice))).collect())
+    }
+
+    /// [`inc`](Self::inc) for many keys.
+    async fn inc_all<'k>(
+        &self,
+        updates: &[(&'k RedisKey, i64)],
+    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+        write_plain(self, updates, SliceChange::Add).await
+    }
+
+    /// [`inc_if`](Self::inc_if) for many keys.
+    async fn inc_all_if<'k>(
+        &self,
+        updates: &[(&'k RedisKey, CounterComparator, i64)],
+    ) -> Result<Vec<KeyedSlice<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
+        write_many(self, updates, SliceChange::Add).await
+    }
+
+    /// [`set`](Self::set) for many keys.
+    async fn set_all<'k>(
+        &self,
+        updates: &[(&'k RedisKey, i64)],
+    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+        write_plain(self, updates, SliceChange::SetTotal).await
+    }
+
+    /// [`set_if`](Self::set_if) for many keys.
+    async fn set_all_if<'k>(
+        &self,
+        updates: &[(&'k RedisKey, CounterComparator, i64)],
+    ) -> Result<Vec<KeyedSlice<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
+        write_many(self, updates, SliceChange::SetTotal).await
+    }
+
+    /// [`set_on_instance`](Self::set_on_instance) for many keys.
+    async fn set_all_on_instance<'k>(
+        &self,
+        updates: &[(&'k RedisKey, i64)],
+    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+        write_plain(self, updates, SliceChange::SetSlice).await
+    }
+
+    /// [`set_on_instance_if`](Self::set_on_instance_if) for many keys.
+    async fn set_all_on_instance_if<'k>(
+        &self,
+        updates: &[(&'k RedisKey, CounterComparator, i64)],
+    ) -> Result<Vec<KeyedSlice<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
+        write_many(self, updates, SliceChange::SetSlice).await
+    }
+}
+
+pub(super) fn pair(standing: &Standing) -> TotalAndSlice {
+    (standing.total, standing.slice)
+}
+
+async fn write_one<C: InstanceAwareCounterTrait + ?Sized>(
+    counter: &C,
+    key: &RedisKey,
+    change: SliceChange,
+    condition: CounterComparator,
+) -> Result<(TotalAndSlice, TotalAndSlice), DistkitError> {
+    let write = SliceWrite { key: key.clone(), change, condition };
+    let outcome = counter.write_all(std::slice::from_ref(&write)).await?.into_iter().next();
+    match outcome {
+        Some(Ok(written)) => Ok((pair(&written.new), pair(&written.old))),
+        Some(Err(refusal)) => Err(DistkitError::refused(key, refusal)),
+        None => unreachable!("write_all answers each write"),
+    }
+}
+
+async fn write_many<'k, C: InstanceAwareCounterTrait + ?Sized>(
+    counter: &C,
+    updates: &[(&'k RedisKey, CounterComparator, i64)],
+    change: fn(i64) -> SliceChange,
+) -> Result<Vec<KeyedSlice<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
+    let writes: Vec<_> = updates
+        .iter()
+        .map(|(key, condition, count)| SliceWrite {
+            key: (*key).clone(),
+            change: change(*count),
+            condition: *condition,
+        })
+        .collect();
+    let outcomes = counter.write_all(&writes).await?;
+    Ok(updates
+        .iter()
+        .zip(outcomes)
+        .map(|((key, ..), outcome)| {
+            let answer = outcome
+                .map(|written| (pair(&written.new), pair(&written.old)))
+                .map_err(|refusal| DistkitError::refused(key, refusal));
+            (*key, answer)
+        })
+        .collect())
+}
+
+async fn write_plain<'k, C: InstanceAwareCounterTrait + ?Sized>(
+    counter: &C,
+    updates: &[(&'k RedisKey, i64)],
+    change: fn(i64) -> SliceChange,
+) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+    let updates: Vec<_> =
+        updates.iter().map(|(key, count)| (*key, CounterComparator::Nil, *count)).collect();
+    let answers = write_many(counter, &updates, change).await?;
+    Ok(answers.into_iter().map(|(key, answer)| (key, answer.map(|(new, _)| new))).collect())
+}

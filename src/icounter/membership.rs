@@ -1,0 +1,329 @@
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+    task::AbortHandle,
+};
+
+use crate::{
+    DistkitError, RedisKey,
+    backend::{
+        Backend, BackendError, Epoch, Incarnation, Instance, Member, Outcome, Slice, Space,
+        Standing,
+    },
+};
+
+/// How often one operation joins again before it gives up: a lease shorter than a round trip would
+/// otherwise keep it busy for ever.
+pub(crate) const MAX_JOINS: usize = 4;
+
+/// Runs an operation as a joined member; joins first, or again, where the store asks for it.
+///
+/// The member's guard is held until `$done` has taken in the answer, so that a join cannot miss it.
+macro_rules! as_member {
+    ($membership:expr, $member:ident => $call:expr, $answer:ident => $done:expr) => {{
+        let membership = &*$membership;
+        let mut joins = 0;
+        loop {
+            let seat = membership.seat().await?;
+            let $member = &*seat;
+            match $call.await {
+                Err($crate::backend::BackendError::NotJoined)
+                    if joins < $crate::icounter::membership::MAX_JOINS =>
+                {
+                    joins += 1;
+                    let gone = seat.incarnation;
+                    drop(seat);
+                    membership.join_again(gone).await?;
+                }
+                Err(error) => break Err($crate::DistkitError::from(error)),
+                Ok($answer) => break Ok($done),
+            }
+        }
+    }};
+}
+pub(crate) use as_member;
+
+/// One instance's registration with the store: joins when needed, keeps the lease alive, and remembers
+/// the acknowledged slices that it puts back when it was away.
+pub(crate) struct Membership {
+    backend: Arc<dyn Backend>,
+    space: Space,
+    id: Arc<str>,
+    lease: Duration,
+    /// Operations hold it shared, a join exclusively: no operation is under way while slices are
+    /// claimed, so that none that was acknowledged is missing from the claim.
+    state: RwLock<State>,
+    known: Mutex<HashMap<RedisKey, Known, RandomState>>,
+    heartbeat: OnceLock<AbortHandle>,
+}
+
+struct State {
+    instance: Instance,
+    member: Option<Member>,
+    ended: Option<Ended>,
+}
+
+#[derive(Clone, Copy)]
+enum Ended {
+    Left,
+    Replaced,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    epoch: Epoch,
+    value: i64,
+    version: u64,
+}
+
+impl Membership {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        space: Space,
+        name: Option<RedisKey>,
+        lease: Duration,
+    ) -> Arc<Self> {
+        let id = backend.fresh_id();
+        let instance = Instance { id: id.clone(), name, lease, first_joined: None };
+        Arc::new(Self {
+            backend,
+            space,
+            id,
+            lease,
+            state: RwLock::new(State { instance, member: None, ended: None }),
+            known: Mutex::default(),
+            heartbeat: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A joined member; no join happens while the answer is held.
+    pub(crate) async fn seat(
+        self: &Arc<Self>,
+    ) -> Result<RwLockReadGuard<'_, Member>, DistkitError> {
+        loop {
+            let state = self.state.read().await;
+            state.check()?;
+            if let Ok(seat) = RwLockReadGuard::try_map(state, |state| state.member.as_ref()) {
+                return Ok(seat);
+            }
+            let mut state = self.state.write().await;
+            if state.member.is_none() {
+                self.join(&mut state).await?;
+            }
+        }
+    }
+
+    /// A joined member, with no other operation of this instance under way.
+    pub(crate) async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_>, DistkitError> {
+        let state = self.state.write().await;
+        state.check()?;
+        Ok(Exclusive { membership: self, state })
+    }
+
+    /// Joins again, unless somebody did so since the incarnation `gone` was turned away.
+    pub(crate) async fn join_again(
+        self: &Arc<Self>,
+        gone: Incarnation,
+    ) -> Result<(), DistkitError> {
+        let mut state = self.state.write().await;
+        if state.member.as_ref().is_some_and(|member| member.incarnation == gone) {
+            self.join(&mut state).await?;
+        }
+        Ok(())
+    }
+
+    async fn join(self: &Arc<Self>, state: &mut State) -> Result<(), DistkitError> {
+        state.check()?;
+        let claim = self.claim();
+        let joined = match self.backend.join(&self.space, &state.instance, &claim).await {
+            Ok(joined) => joined,
+            Err(BackendError::Replaced) => {
+                state.member = None;
+                state.ended = Some(Ended::Replaced);
+                return Err(DistkitError::InstanceReplaced);
+            }
+            Err(error) => {
+                state.member = None;
+                return Err(error.into());
+            }
+        };
+        if state.instance.first_joined.is_some() {
+            tracing::info!(instance = %self.id, slices = claim.len(), "joined again");
+        }
+        state.instance.first_joined.get_or_insert(joined.incarnation);
+        state.member = Some(Member { incarnation: joined.incarnation, lease: self.lease });
+        self.restored(&claim, &joined.standings);
+        self.keep_alive();
+        Ok(())
+    }
+
+    fn claim(&self) -> Vec<Slice> {
+        let known = self.known.lock();
+        let mut claim: Vec<_> = known
+            .iter()
+            .filter(|(_, known)| known.value != 0)
+            .map(|(key, known)| Slice {
+                key: key.clone(),
+                epoch: known.epoch,
+                value: known.value,
+            })
+            .collect();
+        drop(known);
+        // A simulation must not show the order of a hash map.
+        claim.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        claim
+    }
+
+    fn restored(&self, claim: &[Slice], standings: &[Outcome<Standing>]) {
+        let mut known = self.known.lock();
+        known.clear();
+        for (slice, standing) in claim.iter().zip(standings) {
+            let (epoch, value) = match standing {
+                Ok(standing) => (standing.epoch, standing.slice),
+                Err(_) => (slice.epoch, slice.value),
+            };
+            if value != 0 {
+                known.insert(slice.key.clone(), Known { epoch, value, version: 0 });
+            }
+        }
+    }
+
+    /// Takes in how a key stood when the store ran the operation numbered `version`.
+    pub(crate) fn note(&self, key: &RedisKey, version: u64, standing: &Standing) {
+        let seen = Known { epoch: standing.epoch, value: standing.slice, version };
+        let mut known = self.known.lock();
+        match known.get_mut(key) {
+            Some(known) if known.version <= version => *known = seen,
+            Some(_) => {}
+            None => {
+                known.insert(key.clone(), seen);
+            }
+        }
+    }
+
+    /// Like [`note`](Self::note), for a read: it never makes a key known that holds nothing of ours.
+    pub(crate) fn note_read(&self, key: &RedisKey, version: u64, standing: &Standing) {
+        if standing.slice != 0 || self.known.lock().contains_key(key) {
+            self.note(key, version, standing);
+        }
+    }
+
+    fn keep_alive(self: &Arc<Self>) {
+        self.heartbeat.get_or_init(|| {
+            let task = tokio::spawn(heartbeats(Arc::downgrade(self), self.lease));
+            task.abort_handle()
+        });
+    }
+
+    async fn heartbeat(self: &Arc<Self>) -> Result<(), DistkitError> {
+        as_member!(self, member => self.backend.heartbeat(&self.space, member), answer => answer)?;
+        // With no operation under way no late answer can need the entries of empty slices.
+        if let Ok(_exclusive) = self.state.try_write() {
+            self.known.lock().retain(|_, known| known.value != 0);
+        }
+        Ok(())
+    }
+
+    /// Leaves the store for good. Operations fail from now on, whether the store answers or not.
+    pub(crate) async fn leave(&self) -> Result<(), DistkitError> {
+        let mut state = self.state.write().await;
+        if state.ended.is_none() {
+            state.ended = Some(Ended::Left);
+        }
+        if let Some(task) = self.heartbeat.get() {
+            task.abort();
+        }
+        let Some(member) = &state.member else { return Ok(()) };
+        match self.backend.leave(&self.space, member).await {
+            Ok(()) | Err(BackendError::NotJoined) => {
+                state.member = None;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(task) = self.heartbeat.get() {
+            task.abort();
+        }
+    }
+}
+
+impl State {
+    fn check(&self) -> Result<(), DistkitError> {
+        match self.ended {
+            None => Ok(()),
+            Some(Ended::Left) => Err(DistkitError::ShutDown),
+            Some(Ended::Replaced) => Err(DistkitError::InstanceReplaced),
+        }
+    }
+}
+
+/// The membership with no other operation of the instance under way.
+pub(crate) struct Exclusive<'a> {
+    membership: &'a Arc<Membership>,
+    state: RwLockWriteGuard<'a, State>,
+}
+
+impl Exclusive<'_> {
+    /// Removes every counter of the space, or this instance's slices, and forgets them.
+    pub(crate) async fn clear(mut self, scope: crate::backend::Scope) -> Result<(), DistkitError> {
+        let membership = self.membership;
+        for _ in 0..=MAX_JOINS {
+            let Some(member) = &self.state.member else {
+                membership.join(&mut self.state).await?;
+                continue;
+            };
+            match membership.backend.clear_on(&membership.space, member, scope).await {
+                Err(BackendError::NotJoined) => membership.join(&mut self.state).await?,
+                Err(error) => return Err(error.into()),
+                Ok(()) => {
+                    membership.known.lock().clear();
+                    return Ok(());
+                }
+            }
+        }
+        Err(BackendError::NotJoined.into())
+    }
+}
+
+async fn heartbeats(membership: Weak<Membership>, lease: Duration) {
+    let usual = lease / 3;
+    // A missed heartbeat must leave room for several more within the lease.
+    let soon = lease / 10;
+    let mut delay = usual;
+    loop {
+        tokio::time::sleep(delay).await;
+        let Some(membership) = membership.upgrade() else { return };
+        delay = match membership.heartbeat().await {
+            Ok(()) => usual,
+            Err(DistkitError::InstanceReplaced | DistkitError::ShutDown) => return,
+            Err(error) => {
+                tracing::warn!(instance = %membership.id, %error, "heartbeat failed");
+                soon
+            }
+        };
+    }
+}

@@ -1,0 +1,156 @@
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{
+    InstanceAwareCounterTrait, KeyedSlice, StrictInstanceAwareCounterOptions, TotalAndSlice,
+    icounter_trait::pair,
+    membership::{Membership, as_member},
+};
+use crate::{
+    DistkitError, RedisKey,
+    backend::{InstanceSlice, Outcome, Scope, SliceWrite, Standing, Written},
+};
+
+/// Instance-aware counters of which each call is one atomic operation in the store.
+///
+/// Each object is an instance of its own: it joins the store with its first operation, and a background
+/// task renews its lease about every third of the threshold for as long as the object lives. The task
+/// ends with the object; the object's slices count until the lease has run out, or until
+/// [`leave`](Self::leave).
+///
+/// An instance that was taken for dead joins again by itself, with the slices that were last
+/// acknowledged, and nobody sees it except in the totals.
+pub struct StrictInstanceAwareCounter {
+    membership: Arc<Membership>,
+}
+
+impl StrictInstanceAwareCounter {
+    /// A new instance. No I/O; it may be called outside of a runtime.
+    pub fn new(options: StrictInstanceAwareCounterOptions) -> Arc<Self> {
+        let lease = options.lease();
+        let membership = Membership::new(options.backend, options.space, options.name, lease);
+        Arc::new(Self { membership })
+    }
+
+    /// Leaves for good: this instance's slices are subtracted from all totals now, and later operations
+    /// fail with [`DistkitError::ShutDown`].
+    ///
+    /// When this fails the slices stay until the lease has run out, or until `leave` is called again.
+    pub async fn leave(&self) -> Result<(), DistkitError> {
+        self.membership.leave().await
+    }
+
+    async fn remove(
+        &self,
+        key: &RedisKey,
+        scope: Scope,
+    ) -> Result<Written<Standing>, DistkitError> {
+        let membership = &self.membership;
+        let keys = std::slice::from_ref(key);
+        let outcome = as_member!(
+            membership,
+            member => membership.backend().remove_on(membership.space(), member, keys, scope),
+            ordered => {
+                let outcome = ordered.answer.into_iter().next();
+                if let Some(Ok(written)) = &outcome {
+                    membership.note(key, ordered.version, &written.new);
+                }
+                outcome
+            }
+        )?;
+        match outcome {
+            Some(outcome) => outcome.map_err(|refusal| DistkitError::refused(key, refusal)),
+            None => unreachable!("remove_on answers each key"),
+        }
+    }
+}
+
+#[async_trait]
+impl InstanceAwareCounterTrait for StrictInstanceAwareCounter {
+    fn instance_id(&self) -> &str {
+        self.membership.id()
+    }
+
+    async fn write_all(
+        &self,
+        writes: &[SliceWrite],
+    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
+        let membership = &self.membership;
+        as_member!(
+            membership,
+            member => membership.backend().apply_on(membership.space(), member, writes, None),
+            ordered => {
+                let outcomes = ordered.answer.outcomes;
+                for (write, outcome) in writes.iter().zip(&outcomes) {
+                    if let Ok(written) = outcome {
+                        membership.note(&write.key, ordered.version, &written.new);
+                    }
+                }
+                outcomes
+            }
+        )
+    }
+
+    async fn get_all<'k>(
+        &self,
+        keys: &[&'k RedisKey],
+    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+        let membership = &self.membership;
+        let owned: Vec<RedisKey> = keys.iter().map(|key| (*key).clone()).collect();
+        let standings = as_member!(
+            membership,
+            member => membership.backend().read_on(membership.space(), member, &owned),
+            ordered => {
+                for (key, standing) in owned.iter().zip(&ordered.answer) {
+                    if let Ok(standing) = standing {
+                        membership.note_read(key, ordered.version, standing);
+                    }
+                }
+                ordered.answer
+            }
+        )?;
+        let answers = keys.iter().zip(standings).map(|(key, standing)| {
+            let answer = standing
+                .map(|standing| pair(&standing))
+                .map_err(|refusal| DistkitError::refused(key, refusal));
+            (*key, answer)
+        });
+        Ok(answers.collect())
+    }
+
+    async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
+        Ok(pair(&self.remove(key, Scope::Total).await?.old))
+    }
+
+    async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError> {
+        let written = self.remove(key, Scope::Slice).await?;
+        Ok((written.new.total, written.old.slice))
+    }
+
+    async fn clear(&self) -> Result<(), DistkitError> {
+        self.membership.exclusive().await?.clear(Scope::Total).await
+    }
+
+    async fn clear_on_instance(&self) -> Result<(), DistkitError> {
+        self.membership.exclusive().await?.clear(Scope::Slice).await
+    }
+
+    async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
+        let membership = &self.membership;
+        as_member!(
+            membership,
+            member => membership.backend().slices_on(membership.space(), member, key),
+            slices => slices
+        )
+    }
+}
+
+impl fmt::Debug for StrictInstanceAwareCounter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StrictInstanceAwareCounter")
+            .field("instance_id", &self.instance_id())
+            .field("prefix", self.membership.space().prefix())
+            .finish_non_exhaustive()
+    }
+}
