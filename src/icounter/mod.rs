@@ -1,7 +1,4 @@
-//! Counters of which each process owns a slice.
-//!
-//! The total of a key is the sum of the slices of the instances that are alive: what a process
-//! contributed goes away with it and comes back when it does.
+#![doc = include_str!("../../docs/instance-aware.md")]
 
 mod icounter_trait;
 mod membership;
