@@ -1,0 +1,502 @@
+//! What instance-aware counters promise, the same on every store.
+#![cfg(feature = "instance-aware-counter")]
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use distkit::{
+    CounterComparator, DistkitError, RedisKey,
+    backend::{
+        Applied, Backend, BackendError, InstanceSlice, Instance, Joined, Member, Ordered, Outcome,
+        ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+        memory::MemoryBackend,
+    },
+    icounter::{
+        InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
+    },
+};
+use distkit_testkit::Server;
+
+/// Long enough that a living instance survives a busy machine, short enough to wait for.
+const THRESHOLD_MS: u64 = 1_500;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn key(name: &str) -> RedisKey {
+    RedisKey::try_from(name).unwrap()
+}
+
+/// A store that can be cut off from one instance.
+struct Gate {
+    store: Arc<dyn Backend>,
+    shut: Arc<AtomicBool>,
+}
+
+impl Gate {
+    fn pass(&self) -> Result<&dyn Backend, BackendError> {
+        if self.shut.load(Ordering::SeqCst) {
+            return Err(BackendError::not_applied("the test has cut this instance off"));
+        }
+        Ok(&*self.store)
+    }
+}
+
+#[async_trait]
+impl Backend for Gate {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        self.pass()?.apply(space, writes, guard).await
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.pass()?.read(space, keys).await
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.pass()?.remove(space, keys).await
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.pass()?.clear(space).await
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        self.pass()?.join(space, instance, slices).await
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.pass()?.apply_on(space, member, writes, sequence).await
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        self.pass()?.read_on(space, member, keys).await
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        self.pass()?.remove_on(space, member, keys, scope).await
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.pass()?.clear_on(space, member, scope).await
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.pass()?.heartbeat(space, member).await
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.pass()?.leave(space, member).await
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.pass()?.slices_on(space, member, key).await
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        self.store.fresh_id()
+    }
+}
+
+enum World {
+    Memory(MemoryBackend),
+    Server { server: Server, scheme: &'static str },
+}
+
+/// One process: its counter and its own way to the store.
+struct Process {
+    counter: Arc<StrictInstanceAwareCounter>,
+    shut: Arc<AtomicBool>,
+}
+
+impl Process {
+    fn cut_off(&self) {
+        self.shut.store(true, Ordering::SeqCst);
+    }
+
+    fn reconnect(&self) {
+        self.shut.store(false, Ordering::SeqCst);
+    }
+}
+
+impl std::ops::Deref for Process {
+    type Target = StrictInstanceAwareCounter;
+
+    fn deref(&self) -> &StrictInstanceAwareCounter {
+        &self.counter
+    }
+}
+
+impl World {
+    async fn process(&self) -> Process {
+        self.process_with(|options| options).await
+    }
+
+    async fn process_with(
+        &self,
+        adjust: impl FnOnce(StrictInstanceAwareCounterOptions) -> StrictInstanceAwareCounterOptions,
+    ) -> Process {
+        let store: Arc<dyn Backend> = match self {
+            Self::Memory(store) => Arc::new(store.clone()),
+            Self::Server { server, scheme } => {
+                let url = server.url().replacen("redis://", scheme, 1);
+                distkit::backend::connect(&url).await.unwrap()
+            }
+        };
+        let shut = Arc::new(AtomicBool::new(false));
+        let gate = Gate { store, shut: shut.clone() };
+        let options = StrictInstanceAwareCounterOptions::new(key("shop"), gate)
+            .dead_instance_threshold_ms(THRESHOLD_MS);
+        Process { counter: StrictInstanceAwareCounter::new(adjust(options)), shut }
+    }
+
+    fn lose_all_data(&self) {
+        match self {
+            Self::Memory(store) => store.wipe(),
+            Self::Server { server, .. } => assert_eq!(server.cli(&["FLUSHALL"]), "OK"),
+        }
+    }
+
+    /// Checks, in the server's own data, that the total is the sum of the slices.
+    fn check_sum(&self, name: &str, total: i64) {
+        let Self::Server { server, .. } = self else { return };
+        let answer = server.cli(&["HGETALL", &format!("distkit:{{shop}}:i:k:{name}")]);
+        let lines: Vec<&str> = answer.lines().filter(|line| !line.is_empty()).collect();
+        let (mut stored, mut sum) = (0, 0);
+        for pair in lines.chunks(2) {
+            let value: i64 = pair[1].parse().unwrap();
+            match pair[0].parse::<u64>() {
+                Ok(_) => sum += value,
+                Err(_) if pair[0] == "t" => stored = value,
+                Err(_) => {}
+            }
+        }
+        assert_eq!((stored, sum), (total, total), "{answer}");
+    }
+}
+
+/// Waits until `probe` gives `expected`.
+async fn eventually<T, F>(expected: T, mut probe: impl FnMut() -> F)
+where
+    T: PartialEq + std::fmt::Debug,
+    F: Future<Output = T>,
+{
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let seen = probe().await;
+        if seen == expected {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{seen:?}, still not {expected:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn eventually_reads(process: &Process, name: &str, expected: (i64, i64)) {
+    eventually(expected, || async { process.get(&key(name)).await.unwrap() }).await;
+}
+
+async fn a_set_survives_the_death_of_older_slices(world: World) {
+    let (a, b) = (world.process().await, world.process().await);
+    let k = key("k");
+    assert_eq!(a.inc(&k, 10).await.unwrap(), (10, 10));
+    assert_eq!(b.set(&k, 100).await.unwrap(), (100, 100));
+    a.inc(&key("probe"), 1).await.unwrap();
+    drop(a);
+    eventually_reads(&b, "probe", (0, 0)).await;
+    assert_eq!(b.get(&k).await.unwrap(), (100, 100));
+    world.check_sum("k", 100);
+}
+
+async fn a_del_leaves_nothing_to_subtract(world: World) {
+    let (a, b) = (world.process().await, world.process().await);
+    let k = key("k");
+    a.inc(&k, 10).await.unwrap();
+    assert_eq!(b.del(&k).await.unwrap(), (10, 0));
+    assert_eq!(b.inc(&k, 5).await.unwrap(), (5, 5));
+    a.inc(&key("probe"), 1).await.unwrap();
+    drop(a);
+    eventually_reads(&b, "probe", (0, 0)).await;
+    assert_eq!(b.get(&k).await.unwrap(), (5, 5));
+    world.check_sum("k", 5);
+}
+
+async fn the_dead_are_subtracted(world: World) {
+    let (a, b) = (world.process().await, world.process().await);
+    assert_eq!(a.inc(&key("k"), 10).await.unwrap(), (10, 10));
+    assert_eq!(b.inc(&key("k"), 5).await.unwrap(), (15, 5));
+    world.check_sum("k", 15);
+    drop(a);
+    eventually_reads(&b, "k", (5, 5)).await;
+    world.check_sum("k", 5);
+}
+
+async fn slices_come_back_exactly_once(world: World) {
+    for operations in [1, 3] {
+        let (a, b) = (world.process().await, world.process().await);
+        for (name, count) in [("x", 10), ("y", 20), ("z", -5), ("moved", 7)] {
+            a.inc(&key(name), count).await.unwrap();
+        }
+        a.cut_off();
+        for name in ["x", "y", "z", "moved"] {
+            eventually_reads(&b, name, (0, 0)).await;
+        }
+        b.set(&key("moved"), 1).await.unwrap();
+        a.reconnect();
+        let (x, z) = (key("x"), key("z"));
+        match operations {
+            1 => assert_eq!(a.inc(&x, 1).await.unwrap(), (11, 11)),
+            _ => {
+                let (one, two, three) = tokio::join!(a.inc(&x, 1), a.get(&z), a.inc(&x, 0));
+                assert_eq!(one.unwrap(), (11, 11));
+                assert_eq!(two.unwrap(), (-5, -5));
+                assert!([(10, 10), (11, 11)].contains(&three.unwrap()));
+            }
+        }
+        for (name, total) in [("x", 11), ("y", 20), ("z", -5)] {
+            assert_eq!(b.get(&key(name)).await.unwrap(), (total, 0), "{name}");
+            world.check_sum(name, total);
+        }
+        assert_eq!(a.get(&key("moved")).await.unwrap(), (1, 0));
+        b.clear().await.unwrap();
+        a.leave().await.unwrap();
+        b.leave().await.unwrap();
+    }
+}
+
+async fn clear_is_final(world: World) {
+    let (a, b, away) =
+        (world.process().await, world.process().await, world.process().await);
+    let k = key("k");
+    a.inc(&k, 10).await.unwrap();
+    b.inc(&k, 7).await.unwrap();
+    away.inc(&k, 1000).await.unwrap();
+    away.cut_off();
+    eventually_reads(&b, "k", (17, 7)).await;
+    a.clear().await.unwrap();
+    assert_eq!(b.get(&k).await.unwrap(), (0, 0));
+    assert_eq!(b.inc(&k, 1).await.unwrap(), (1, 1));
+    away.reconnect();
+    assert_eq!(away.get(&k).await.unwrap(), (1, 0));
+    assert_eq!(a.get(&k).await.unwrap(), (1, 0));
+    world.check_sum("k", 1);
+}
+
+async fn a_stale_slice_is_worth_nothing(world: World) {
+    let (a, b) = (world.process().await, world.process().await);
+    let k = key("k");
+    a.inc(&k, 10).await.unwrap();
+    b.set(&k, 50).await.unwrap();
+    assert_eq!(a.get(&k).await.unwrap(), (50, 0));
+    assert_eq!(a.del_on_instance(&k).await.unwrap(), (50, 0));
+    a.clear_on_instance().await.unwrap();
+    assert_eq!(b.get(&k).await.unwrap(), (50, 50));
+    assert_eq!(a.inc(&k, 1).await.unwrap(), (51, 1));
+    assert_eq!(a.set_on_instance(&k, 4).await.unwrap(), (54, 4));
+    assert_eq!(a.del_on_instance(&k).await.unwrap(), (50, 4));
+    a.inc(&k, 2).await.unwrap();
+    a.clear_on_instance().await.unwrap();
+    assert_eq!(b.get(&k).await.unwrap(), (50, 50));
+    assert_eq!(b.del(&k).await.unwrap(), (50, 50));
+    assert_eq!(a.get(&k).await.unwrap(), (0, 0));
+}
+
+async fn lost_data_heals(world: World) {
+    let processes = [world.process().await, world.process().await, world.process().await];
+    for (process, count) in processes.iter().zip([1, 20, 300]) {
+        process.inc(&key("k"), count).await.unwrap();
+        process.inc(&key("never set"), count).await.unwrap();
+    }
+    processes[0].set(&key("k"), 5).await.unwrap();
+    processes[1].inc(&key("k"), 2).await.unwrap();
+    world.lose_all_data();
+    // Nobody but the heartbeats and the one who looks does anything.
+    eventually_reads(&processes[2], "k", (7, 0)).await;
+    eventually_reads(&processes[2], "never set", (321, 300)).await;
+    world.check_sum("k", 7);
+}
+
+async fn the_quiet_live(world: World) {
+    let a = world.process_with(|options| options.dead_instance_threshold_ms(300)).await;
+    let b = world.process().await;
+    a.inc(&key("k"), 3).await.unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(2);
+    while tokio::time::Instant::now() < until {
+        assert_eq!(b.get(&key("k")).await.unwrap(), (3, 0));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn leaving_takes_effect_at_once(world: World) {
+    let (a, b) = (world.process().await, world.process().await);
+    a.inc(&key("k"), 3).await.unwrap();
+    b.inc(&key("k"), 4).await.unwrap();
+    a.leave().await.unwrap();
+    assert_eq!(b.get(&key("k")).await.unwrap(), (4, 4));
+    assert!(matches!(a.inc(&key("k"), 1).await, Err(DistkitError::ShutDown)));
+    a.leave().await.unwrap();
+}
+
+async fn a_name_has_one_holder(world: World) {
+    let named = |options: StrictInstanceAwareCounterOptions| options.instance_name(key("pod-1"));
+    let (old, b) = (world.process_with(named).await, world.process().await);
+    let k = key("k");
+    old.inc(&k, 30).await.unwrap();
+    b.inc(&k, 1).await.unwrap();
+    let new = world.process_with(named).await;
+    assert_eq!(new.inc(&k, 2).await.unwrap(), (3, 2));
+    assert!(matches!(old.inc(&k, 1).await, Err(DistkitError::InstanceReplaced)));
+    assert!(matches!(old.get(&k).await, Err(DistkitError::InstanceReplaced)));
+    assert_eq!(new.get(&k).await.unwrap(), (3, 2));
+    let slices = b.slices(&k).await.unwrap();
+    assert_eq!(slices.iter().map(|slice| slice.value).sum::<i64>(), 3);
+    let named: Vec<_> = slices.iter().filter(|slice| slice.name == Some(key("pod-1"))).collect();
+    assert_eq!(named.len(), 1);
+    assert_eq!(named[0].instance_id, new.instance_id());
+}
+
+async fn conditions_and_batches(world: World) {
+    use CounterComparator::{Eq, Gt, Lt, Ne};
+    let (a, b) = (world.process().await, world.process().await);
+    let (k, l) = (key("k"), key("l"));
+    a.inc(&k, 10).await.unwrap();
+    assert_eq!(b.inc_if(&k, Lt(10), 5).await.unwrap(), ((10, 0), (10, 0)));
+    assert_eq!(b.inc_if(&k, Eq(10), 5).await.unwrap(), ((15, 5), (10, 0)));
+    assert_eq!(b.set_on_instance_if(&k, Eq(15), 1).await.unwrap(), ((15, 5), (15, 5)));
+    assert_eq!(b.set_on_instance_if(&k, Ne(0), 1).await.unwrap(), ((11, 1), (15, 5)));
+    assert_eq!(b.set_if(&k, Gt(10), 2).await.unwrap(), ((2, 2), (11, 1)));
+    assert_eq!(a.get(&k).await.unwrap(), (2, 0));
+    let answers = a.inc_all(&[(&k, 1), (&l, i64::MAX), (&k, 1), (&l, 1)]).await.unwrap();
+    let answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
+    assert_eq!(answers[0].as_ref().unwrap(), &(3, 1));
+    assert_eq!(answers[1].as_ref().unwrap(), &(i64::MAX, i64::MAX));
+    assert_eq!(answers[2].as_ref().unwrap(), &(4, 2));
+    assert!(matches!(answers[3], Err(DistkitError::CounterError { .. })));
+    let slices = a.get_all_on_instance(&[&l, &k]).await.unwrap();
+    assert_eq!(slices[0].1.as_ref().unwrap(), &i64::MAX);
+    assert_eq!(slices[1].1.as_ref().unwrap(), &2);
+    assert!(matches!(a.dec(&k, i64::MIN).await, Err(DistkitError::CounterError { .. })));
+    assert_eq!(a.dec(&k, 5).await.unwrap(), (-1, -3));
+}
+
+async fn concurrent_operations_lose_nothing(world: World) {
+    let processes = [world.process().await, world.process().await];
+    let k = key("k");
+    let tasks: Vec<_> = processes
+        .iter()
+        .flat_map(|process| std::iter::repeat_n(process.counter.clone(), 8))
+        .map(|counter| {
+            let k = k.clone();
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    counter.inc(&k, 1).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(processes[0].get(&k).await.unwrap(), (400, 200));
+    processes[0].cut_off();
+    eventually_reads(&processes[1], "k", (200, 200)).await;
+    processes[0].reconnect();
+    assert_eq!(processes[0].get(&k).await.unwrap(), (400, 200));
+    world.check_sum("k", 400);
+}
+
+macro_rules! on_every_store {
+    ($($body:ident),* $(,)?) => {
+        mod on_memory {
+            use super::*;
+            $(#[tokio::test(start_paused = true)]
+            async fn $body() {
+                super::$body(World::Memory(MemoryBackend::new())).await;
+            })*
+        }
+
+        #[cfg(feature = "redis-rs")]
+        mod on_redis_rs {
+            use super::*;
+            $(#[tokio::test]
+            async fn $body() {
+                let server = Server::redis().start();
+                super::$body(World::Server { server, scheme: "redis://" }).await;
+            })*
+        }
+
+        #[cfg(feature = "fred")]
+        mod on_fred {
+            use super::*;
+            $(#[tokio::test]
+            async fn $body() {
+                let server = Server::redis().start();
+                super::$body(World::Server { server, scheme: "redis+fred://" }).await;
+            })*
+        }
+    };
+}
+
+on_every_store!(
+    a_set_survives_the_death_of_older_slices,
+    a_del_leaves_nothing_to_subtract,
+    the_dead_are_subtracted,
+    slices_come_back_exactly_once,
+    clear_is_final,
+    a_stale_slice_is_worth_nothing,
+    lost_data_heals,
+    the_quiet_live,
+    leaving_takes_effect_at_once,
+    a_name_has_one_holder,
+    conditions_and_batches,
+    concurrent_operations_lose_nothing,
+);
