@@ -36,7 +36,10 @@ async fn main() -> Result<(), DistkitError> {
         key: RedisKey::try_from("connections")?,
         gateways: BTreeMap::new(),
     };
-    println!("Each gateway's lease is {} s. The total is what the last gateway reads.\n", LEASE_MS / 1000);
+    println!(
+        "Each gateway's lease is {} s. The total is what the last gateway reads.\n",
+        LEASE_MS / 1000
+    );
     print!("{:>7}  {:>6}", "time", "total");
     NAMES.iter().for_each(|name| print!("  {name:>5}"));
     println!("  what happened");
@@ -83,12 +86,10 @@ async fn main() -> Result<(), DistkitError> {
     scene.gateways.remove("anna");
     scene.show("anna left: no lease to wait for").await?;
 
-    let newcomer = StrictInstanceAwareCounterOptions::new(
-        RedisKey::try_from("gateways")?,
-        store.link(),
-    )
-    .dead_instance_threshold_ms(LEASE_MS)
-    .instance_name(RedisKey::try_from("cleo")?);
+    let newcomer =
+        StrictInstanceAwareCounterOptions::new(RedisKey::try_from("gateways")?, store.link())
+            .dead_instance_threshold_ms(LEASE_MS)
+            .instance_name(RedisKey::try_from("cleo")?);
     let newcomer = StrictInstanceAwareCounter::new(newcomer);
     newcomer.inc(&scene.key, 1).await?;
     let old = scene.gateways["cleo"].counter.get(&scene.key).await;

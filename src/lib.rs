@@ -16,6 +16,9 @@ pub mod conformance;
 #[cfg(feature = "counter")]
 #[cfg_attr(docsrs, doc(cfg(feature = "counter")))]
 pub mod counter;
+#[cfg(feature = "instance-aware-counter")]
+#[cfg_attr(docsrs, doc(cfg(feature = "instance-aware-counter")))]
+pub mod icounter;
 
 #[cfg(feature = "trypema")]
 #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]

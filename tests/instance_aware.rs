@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use distkit::{
     CounterComparator, DistkitError, RedisKey,
     backend::{
-        Applied, Backend, BackendError, InstanceSlice, Instance, Joined, Member, Ordered, Outcome,
+        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
         ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
         memory::MemoryBackend,
     },
@@ -314,8 +314,7 @@ async fn slices_come_back_exactly_once(world: World) {
 }
 
 async fn clear_is_final(world: World) {
-    let (a, b, away) =
-        (world.process().await, world.process().await, world.process().await);
+    let (a, b, away) = (world.process().await, world.process().await, world.process().await);
     let k = key("k");
     a.inc(&k, 10).await.unwrap();
     b.inc(&k, 7).await.unwrap();

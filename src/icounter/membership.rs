@@ -181,11 +181,7 @@ impl Membership {
         let mut claim: Vec<_> = known
             .iter()
             .filter(|(_, known)| known.value != 0)
-            .map(|(key, known)| Slice {
-                key: key.clone(),
-                epoch: known.epoch,
-                value: known.value,
-            })
+            .map(|(key, known)| Slice { key: key.clone(), epoch: known.epoch, value: known.value })
             .collect();
         drop(known);
         // A simulation must not show the order of a hash map.
