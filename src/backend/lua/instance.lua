@@ -18,7 +18,7 @@ local LEASES = P .. 'leases'
 local INC, born, floor, deaths, backlog, due
 local EXACT = 2251799813685248
 -- How many slices of the dead one call collects before it asks to be called again.
-local budget = 2000
+local budget = 1000
 
 local time = call('TIME')
 local MICROS = time[1] * 1000000 + time[2]
@@ -156,8 +156,13 @@ local function slow()
         for i = 1, count do
           if slices[i] then
             had[#had + 1] = who[i]
-            local slice = parse(slices[i])
-            if slice then high, low = high + slice[1], low + slice[2] end
+            local small = string.find(slices[i], '^-?%d+$') and #slices[i] < 12 and tonumber(slices[i])
+            if small then
+              low = low + small
+            else
+              local slice = parse(slices[i])
+              if slice then high, low = high + slice[1], low + slice[2] end
+            end
           end
         end
         if #had > 0 then gone = true call('HDEL', st.name, unpack(had)) end
@@ -242,7 +247,9 @@ local function slow()
   -- Collects what the keys ARGV[from], ARGV[from + stride], ... need. True if there is more to do.
   function tools.prepare(from, stride)
     for i = from, #ARGV, stride do
-      if load(ARGV[i]).again then return true end
+      local collected = redis.pcall('HGET', P .. 'k:' .. ARGV[i], 'c')
+      if type(collected) == 'string' and (tonumber(collected) or deaths) < deaths
+        and load(ARGV[i]).again then return true end
     end
     return false
   end
