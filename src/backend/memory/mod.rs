@@ -8,9 +8,13 @@
 mod clock;
 mod instance;
 mod link;
+mod named;
 mod plain;
 mod state;
 mod value;
+
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -12,7 +12,7 @@ use crate::{
     backend::{Applied, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
 };
 
-/// How long a writer is remembered after its last batch.
+/// How long a writer is remembered after its last batch that was applied.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, Default)]
@@ -47,28 +47,20 @@ impl Plain {
             return Applied { replayed: false, outcomes: self.write_all(space, writes) };
         };
         let id = (space.clone(), guard.writer.clone());
-        let known = self.writers.remove(&id);
-        if let Some(writer) = &known {
-            self.expiries.remove(&(writer.expiry, id.clone()));
+        if let Some(writer) = self.writers.get(&id)
+            && guard.sequence <= writer.sequence
+        {
+            let refused = (guard.sequence == writer.sequence).then_some(&writer.refused);
+            return Applied { replayed: true, outcomes: self.stand_all(space, writes, refused) };
         }
-        let (writer, applied) = match known {
-            Some(writer) if guard.sequence <= writer.sequence => {
-                let latest = guard.sequence == writer.sequence;
-                let refused = latest.then_some(&writer.refused);
-                let outcomes = self.stand_all(space, writes, refused);
-                (writer, Applied { replayed: true, outcomes })
-            }
-            _ => {
-                let outcomes = self.write_all(space, writes);
-                let refused = refusals(&outcomes);
-                let writer = Writer { sequence: guard.sequence, refused, expiry: now };
-                (writer, Applied { replayed: false, outcomes })
-            }
-        };
+        let outcomes = self.write_all(space, writes);
         let expiry = now.saturating_add(REMEMBERED);
-        self.expiries.insert((expiry, id.clone()));
-        self.writers.insert(id, Writer { expiry, ..writer });
-        applied
+        let writer = Writer { sequence: guard.sequence, refused: refusals(&outcomes), expiry };
+        if let Some(before) = self.writers.insert(id.clone(), writer) {
+            self.expiries.remove(&(before.expiry, id.clone()));
+        }
+        self.expiries.insert((expiry, id));
+        Applied { replayed: false, outcomes }
     }
 
     pub(super) fn read(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {

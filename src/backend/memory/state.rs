@@ -32,3 +32,17 @@ impl State {
         instances.values_mut().for_each(Instances::wipe);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_never_goes_back() {
+        let mut state = State::default();
+        let seconds = Duration::from_secs;
+        assert_eq!(state.tick(seconds(5)), seconds(5));
+        assert_eq!(state.tick(seconds(3)), seconds(5));
+        assert_eq!(state.tick(seconds(6)), seconds(6));
+    }
+}
