@@ -1,8 +1,10 @@
-//! The memory store keeps the `Backend` contract, directly, behind a link, and on a clock of its own.
+//! The memory store keeps the `Backend` contract, directly, behind a link, fast or slow, and on a clock of its own.
 #![cfg(feature = "conformance")]
 
+use std::time::Duration;
+
 use distkit::{
-    backend::memory::{ManualClock, MemoryBackend},
+    backend::memory::{ManualClock, MemoryBackend, MemoryLink},
     conformance::Fixture,
 };
 
@@ -30,11 +32,23 @@ async fn clocked() -> Fixture {
     with_hooks(fixture, store)
 }
 
+fn behind(link: MemoryLink) -> Fixture {
+    let store = link.store().clone();
+    with_hooks(Fixture::new(link), store)
+}
+
 async fn linked() -> Fixture {
-    let store = MemoryBackend::new();
-    with_hooks(Fixture::new(store.link()), store)
+    behind(MemoryBackend::new().link())
+}
+
+/// In real time, so that calls overlap on the way.
+async fn slow() -> Fixture {
+    let link = MemoryBackend::new().link();
+    link.set_latency(Duration::from_micros(100));
+    behind(link)
 }
 
 distkit::conformance_suite!(direct_store, direct);
 distkit::conformance_suite!(manual_clock, clocked);
 distkit::conformance_suite!(behind_a_link, linked);
+distkit::conformance_suite!(behind_a_slow_link, slow);

@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
-use super::{Backend, BackendError};
+use super::{Backend, BackendError, memory::MemoryBackend};
 
 /// Connects to the store that `url` names.
 ///
 /// | URL | store |
 /// | --- | --- |
-/// | `memory://` | a [`MemoryBackend`](super::memory::MemoryBackend) of its own, empty and shared with nobody else |
+/// | `memory://` | a [`MemoryBackend`] of its own, empty and shared with nobody else |
+/// | `memory://name` | this process's [`MemoryBackend::named`] of that name |
 /// | `redis://[[user]:password@]host[:port][/db]` | Redis or Valkey, over redis-rs if compiled in, else over fred |
 /// | `redis+fred://...` | the same, over fred |
 /// | `redis-cluster://[[user]:password@]host[:port][?node=host:port&node=...]` | a cluster, by one or more of its nodes |
@@ -20,9 +21,28 @@ use super::{Backend, BackendError};
 /// [`BackendError::NotApplied`] when nothing usable answers at the address, the password is missing or
 /// wrong, the URL is not one of these, or it needs a feature of this crate that is off, which the text
 /// names.
+///
+/// ```
+/// use distkit::{RedisKey, backend::{Space, Write, connect}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = connect("memory://orders").await?;
+/// let space = Space::new(RedisKey::try_from("shop")?);
+/// let hits = RedisKey::try_from("hits")?;
+/// store.apply(&space, &[Write::add(hits.clone(), 1)], None).await?;
+///
+/// let same = connect("memory://orders").await?;
+/// assert_eq!(same.read(&space, &[hits.clone()]).await?, [Ok(1)]);
+/// let empty = connect("memory://").await?;
+/// assert_eq!(empty.read(&space, &[hits]).await?, [Ok(0)]);
+/// # Ok(()) }
+/// ```
 pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
-    if url == "memory://" {
-        return Ok(Arc::new(super::memory::MemoryBackend::new()));
+    match url.strip_prefix("memory://") {
+        Some("") => return Ok(Arc::new(MemoryBackend::new())),
+        Some(name) => return Ok(Arc::new(MemoryBackend::named(name))),
+        None => {}
     }
     let target = Target::parse(url)?;
     match target.client {
@@ -189,6 +209,26 @@ async fn fred(_: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn memory_with_a_name_is_shared_and_without_one_is_new() {
+        use crate::{
+            RedisKey,
+            backend::{Space, Write},
+        };
+
+        let space = Space::new(RedisKey::default_prefix());
+        let mut totals = Vec::new();
+        for url in ["memory://", "memory://", "memory://connect a", "memory://connect b"] {
+            for _ in 0..2 {
+                let store = connect(url).await.unwrap();
+                let write = Write::add(RedisKey::default_prefix(), 1);
+                let applied = store.apply(&space, &[write], None).await.unwrap();
+                totals.push(applied.outcomes[0].as_ref().unwrap().new);
+            }
+        }
+        assert_eq!(totals, [1, 1, 1, 1, 1, 2, 1, 2]);
+    }
 
     #[test]
     fn an_unknown_url_is_named_without_its_password() {
