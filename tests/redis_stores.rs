@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{Backend, BackendError, ReplayGuard, Space, Write, connect},
+    backend::{Backend, BackendError, RedisStore, Refusal, ReplayGuard, Space, Write, connect},
 };
 use distkit_testkit::{Cluster, Server};
 use tokio::time::Instant;
@@ -245,4 +245,129 @@ async fn out_of_memory_is_not_applied_and_a_guarded_batch_can_be_sent_again() {
 async fn memory_needs_no_server() {
     let store = connect("memory://").await.unwrap();
     assert_eq!(apply(&store, &space("p"), Write::add(key("n"), 3), None).await.unwrap(), 3);
+}
+
+/// A server with a user `app` who has the scripts, and of the commands only these.
+fn with_rights(commands: &[&str]) -> Server {
+    let server = Server::redis().start();
+    let mut acl = vec!["ACL", "SETUSER", "app", "on", ">pass", "~*", "+evalsha", "+eval"];
+    acl.extend(["+client", "+hello", "+ping", "+info"]);
+    acl.extend(commands);
+    assert_eq!(server.cli(&acl), "OK");
+    server
+}
+
+/// Both clients as that user, one after the other, and redis-rs as a client that may send again.
+async fn all_as_app(server: &Server) -> Vec<Arc<dyn Backend>> {
+    let url = format!("redis://app:pass@127.0.0.1:{}", server.port());
+    let fred = url.replacen("redis://", "redis+fred://", 1);
+    let connection = redis::Client::open(&*url).unwrap();
+    let connection = connection.get_multiplexed_async_connection().await.unwrap();
+    let resending = Arc::new(RedisStore::resending(connection));
+    vec![connect(&url).await.unwrap(), connect(&fred).await.unwrap(), resending]
+}
+
+#[tokio::test]
+async fn a_batch_that_cannot_be_recorded_is_not_applied() {
+    let server = with_rights(&["+@hash", "+get"]);
+    for store in all_as_app(&server).await {
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+        for write in [Write::add(key("n"), 1), Write::set(key("n"), 9)] {
+            let error = apply(&store, &space("p"), write, Some(&guard)).await.unwrap_err();
+            assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
+        }
+        assert_eq!(store.read(&space("p"), &[key("n")]).await.unwrap(), [Ok(0)]);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_which_the_user_may_do_a_part_only_is_not_applied() {
+    let server = with_rights(&["+hget", "+hmget", "+hincrby", "+get", "+set"]);
+    for store in all_as_app(&server).await {
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+        let mixed = [Write::add(key("n"), 1), Write::set(key("m"), 1)];
+        for guard in [None, Some(&guard), Some(&guard)] {
+            let error = store.apply(&space("p"), &mixed, guard).await.unwrap_err();
+            assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
+            assert!(error.to_string().contains("permission"), "{error}");
+        }
+        assert_eq!(store.read(&space("p"), &[key("n")]).await.unwrap(), [Ok(0)]);
+        // The refused batch has not used up its sequence.
+        let sum = apply(&store, &space("q"), Write::add(key("n"), 1), Some(&guard)).await;
+        assert!(sum.is_ok(), "{sum:?}");
+        let again = store.apply(&space("p"), &[Write::add(key("m"), 0)], Some(&guard)).await;
+        assert!(!again.unwrap().replayed);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_which_a_part_was_applied_says_so_and_is_not_applied_again() {
+    let server = with_rights(&["+hmget", "+hincrby", "+get", "+set"]);
+    for (round, store) in all_as_app(&server).await.into_iter().enumerate() {
+        let space = space(&format!("p{round}"));
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+        // The exact text of so big a total takes HGET.
+        let big = Write::add(key("n"), 1 << 60);
+        let error = apply(&store, &space, big.clone(), Some(&guard)).await.unwrap_err();
+        assert!(error.may_have_happened(), "{error:?}");
+        assert!(error.to_string().contains("a part was applied"), "{error}");
+        let _ = apply(&store, &space, big, Some(&guard)).await;
+        assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(1 << 60)]);
+    }
+}
+
+#[tokio::test]
+async fn an_operation_whose_answer_cannot_be_recorded_may_have_happened() {
+    let server = with_rights(&["+@hash", "+get"]);
+    let store = &all_as_app(&server).await[2];
+    let error = apply(store, &space("p"), Write::add(key("n"), 1), None).await.unwrap_err();
+    let happened = store.read(&space("p"), &[key("n")]).await.unwrap() != [Ok(0)];
+    assert!(!happened || error.may_have_happened(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_busy_server_tells_a_client_that_sends_again_nothing() {
+    let server = Server::redis().arg("--busy-reply-threshold").arg("1").start();
+    let client = redis::Client::open(server.url()).unwrap();
+    let plain = client.get_multiplexed_async_connection().await.unwrap();
+    let resending = RedisStore::resending(client.get_multiplexed_async_connection().await.unwrap());
+    let plain = RedisStore::new(plain);
+    let mut other = client.get_multiplexed_async_connection().await.unwrap();
+    let endless = tokio::spawn(async move {
+        redis::cmd("EVAL").arg("while true do end").arg(0).query_async::<()>(&mut other).await
+    });
+    let start = Instant::now();
+    loop {
+        let error = apply(&plain, &space("p"), Write::add(key("n"), 1), None).await;
+        match error {
+            Err(BackendError::NotApplied(cause)) => {
+                assert!(cause.to_string().contains("busy with a script"), "{cause}");
+                break;
+            }
+            other => assert!(start.elapsed() < DEADLINE, "{other:?}"),
+        }
+    }
+    let error = apply(&resending, &space("p"), Write::add(key("n"), 1), None).await.unwrap_err();
+    assert!(error.may_have_happened(), "{error:?}");
+    server.cli(&["SCRIPT", "KILL"]);
+    let _ = endless.await;
+}
+
+#[tokio::test]
+async fn each_of_many_foreign_texts_is_named_by_an_addition() {
+    let server = Server::redis().start();
+    for store in both(&server).await {
+        let keys: Vec<_> = (0..50).map(|i| key(&format!("k{i}"))).collect();
+        for (i, key) in keys.iter().enumerate().filter(|(i, _)| i % 2 == 0) {
+            server.cli(&["HSET", "distkit:{p}:totals", key, &format!("text {i}")]);
+        }
+        let writes: Vec<_> = keys.iter().map(|key| Write::add(key.clone(), 1)).collect();
+        let applied = store.apply(&space("p"), &writes, None).await.unwrap();
+        for (i, outcome) in applied.outcomes.iter().enumerate() {
+            match outcome {
+                Err(Refusal::NotANumber { found }) => assert_eq!(*found, format!("text {i}")),
+                other => assert!(i % 2 == 1 && other.is_ok(), "{i}: {other:?}"),
+            }
+        }
+    }
 }

@@ -18,13 +18,23 @@ local function add()
       if string.find(total.err, 'overflow', 1, true) then
         total = 'o'
       elseif string.find(total.err, 'not an integer', 1, true) then
-        total = not_a_number(redis.call('HGET', totals, counter))
+        total = redis.pcall('HGET', totals, counter)
+        if type(total) == 'table' then
+          return failed(total, 1)
+        end
+        total = not_a_number(total)
       else
         return failed(total, 1)
       end
       lines[#lines + 1] = '\n' .. index .. ' ' .. total
-    elseif total >= EXACT or total <= -EXACT then
-      total = redis.call('HGET', totals, counter)
+    else
+      wrote = true
+      if total >= EXACT or total <= -EXACT then
+        total = redis.pcall('HGET', totals, counter)
+        if type(total) == 'table' then
+          return failed(total, 1)
+        end
+      end
     end
     answer[index + 1] = total
   end

@@ -7,8 +7,9 @@
 local function clear()
   local reply = redis.pcall('UNLINK', totals)
   if type(reply) == 'table' then
-    return reply
+    return failed(reply, 1)
   end
+  wrote = true
   return { reply }
 end
 

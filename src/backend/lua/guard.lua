@@ -10,7 +10,8 @@
 -- '<index> o' (overflow) or '<index> n<text found>'.
 --
 -- A wrong type answers the error 'FOREIGN <index in KEYS>'. Nothing has been written then, nor after
--- any other error: the server decides before the first write of a script whether it may write.
+-- any other error but 'PARTLY <error>': the server decides before the first write of a script whether
+-- it may write, but a user may be allowed one command and denied another.
 
 local totals, record = KEYS[1], KEYS[2]
 local guard, sequence = ARGV[1], ARGV[2]
@@ -19,8 +20,14 @@ local FIRST = 3
 local WRITER_LIFE = 86400000
 local LANE_LIFE = 3600000
 
+-- Whether a body has changed a counter.
+local wrote = false
+
 -- What a failed call means for the whole script.
 local function failed(reply, index)
+  if wrote then
+    return { err = 'PARTLY ' .. reply.err }
+  end
   if string.find(reply.err, 'WRONGTYPE', 1, true) then
     return { err = 'FOREIGN ' .. index }
   end
@@ -46,7 +53,11 @@ local function guarded(body, replay)
     end
     local answer = body()
     if not answer.err then
-      redis.call('SET', record, cmsgpack.pack({ tonumber(sequence), answer }), 'PX', LANE_LIFE)
+      local text = cmsgpack.pack({ tonumber(sequence), answer })
+      local kept = redis.pcall('SET', record, text, 'PX', LANE_LIFE)
+      if kept.err then
+        return failed(kept, 2)
+      end
     end
     return answer
   end
@@ -62,8 +73,19 @@ local function guarded(body, replay)
       return replay(refusals)
     end
   end
+  -- Before the batch: one that is applied and not recorded would be applied again.
+  local claimed = redis.pcall('SET', record, sequence, 'PX', WRITER_LIFE)
+  if claimed.err then
+    return failed(claimed, 2)
+  end
   local answer, lines = body()
-  if not answer.err then
+  if answer.err and not wrote then
+    if held then
+      redis.call('SET', record, held, 'PX', WRITER_LIFE)
+    else
+      redis.call('SET', record, '', 'PX', 1)
+    end
+  elseif lines and lines[1] then
     redis.call('SET', record, sequence .. table.concat(lines), 'PX', WRITER_LIFE)
   end
   return answer

@@ -32,8 +32,9 @@ impl<R: ScriptRunner> LuaStore<R> {
         match error {
             CallError::Server(error) => match &*error.code {
                 "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),
+                "PARTLY" => BackendError::outcome_unknown(error),
                 // An earlier attempt of the client's may have been applied.
-                _ if self.runner.resends() && error.invites_resending() => {
+                _ if self.runner.resends() && error.may_follow_success() => {
                     BackendError::outcome_unknown(error)
                 }
                 _ => BackendError::not_applied(error),

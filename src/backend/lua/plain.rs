@@ -136,18 +136,27 @@ impl<R: ScriptRunner> LuaStore<R> {
         Ok(Applied { replayed: false, outcomes })
     }
 
-    /// HINCRBY does not say what it found instead of a number, so ask.
+    /// HINCRBY does not say what it found instead of a number, so ask, in one more round trip.
     async fn name_findings(
         &self,
         totals: &str,
         writes: &[Write],
         outcomes: &mut [Outcome<crate::backend::Written>],
     ) {
-        for (outcome, write) in outcomes.iter_mut().zip(writes) {
-            if let Err(Refusal::NotANumber { found }) = outcome {
-                let args = [Arg::Text(totals), Arg::Text(&write.key)];
-                let answer = self.runner.run(Command::keyed("HGET", &args)).await;
-                if let Ok(Reply::Bytes(text)) = answer {
+        let foreign =
+            outcomes.iter_mut().zip(writes).filter_map(|(outcome, write)| match outcome {
+                Err(Refusal::NotANumber { found }) => Some((found, Arg::Text(&write.key))),
+                _ => None,
+            });
+        let (found, keys): (Vec<_>, Vec<_>) = foreign.unzip();
+        if keys.is_empty() {
+            return;
+        }
+        let args = [&[Arg::Text(totals)], &*keys].concat();
+        let answer = self.runner.run(Command::keyed("HMGET", &args)).await;
+        if let Ok(Reply::Array(texts)) = answer {
+            for (found, text) in found.into_iter().zip(texts) {
+                if let Reply::Bytes(text) = text {
                     *found = reply::shortened(&text);
                 }
             }

@@ -15,8 +15,9 @@ local function remove()
     if held then
       local reply = redis.pcall('HDEL', totals, ARGV[at])
       if type(reply) == 'table' then
-        return reply
+        return failed(reply, 1)
       end
+      wrote = true
     end
     answer[#answer + 1] = held or '0'
   end

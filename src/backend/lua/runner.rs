@@ -97,16 +97,25 @@ impl ServerError {
             "NOREPLICAS" => "the server has too few replicas to take writes",
             "BUSY" => "the server is busy with a script",
             "MOVED" | "ASK" | "TRYAGAIN" => "the server is one of a cluster that moves this key",
+            "PARTLY" => "a part was applied, then the server turned the rest down",
             "CROSSSLOT" => "the keys are in different slots of the cluster",
             _ => return None,
         })
     }
 
-    /// Whether a client that sends again by itself does so after this error.
-    pub(crate) fn invites_resending(&self) -> bool {
+    /// Whether a client that sends again by itself may get this for its last attempt although an
+    /// earlier one was applied: the server did not come to look at the guard.
+    pub(crate) fn may_follow_success(&self) -> bool {
         matches!(
             &*self.code,
-            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING" | "READONLY"
+            "MOVED"
+                | "ASK"
+                | "TRYAGAIN"
+                | "CLUSTERDOWN"
+                | "MASTERDOWN"
+                | "LOADING"
+                | "READONLY"
+                | "BUSY"
         )
     }
 }
