@@ -16,6 +16,9 @@ use super::{Backend, BackendError, memory::MemoryBackend};
 /// `valkey` may stand for `redis`, and `rediss` or `valkeys` asks for TLS. Answers are waited for at most
 /// 5 s, and a lost connection is made again by itself.
 ///
+/// TLS trusts the certificates of the system. The process's default `CryptoProvider` of rustls does the
+/// cryptography; where none was installed, this installs aws-lc-rs.
+///
 /// # Errors
 ///
 /// [`BackendError::NotApplied`] when nothing usable answers at the address, the password is missing or
@@ -45,6 +48,11 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
         None => {}
     }
     let target = Target::parse(url)?;
+    #[cfg(any(feature = "redis-rs-tls", feature = "fred-tls"))]
+    if target.tls && rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Fails only where another thread has just installed one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    }
     match target.client {
         Client::RedisRs => redis_rs(&target).await,
         Client::Fred => fred(&target).await,
