@@ -371,3 +371,34 @@ async fn each_of_many_foreign_texts_is_named_by_an_addition() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_url_chooses_the_database() {
+    let server = Server::valkey().password("secret").start();
+    for (sum, scheme) in (1..).zip(["redis", "redis+fred", "valkey", "valkey+fred"]) {
+        let url = format!("{scheme}://:secret@127.0.0.1:{}/3", server.port());
+        let store = connect(&url).await.unwrap();
+        let total = apply(&store, &space("p"), Write::add(key("n"), 1), None).await.unwrap();
+        assert_eq!(total, sum, "{scheme}");
+    }
+    assert_eq!(server.cli(&["-n", "3", "HGET", "distkit:{p}:totals", "n"]), "4");
+    assert_eq!(server.cli(&["DBSIZE"]), "0");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_url_can_name_a_unix_socket() {
+    let server = Server::redis().password("secret").start();
+    let path = server.unix_path();
+    let path = path.to_str().unwrap();
+    for (sum, scheme) in (1..).zip(["redis+unix", "valkey+unix", "unix"]) {
+        let store = connect(&format!("{scheme}://{path}?pass=secret&db=2")).await.unwrap();
+        let total = apply(&store, &space("p"), Write::add(key("n"), 1), None).await.unwrap();
+        assert_eq!(total, sum, "{scheme}");
+    }
+    assert_eq!(server.cli(&["-n", "2", "HGET", "distkit:{p}:totals", "n"]), "3");
+    let error = connect(&format!("redis+unix://{path}.none")).await.err().unwrap();
+    assert!(error.to_string().contains("cannot connect"), "{error}");
+    let error = connect(&format!("unix+fred://{path}")).await.err().unwrap();
+    assert!(error.to_string().contains("redis+unix"), "{error}");
+}

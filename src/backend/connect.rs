@@ -10,6 +10,7 @@ use super::{Backend, BackendError, memory::MemoryBackend};
 /// | `memory://name` | this process's [`MemoryBackend::named`] of that name |
 /// | `redis://[[user]:password@]host[:port][/db]` | Redis or Valkey, over redis-rs if compiled in, else over fred |
 /// | `redis+fred://...` | the same, over fred |
+/// | `redis+unix:///path/to/socket[?db=1&user=name&pass=word]` | a unix socket, over redis-rs; also `unix:///...` |
 /// | `redis-cluster://[[user]:password@]host[:port][?node=host:port&node=...]` | a cluster, by one or more of its nodes |
 /// | `redis-cluster+fred://...` | the same, over fred |
 ///
@@ -46,6 +47,10 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
         Some("") => return Ok(Arc::new(MemoryBackend::new())),
         Some(name) => return Ok(Arc::new(MemoryBackend::named(name))),
         None => {}
+    }
+    if let Some((scheme @ ("unix" | "redis+unix" | "valkey+unix"), address)) = url.split_once("://")
+    {
+        return unix_socket(scheme, address).await;
     }
     let target = Target::parse(url)?;
     #[cfg(any(feature = "redis-rs-tls", feature = "fred-tls"))]
@@ -98,6 +103,9 @@ impl<'a> Target<'a> {
         let tls = match rest {
             "redis" | "valkey" => false,
             "rediss" | "valkeys" => true,
+            "unix" | "redis+unix" | "valkey+unix" if client == Client::Fred => {
+                return Err(unusable("a unix socket takes redis-rs: redis+unix:///path"));
+            }
             _ => return Err(unusable(format!("no store has URLs that begin with {scheme}://"))),
         };
         let target = Self { client, cluster, tls, address };
@@ -152,10 +160,10 @@ fn unreachable(error: impl std::fmt::Display) -> BackendError {
 
 #[cfg(feature = "redis-rs")]
 async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
-    use super::IntoBackend;
-
     #[cfg(feature = "redis-rs-cluster")]
     if target.cluster {
+        use super::IntoBackend;
+
         let client = redis::cluster::ClusterClient::builder(target.nodes())
             .connection_timeout(PATIENCE)
             .response_timeout(PATIENCE)
@@ -164,7 +172,23 @@ async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError>
         let connection = client.get_async_connection().await.map_err(unreachable)?;
         return Ok(connection.into_backend());
     }
-    let url = format!("{}://{}", target.scheme(), target.address);
+    managed(format!("{}://{}", target.scheme(), target.address)).await
+}
+
+#[cfg(feature = "redis-rs")]
+async fn unix_socket(scheme: &str, address: &str) -> Result<Arc<dyn Backend>, BackendError> {
+    managed(format!("{scheme}://{address}")).await
+}
+
+#[cfg(not(feature = "redis-rs"))]
+async fn unix_socket(scheme: &str, _: &str) -> Result<Arc<dyn Backend>, BackendError> {
+    Err(unusable(format!("{scheme}:// needs the feature redis-rs of distkit, which is off")))
+}
+
+#[cfg(feature = "redis-rs")]
+async fn managed(url: String) -> Result<Arc<dyn Backend>, BackendError> {
+    use super::IntoBackend;
+
     let client = redis::Client::open(url).map_err(unreachable)?;
     // Few attempts, so that a caller learns soon that the server is away; the next command tries again.
     let config = redis::aio::ConnectionManagerConfig::new()
