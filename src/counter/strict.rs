@@ -13,8 +13,8 @@ use crate::{
 
 /// A counter whose every call is one atomic operation in the store.
 ///
-/// Each call, a batch included, takes one round trip; [`clear`](CounterTrait::clear) may take more when
-/// there is much to delete. Calls on one key are linearizable on the store's primary. Nothing is kept in
+/// Each call takes one round trip, and so does a batch; a very large one is sent to Redis in parts of
+/// 1000. Calls on one key are linearizable on the store's primary. Nothing is kept in
 /// the process, and nothing is ever sent twice.
 ///
 /// ```
