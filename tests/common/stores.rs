@@ -10,6 +10,8 @@ pub(crate) fn key(name: &str) -> RedisKey {
     RedisKey::try_from(name).unwrap()
 }
 
+type Plant = Box<dyn Fn(&RedisKey, &str)>;
+
 /// An empty store for one test.
 pub(crate) struct Stage {
     /// Counters under the prefix `shop`.
@@ -17,7 +19,7 @@ pub(crate) struct Stage {
     /// Counters of the same store under the prefix `shed`.
     #[allow(dead_code, reason = "not every test binary needs it")]
     pub(crate) elsewhere: CounterOptions,
-    plant: Box<dyn Fn(&RedisKey, &str)>,
+    plant: Plant,
 }
 
 impl Stage {
