@@ -5,7 +5,10 @@ use mockall::{Sequence, mock};
 use super::*;
 use crate::{
     CounterComparator,
-    backend::{Applied, BackendError, Refusal, ReplayGuard},
+    backend::{
+        Applied, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Refusal,
+        ReplayGuard, Scope, Slice, SliceWrite, Standing,
+    },
 };
 
 mock! {
@@ -51,6 +54,64 @@ impl Backend for MockStore {
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         Self::clear(self, space)
     }
+
+    async fn join(&self, _: &Space, _: &Instance, _: &[Slice]) -> Result<Joined, BackendError> {
+        not_for_plain_counters()
+    }
+
+    async fn apply_on(
+        &self,
+        _: &Space,
+        _: &Member,
+        _: &[SliceWrite],
+        _: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        not_for_plain_counters()
+    }
+
+    async fn read_on(
+        &self,
+        _: &Space,
+        _: &Member,
+        _: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        not_for_plain_counters()
+    }
+
+    async fn remove_on(
+        &self,
+        _: &Space,
+        _: &Member,
+        _: &[RedisKey],
+        _: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        not_for_plain_counters()
+    }
+
+    async fn clear_on(&self, _: &Space, _: &Member, _: Scope) -> Result<(), BackendError> {
+        not_for_plain_counters()
+    }
+
+    async fn heartbeat(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
+        not_for_plain_counters()
+    }
+
+    async fn leave(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
+        not_for_plain_counters()
+    }
+
+    async fn slices_on(
+        &self,
+        _: &Space,
+        _: &Member,
+        _: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        not_for_plain_counters()
+    }
+}
+
+fn not_for_plain_counters<T>() -> T {
+    panic!("a strict counter called a method of the instance-aware half")
 }
 
 fn key(name: &str) -> RedisKey {
