@@ -26,7 +26,7 @@ pub mod trypema;
 
 mod error;
 mod key;
-#[cfg(feature = "counter")]
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod lax;
 
 pub use backend::CounterComparator;

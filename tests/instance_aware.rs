@@ -19,7 +19,9 @@ use distkit::{
         memory::MemoryBackend,
     },
     icounter::{
-        InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
+        InstanceAwareCounterTrait, KeyedSlice, LaxInstanceAwareCounter,
+        LaxInstanceAwareCounterOptions, StrictInstanceAwareCounter,
+        StrictInstanceAwareCounterOptions, TotalAndSlice,
     },
 };
 use distkit_testkit::Server;
@@ -147,14 +149,92 @@ impl Backend for Gate {
     }
 }
 
-enum World {
+/// How long the lax counters of these tests keep a number.
+const LAG: Duration = Duration::from_millis(2);
+
+#[async_trait]
+trait Counter: InstanceAwareCounterTrait {
+    async fn leave(&self) -> Result<(), DistkitError>;
+}
+
+#[async_trait]
+impl Counter for StrictInstanceAwareCounter {
+    async fn leave(&self) -> Result<(), DistkitError> {
+        self.leave().await
+    }
+}
+
+/// A lax counter that flushes each write and reads nothing old, so that all of its answers are exact.
+struct Settled(Arc<LaxInstanceAwareCounter>);
+
+#[async_trait]
+impl InstanceAwareCounterTrait for Settled {
+    fn instance_id(&self) -> &str {
+        self.0.instance_id()
+    }
+
+    async fn write_all(
+        &self,
+        writes: &[SliceWrite],
+    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
+        let keys: Vec<_> = writes.iter().map(|write| &write.key).collect();
+        for (_, answer) in self.get_all(&keys).await? {
+            answer?;
+        }
+        let outcomes = self.0.write_all(writes).await?;
+        self.0.flush().await?;
+        Ok(outcomes)
+    }
+
+    async fn get_all<'k>(
+        &self,
+        keys: &[&'k RedisKey],
+    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+        tokio::time::sleep(2 * LAG).await;
+        self.0.get_all(keys).await
+    }
+
+    async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
+        self.0.del(key).await
+    }
+
+    async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError> {
+        self.0.del_on_instance(key).await
+    }
+
+    async fn clear(&self) -> Result<(), DistkitError> {
+        self.0.clear().await
+    }
+
+    async fn clear_on_instance(&self) -> Result<(), DistkitError> {
+        self.0.clear_on_instance().await
+    }
+
+    async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
+        self.0.slices(key).await
+    }
+}
+
+#[async_trait]
+impl Counter for Settled {
+    async fn leave(&self) -> Result<(), DistkitError> {
+        self.0.leave().await
+    }
+}
+
+struct World {
+    place: Place,
+    lax: bool,
+}
+
+enum Place {
     Memory(MemoryBackend),
     Server { server: Server, scheme: &'static str },
 }
 
 /// One process: its counter and its own way to the store.
 struct Process {
-    counter: Arc<StrictInstanceAwareCounter>,
+    counter: Arc<dyn Counter>,
     shut: Arc<AtomicBool>,
 }
 
@@ -169,46 +249,57 @@ impl Process {
 }
 
 impl std::ops::Deref for Process {
-    type Target = StrictInstanceAwareCounter;
+    type Target = dyn Counter;
 
-    fn deref(&self) -> &StrictInstanceAwareCounter {
-        &self.counter
+    fn deref(&self) -> &dyn Counter {
+        &*self.counter
     }
 }
 
 impl World {
     async fn process(&self) -> Process {
-        self.process_with(|options| options).await
+        self.process_with(THRESHOLD_MS, None).await
     }
 
-    async fn process_with(
-        &self,
-        adjust: impl FnOnce(StrictInstanceAwareCounterOptions) -> StrictInstanceAwareCounterOptions,
-    ) -> Process {
-        let store: Arc<dyn Backend> = match self {
-            Self::Memory(store) => Arc::new(store.clone()),
-            Self::Server { server, scheme } => {
+    async fn process_with(&self, threshold_ms: u64, name: Option<&str>) -> Process {
+        let store: Arc<dyn Backend> = match &self.place {
+            Place::Memory(store) => Arc::new(store.clone()),
+            Place::Server { server, scheme } => {
                 let url = server.url().replacen("redis://", scheme, 1);
                 distkit::backend::connect(&url).await.unwrap()
             }
         };
         let shut = Arc::new(AtomicBool::new(false));
         let gate = Gate { store, shut: shut.clone() };
-        let options = StrictInstanceAwareCounterOptions::new(key("shop"), gate)
-            .dead_instance_threshold_ms(THRESHOLD_MS);
-        Process { counter: StrictInstanceAwareCounter::new(adjust(options)), shut }
+        let counter: Arc<dyn Counter> = if self.lax {
+            let mut options = LaxInstanceAwareCounterOptions::new(key("shop"), gate)
+                .allowed_lag(LAG)
+                .dead_instance_threshold_ms(threshold_ms);
+            if let Some(name) = name {
+                options = options.instance_name(key(name));
+            }
+            Arc::new(Settled(LaxInstanceAwareCounter::new(options)))
+        } else {
+            let mut options = StrictInstanceAwareCounterOptions::new(key("shop"), gate)
+                .dead_instance_threshold_ms(threshold_ms);
+            if let Some(name) = name {
+                options = options.instance_name(key(name));
+            }
+            StrictInstanceAwareCounter::new(options)
+        };
+        Process { counter, shut }
     }
 
     fn lose_all_data(&self) {
-        match self {
-            Self::Memory(store) => store.wipe(),
-            Self::Server { server, .. } => assert_eq!(server.cli(&["FLUSHALL"]), "OK"),
+        match &self.place {
+            Place::Memory(store) => store.wipe(),
+            Place::Server { server, .. } => assert_eq!(server.cli(&["FLUSHALL"]), "OK"),
         }
     }
 
     /// Checks, in the server's own data, that the total is the sum of the slices.
     fn check_sum(&self, name: &str, total: i64) {
-        let Self::Server { server, .. } = self else { return };
+        let Place::Server { server, .. } = &self.place else { return };
         let answer = server.cli(&["HGETALL", &format!("distkit:{{shop}}:i:k:{name}")]);
         let lines: Vec<&str> = answer.lines().filter(|line| !line.is_empty()).collect();
         let (mut stored, mut sum) = (0, 0);
@@ -365,7 +456,7 @@ async fn lost_data_heals(world: World) {
 }
 
 async fn the_quiet_live(world: World) {
-    let a = world.process_with(|options| options.dead_instance_threshold_ms(300)).await;
+    let a = world.process_with(300, None).await;
     let b = world.process().await;
     a.inc(&key("k"), 3).await.unwrap();
     let until = tokio::time::Instant::now() + Duration::from_secs(2);
@@ -386,12 +477,11 @@ async fn leaving_takes_effect_at_once(world: World) {
 }
 
 async fn a_name_has_one_holder(world: World) {
-    let named = |options: StrictInstanceAwareCounterOptions| options.instance_name(key("pod-1"));
-    let (old, b) = (world.process_with(named).await, world.process().await);
+    let (old, b) = (world.process_with(THRESHOLD_MS, Some("pod-1")).await, world.process().await);
     let k = key("k");
     old.inc(&k, 30).await.unwrap();
     b.inc(&k, 1).await.unwrap();
-    let new = world.process_with(named).await;
+    let new = world.process_with(THRESHOLD_MS, Some("pod-1")).await;
     assert_eq!(new.inc(&k, 2).await.unwrap(), (3, 2));
     assert!(matches!(old.inc(&k, 1).await, Err(DistkitError::InstanceReplaced)));
     assert!(matches!(old.get(&k).await, Err(DistkitError::InstanceReplaced)));
@@ -459,8 +549,17 @@ macro_rules! on_every_store {
             use super::*;
             $(#[tokio::test(start_paused = true)]
             async fn $body() {
-                super::$body(World::Memory(MemoryBackend::new())).await;
+                super::$body(World { place: Place::Memory(MemoryBackend::new()), lax: false }).await;
             })*
+
+            mod lax {
+                use super::*;
+                $(#[tokio::test(start_paused = true)]
+                async fn $body() {
+                    let place = Place::Memory(MemoryBackend::new());
+                    super::super::$body(World { place, lax: true }).await;
+                })*
+            }
         }
 
         #[cfg(feature = "redis-rs")]
@@ -469,8 +568,19 @@ macro_rules! on_every_store {
             $(#[tokio::test]
             async fn $body() {
                 let server = Server::redis().start();
-                super::$body(World::Server { server, scheme: "redis://" }).await;
+                let place = Place::Server { server, scheme: "redis://" };
+                super::$body(World { place, lax: false }).await;
             })*
+
+            mod lax {
+                use super::*;
+                $(#[tokio::test]
+                async fn $body() {
+                    let server = Server::redis().start();
+                    let place = Place::Server { server, scheme: "redis://" };
+                    super::super::$body(World { place, lax: true }).await;
+                })*
+            }
         }
 
         #[cfg(feature = "fred")]
@@ -479,8 +589,19 @@ macro_rules! on_every_store {
             $(#[tokio::test]
             async fn $body() {
                 let server = Server::redis().start();
-                super::$body(World::Server { server, scheme: "redis+fred://" }).await;
+                let place = Place::Server { server, scheme: "redis+fred://" };
+                super::$body(World { place, lax: false }).await;
             })*
+
+            mod lax {
+                use super::*;
+                $(#[tokio::test]
+                async fn $body() {
+                    let server = Server::redis().start();
+                    let place = Place::Server { server, scheme: "redis+fred://" };
+                    super::super::$body(World { place, lax: true }).await;
+                })*
+            }
         }
     };
 }

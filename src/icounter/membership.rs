@@ -132,6 +132,11 @@ impl Membership {
         }
     }
 
+    /// Fails when the instance has left, or has been replaced.
+    pub(crate) async fn check(&self) -> Result<(), DistkitError> {
+        self.state.read().await.check()
+    }
+
     /// A joined member, with no other operation of this instance under way.
     pub(crate) async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_>, DistkitError> {
         let state = self.state.write().await;
@@ -163,7 +168,11 @@ impl Membership {
             }
             Err(error) => {
                 state.member = None;
-                return Err(error.into());
+                // The operation that needs the membership has not been sent.
+                return Err(match error {
+                    BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause).into(),
+                    error => error.into(),
+                });
             }
         };
         if state.instance.first_joined.is_some() {

@@ -1,10 +1,15 @@
 #![doc = include_str!("../../docs/instance-aware.md")]
 
 mod icounter_trait;
+mod lax;
+mod lax_options;
 mod membership;
 mod options;
 mod strict;
 
+pub use crate::lax::Unflushed;
 pub use icounter_trait::{InstanceAwareCounterTrait, KeyedSlice, TotalAndSlice};
+pub use lax::LaxInstanceAwareCounter;
+pub use lax_options::LaxInstanceAwareCounterOptions;
 pub use options::StrictInstanceAwareCounterOptions;
 pub use strict::StrictInstanceAwareCounter;

@@ -7,7 +7,7 @@ use std::{
 use super::{
     atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     ledger::Known,
-    tally::Tally,
+    tally::{Tally, easy},
 };
 use crate::RedisKey;
 
@@ -18,10 +18,13 @@ const REFRESHES: u8 = 4;
 pub(crate) struct Cell {
     pub(crate) key: RedisKey,
     pub(crate) tally: Tally,
-    /// What others hold of the total; 0 for a plain counter.
+    /// What others hold of the total, modulo 2^64; 0 for a plain counter.
     others: AtomicI64,
     /// When the known total was asked for, in microseconds of the core's clock; 0 when it is not known.
     known_at: AtomicU64,
+    /// The estimate replaces what the store holds instead of being added to. Changed, together with the
+    /// tally, only under the core's `replacing` lock.
+    replaces: AtomicBool,
     /// Used since the last sweep.
     touched: AtomicBool,
     /// Counted among the keys with pending writes.
@@ -41,6 +44,7 @@ impl Cell {
             tally: Tally::new(),
             others: AtomicI64::new(0),
             known_at: AtomicU64::new(0),
+            replaces: AtomicBool::new(false),
             touched: AtomicBool::new(true),
             counted: AtomicBool::new(false),
             in_batch: AtomicBool::new(false),
@@ -63,15 +67,43 @@ impl Cell {
         self.known_at.store(known_at, SeqCst);
     }
 
-    /// `taken` of what was pending is part of what the store answered to a request sent `at`.
+    /// `taken` of what was pending is part of what the store answered to a request sent `at`. For the
+    /// holder of the `replacing` lock.
     pub(crate) fn settle(&self, taken: i64, known: Known, at: u64) {
-        self.tally.settle(taken, known.own);
+        if self.replaces.load(SeqCst) {
+            self.tally.rebase(known.own);
+        } else {
+            self.tally.settle(taken, known.own);
+        }
         self.others.store(known.others, SeqCst);
         self.known_at.store(at, SeqCst);
     }
 
+    /// `taken` of what was pending will never reach the store. For the holder of the `replacing` lock.
+    pub(crate) fn forget(&self, taken: i64) {
+        if !self.replaces.load(SeqCst) {
+            self.tally.forget(taken);
+        }
+    }
+
+    /// For the committer, and the holder of the `replacing` lock: what to send, and no longer dirty.
+    pub(crate) fn take(&self) -> (i64, Option<i64>) {
+        let delta = self.tally.take();
+        let replaces = self.replaces.swap(false, SeqCst);
+        (delta, replaces.then(|| self.tally.acknowledged().wrapping_add(delta)))
+    }
+
+    /// For the holder of the `replacing` lock: whether the estimate replaces what the store holds.
+    pub(crate) fn set_replaces(&self, replaces: bool) -> bool {
+        self.replaces.swap(replaces, SeqCst)
+    }
+
     pub(crate) fn is_pending(&self) -> bool {
-        self.tally.pending() != 0
+        self.tally.pending() != 0 || self.replaces.load(SeqCst)
+    }
+
+    pub(crate) fn others(&self) -> i64 {
+        self.others.load(Relaxed)
     }
 
     pub(crate) fn estimate(&self) -> i64 {
@@ -79,7 +111,18 @@ impl Cell {
     }
 
     pub(crate) fn with_others(&self, own: i64) -> i64 {
-        own.saturating_add(self.others.load(Relaxed))
+        let others = self.others();
+        match own.checked_add(others) {
+            Some(total) if easy(own) => total,
+            _ => self.with_others_carefully(own, others),
+        }
+    }
+
+    /// `others` may have wrapped; the acknowledged total has not, and what is pending counts from there.
+    #[cold]
+    fn with_others_carefully(&self, own: i64, others: i64) -> i64 {
+        let base = self.tally.acknowledged();
+        base.wrapping_add(others).saturating_add(own.wrapping_sub(base))
     }
 
     /// Protects the cell from the next sweep.

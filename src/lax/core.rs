@@ -23,6 +23,8 @@ use crate::{DistkitError, RedisKey, backend::Refusal};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) lag: Duration,
+    /// How far apart flushes are at least.
+    pub(crate) interval: Duration,
     pub(crate) max_pending: usize,
     pub(crate) evict_after: Duration,
 }
@@ -61,6 +63,8 @@ pub(crate) struct Core<L> {
     task: Mutex<Option<JoinHandle<()>>>,
     pub(super) wanted: Mutex<Vec<Wanted>>,
     pub(super) refresh: Mutex<Vec<Arc<Cell>>>,
+    /// Held while an estimate and whether it replaces what the store holds change together.
+    pub(crate) replacing: Mutex<()>,
     /// How many cells are counted as pending.
     pending: Apart<AtomicUsize>,
     pub(super) dirty: Apart<Mutex<Dirty>>,
@@ -94,6 +98,7 @@ impl<L: Ledger> Core<L> {
             task: Mutex::default(),
             wanted: Mutex::default(),
             refresh: Mutex::default(),
+            replacing: Mutex::default(),
             pending: Apart(AtomicUsize::new(0)),
             dirty: Apart(Mutex::default()),
         })
@@ -130,6 +135,16 @@ impl<L: Ledger> Core<L> {
         cell: &Arc<Cell>,
         count: i64,
     ) -> Result<i64, DistkitError> {
+        self.add_to_own(cell, count).map(|own| cell.with_others(own))
+    }
+
+    /// Adds, and answers the own part.
+    #[inline]
+    pub(crate) fn add_to_own(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        count: i64,
+    ) -> Result<i64, DistkitError> {
         if self.closed.load(Relaxed) {
             return Err(DistkitError::ShutDown);
         }
@@ -144,9 +159,58 @@ impl<L: Ledger> Core<L> {
             self.push_dirty(cell);
         }
         match sum {
-            Some(own) => Ok(cell.with_others(own)),
+            Some(own) => Ok(own),
             None => Err(DistkitError::refused(&cell.key, Refusal::Overflow)),
         }
+    }
+
+    /// Makes room for a write among those that are pending.
+    #[cfg(feature = "instance-aware-counter")]
+    pub(crate) fn reserve(self: &Arc<Self>, cell: &Arc<Cell>) -> Result<(), DistkitError> {
+        if self.is_closed() {
+            return Err(DistkitError::ShutDown);
+        }
+        self.count_pending(cell)?;
+        if cell.tally.mark() {
+            self.push_dirty(cell);
+        }
+        Ok(())
+    }
+
+    /// Makes the own part `own`, whatever it is in the store by the time that this gets there.
+    #[cfg(feature = "instance-aware-counter")]
+    pub(crate) fn replace(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        own: i64,
+    ) -> Result<(), DistkitError> {
+        if self.is_closed() {
+            return Err(DistkitError::ShutDown);
+        }
+        cell.touch();
+        self.count_pending(cell)?;
+        {
+            let _replacing = self.replacing.lock();
+            cell.set_replaces(true);
+            cell.tally.replace(own);
+        }
+        if cell.tally.mark() {
+            self.push_dirty(cell);
+        }
+        Ok(())
+    }
+
+    /// Works on a key's cell, if its total is known.
+    #[cfg(feature = "instance-aware-counter")]
+    #[inline]
+    pub(crate) fn with_known<T>(
+        &self,
+        key: &RedisKey,
+        work: impl FnOnce(&Arc<Cell>) -> T,
+    ) -> Option<T> {
+        let entry = self.cells.get(key.as_str())?;
+        let cell = &entry.key().0;
+        (cell.known_at() != 0).then(|| work(cell))
     }
 
     fn count_pending(&self, cell: &Cell) -> Result<(), DistkitError> {
@@ -201,10 +265,18 @@ impl<L: Ledger> Core<L> {
         if let Some(total) = self.try_get(key) {
             return Ok(total);
         }
+        Ok(self.read_again(key).await?.estimate())
+    }
+
+    /// The key's cell, just read and kept fresh from now on.
+    pub(crate) async fn read_again(
+        self: &Arc<Self>,
+        key: &RedisKey,
+    ) -> Result<Arc<Cell>, DistkitError> {
         let cell = self.cell(key);
         self.read(&cell).await?;
         self.keep_fresh(&cell);
-        Ok(cell.estimate())
+        Ok(cell)
     }
 
     #[inline]
@@ -215,13 +287,19 @@ impl<L: Ledger> Core<L> {
 
     #[inline]
     pub(crate) fn try_get_of(self: &Arc<Self>, cell: &Arc<Cell>) -> Option<i64> {
+        self.is_fresh(cell).then(|| cell.estimate())
+    }
+
+    /// Whether the total is known well enough to answer with it. Keeps it so, then.
+    #[inline]
+    pub(crate) fn is_fresh(self: &Arc<Self>, cell: &Arc<Cell>) -> bool {
         cell.touch();
         let known_at = cell.known_at();
         if known_at == 0 || self.now().saturating_sub(known_at) > micros(self.settings.lag) {
-            return None;
+            return false;
         }
         self.keep_fresh(cell);
-        Some(cell.estimate())
+        true
     }
 
     fn keep_fresh(self: &Arc<Self>, cell: &Arc<Cell>) {
@@ -281,6 +359,12 @@ impl<L: Ledger> Core<L> {
 
     pub(crate) fn close(&self) {
         self.closed.store(true, SeqCst);
+    }
+
+    /// Takes no more writes and drops those that are pending. True when that is so already.
+    pub(super) fn closed_by_replacement(&self) -> bool {
+        self.given_up.store(true, SeqCst);
+        self.closed.swap(true, SeqCst)
     }
 
     /// Starts the task, unless it runs. Outside of a runtime this is left to a later call.

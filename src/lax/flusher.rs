@@ -156,9 +156,10 @@ async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>,
     let mut failures = Vec::new();
     for chunk in cells.chunks(BATCH) {
         let at = core.now();
-        let answer = core.ledger.read(chunk).await.and_then(|all| counted(all, chunk.len()));
+        let answer = core.ledger.read(chunk).await.and_then(|all| Ok(counted(all, chunk.len())?));
         match answer {
             Ok(outcomes) => {
+                let _replacing = core.replacing.lock();
                 for (cell, outcome) in chunk.iter().zip(outcomes) {
                     match outcome {
                         Ok(known) => cell.settle(0, known, at),
@@ -170,7 +171,8 @@ async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>,
                 }
             }
             Err(error) => {
-                let error = not_applied(error.into());
+                core.end_if_replaced(&error);
+                let error = not_applied(error);
                 failures.extend(chunk.iter().map(|cell| (Arc::clone(cell), error.clone())));
             }
         }

@@ -1,9 +1,12 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use super::cell::Cell;
-use crate::backend::{BackendError, Outcome, ReplayGuard};
+use crate::{
+    DistkitError,
+    backend::{Outcome, ReplayGuard},
+};
 
 /// How a key stands in the store: this process's part of the total, and the rest of it.
 #[derive(Debug, Clone, Copy)]
@@ -12,20 +15,32 @@ pub(crate) struct Known {
     pub(crate) others: i64,
 }
 
+/// What a flush is to do to one key.
+pub(crate) struct Delta {
+    pub(crate) cell: Arc<Cell>,
+    /// What is added by it to the own part.
+    pub(crate) count: i64,
+    /// What the own part becomes, where it is to be replaced instead.
+    pub(crate) replace: Option<i64>,
+}
+
 /// What the buffering needs of a store, whichever family of counters it is for.
 #[async_trait]
 pub(crate) trait Ledger: Send + Sync + 'static {
-    /// Adds each delta, in one guarded batch.
+    /// How long the store surely remembers a guard; `None` for as long as it matters.
+    const GUARD_LASTS: Option<Duration>;
+
+    /// Does each delta, in one guarded batch.
     async fn commit(
         &self,
-        deltas: &[(Arc<Cell>, i64)],
+        deltas: &[Delta],
         guard: &ReplayGuard,
-    ) -> Result<Vec<Outcome<Known>>, BackendError>;
+    ) -> Result<Vec<Outcome<Known>>, DistkitError>;
 
     /// Uses up the guard's sequence. True when the batch under that guard had been applied.
-    async fn fence(&self, guard: &ReplayGuard) -> Result<bool, BackendError>;
+    async fn fence(&self, guard: &ReplayGuard) -> Result<bool, DistkitError>;
 
-    async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, BackendError>;
+    async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError>;
 
     fn fresh_id(&self) -> Arc<str>;
 }

@@ -20,6 +20,10 @@ mod atomic {
 
 pub(crate) use cell::Cell;
 pub(crate) use core::{Core, Owner, Settings};
-pub(crate) use ledger::{Known, Ledger};
+pub(crate) use ledger::{Delta, Known, Ledger};
 pub use report::Unflushed;
+#[cfg(feature = "instance-aware-counter")]
+pub(crate) use tally::easy;
+#[cfg(feature = "instance-aware-counter")]
+pub(crate) use writer::Session;
 pub(crate) use writer::not_applied;

@@ -48,6 +48,23 @@ impl Tally {
         }
     }
 
+    /// Makes the estimate `value`, whatever it was; `value` must be an easy one. Follow it with
+    /// [`mark`](Self::mark).
+    pub(crate) fn replace(&self, value: i64) {
+        debug_assert!(easy(value));
+        self.value.store(value, SeqCst);
+    }
+
+    /// For the committer: the store holds `total`; the estimate stays, because it is to replace it.
+    pub(crate) fn rebase(&self, total: i64) {
+        self.base.store(total, SeqCst);
+    }
+
+    /// For the committer: the last acknowledged total.
+    pub(crate) fn acknowledged(&self) -> i64 {
+        self.base.load(SeqCst)
+    }
+
     /// The last known total plus what is pending, held within `i64`.
     pub(crate) fn estimate(&self) -> i64 {
         let value = self.value.load(SeqCst);
@@ -95,6 +112,7 @@ impl Tally {
     }
 }
 
-fn easy(n: i64) -> bool {
+/// Whether sums with `n` need no care.
+pub(crate) fn easy(n: i64) -> bool {
     (-EASY..EASY).contains(&n)
 }

@@ -6,8 +6,8 @@ use tokio::{sync::MutexGuard, time::Instant};
 use super::{
     atomic::Ordering::{Relaxed, SeqCst},
     cell::Cell,
-    core::Core,
-    ledger::{Known, Ledger},
+    core::{Core, Settings},
+    ledger::{Delta, Known, Ledger},
     report::Unflushed,
 };
 use crate::{
@@ -18,8 +18,6 @@ use crate::{
 /// How many keys go into one batch: a batch of this size costs the store little more per key than a
 /// bigger one, and does not hold up its other clients.
 pub(super) const BATCH: usize = 1000;
-/// The store forgets a guard a day after its last batch; a batch must not be sent again after that.
-const GUARD_LASTS: Duration = Duration::from_secs(23 * 3600);
 /// How often a key is tried whose place in the store holds something else than a number.
 const CORRUPT_RETRY: Duration = Duration::from_secs(1);
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
@@ -36,6 +34,8 @@ pub(super) struct Writer {
     /// Cells whose place in the store holds no number, and when to try again.
     pub(super) corrupt: Vec<(Arc<Cell>, Refusal)>,
     pub(super) corrupt_retry: Option<Instant>,
+    /// When the last flush began.
+    flushed_at: Option<Instant>,
     pub(super) refused: Vec<(RedisKey, i64, Refusal)>,
     backoff: ExponentialBackoff,
     /// Set while the store does not take what is sent to it.
@@ -53,7 +53,7 @@ pub(super) struct Unresolved {
 
 enum Batch {
     /// Sent again, as it is, until it is answered.
-    Deltas(Vec<(Arc<Cell>, i64)>),
+    Deltas(Vec<Delta>),
     /// Writes whose caller has been told that their outcome is unknown. They are never sent again; an
     /// empty batch under their sequence finds out whether they happened, and else prevents that they
     /// will. The deltas are those that the writes absorb.
@@ -69,6 +69,7 @@ impl Writer {
             unresolved: None,
             corrupt: Vec::new(),
             corrupt_retry: None,
+            flushed_at: None,
             refused: Vec::new(),
             backoff: backoff(),
             retry_at: None,
@@ -185,12 +186,19 @@ impl<L: Ledger> Core<L> {
         if report.is_empty() { Ok(()) } else { Err(report) }
     }
 
-    pub(super) fn give_up(self: &Arc<Self>, cause: Option<DistkitError>) -> Unflushed {
+    /// A newer instance has this one's place: nothing that is pending can ever reach the store.
+    pub(super) fn end_if_replaced(&self, error: &DistkitError) {
+        if matches!(error, DistkitError::InstanceReplaced) && !self.closed_by_replacement() {
+            tracing::error!(%error, "what this instance had not flushed is dropped");
+        }
+    }
+
+    pub(crate) fn give_up(self: &Arc<Self>, cause: Option<DistkitError>) -> Unflushed {
         let mut report = Unflushed { cause, ..Unflushed::default() };
         for entry in self.cells.iter() {
             let cell = &entry.key().0;
             match cell.tally.pending() {
-                0 => {}
+                0 if !cell.is_pending() => {}
                 n if cell.in_batch.load(SeqCst) => report.unknown.push((cell.key.clone(), n)),
                 n => report.pending.push((cell.key.clone(), n)),
             }
@@ -218,6 +226,7 @@ impl<L: Ledger> Session<'_, L> {
     pub(super) fn collect(&mut self) {
         let mut dirty = self.core.dirty.0.lock();
         dirty.since = None;
+        self.writer.flushed_at = Some(Instant::now());
         self.writer.todo.append(&mut dirty.cells);
     }
 
@@ -233,8 +242,9 @@ impl<L: Ledger> Session<'_, L> {
         if !self.writer.todo.is_empty() || self.writer.unresolved.is_some() {
             return Some(Instant::now());
         }
-        let lag = self.core.settings.lag;
-        since.map(|since| since + lag - lag / HEAD_START)
+        let Settings { lag, interval, .. } = self.core.settings;
+        let next = self.writer.flushed_at.map(|at| at + interval);
+        since.map(|since| (since + lag - lag / HEAD_START).max(next.unwrap_or(since)))
     }
 
     pub(super) async fn flush_all(&mut self) -> Result<(), DistkitError> {
@@ -286,11 +296,15 @@ impl<L: Ledger> Session<'_, L> {
             if cell.in_batch.load(Relaxed) {
                 continue; // named twice
             }
-            match cell.tally.take() {
-                0 => self.core.uncount_pending(&cell),
-                delta => {
+            let taken = {
+                let _replacing = self.core.replacing.lock();
+                cell.take()
+            };
+            match taken {
+                (0, None) => self.core.uncount_pending(&cell),
+                (count, replace) => {
                     cell.in_batch.store(true, Relaxed);
-                    deltas.push((cell, delta));
+                    deltas.push(Delta { cell, count, replace });
                 }
             }
         }
@@ -326,7 +340,7 @@ impl<L: Ledger> Session<'_, L> {
         let core = self.core;
         let writer = &mut *self.writer;
         let Some(batch) = &mut writer.unresolved else { return Ok(()) };
-        if batch.first_sent.elapsed() > GUARD_LASTS {
+        if L::GUARD_LASTS.is_some_and(|lasts| batch.first_sent.elapsed() > lasts) {
             return Err(self.abandon());
         }
         let guard = ReplayGuard { writer: Arc::clone(&writer.id), sequence: batch.sequence };
@@ -336,7 +350,7 @@ impl<L: Ledger> Session<'_, L> {
         let answer = match &batch.what {
             Batch::Deltas(deltas) => {
                 let answer = core.ledger.commit(deltas, &guard).await;
-                answer.and_then(|outcomes| counted(outcomes, deltas.len()))
+                answer.and_then(|outcomes| Ok(counted(outcomes, deltas.len())?))
             }
             Batch::Fence(_) => match core.ledger.fence(&guard).await {
                 Ok(happened) => {
@@ -358,7 +372,8 @@ impl<L: Ledger> Session<'_, L> {
                 if first && !error.may_have_happened() {
                     self.put_back();
                 }
-                Err(error.into())
+                core.end_if_replaced(&error);
+                Err(error)
             }
         }
     }
@@ -368,7 +383,9 @@ impl<L: Ledger> Session<'_, L> {
         else {
             return;
         };
-        for ((cell, delta), outcome) in deltas.into_iter().zip(outcomes) {
+        let core = self.core;
+        let _replacing = core.replacing.lock();
+        for (Delta { cell, count: delta, replace }, outcome) in deltas.into_iter().zip(outcomes) {
             cell.in_batch.store(false, Relaxed);
             match outcome {
                 Ok(known) => {
@@ -380,11 +397,14 @@ impl<L: Ledger> Session<'_, L> {
                     self.writer.corrupt_retry = Some(Instant::now() + CORRUPT_RETRY);
                     // Marked, so that later additions do not bring it back before its time.
                     cell.tally.mark();
+                    if replace.is_some() {
+                        cell.set_replaces(true);
+                    }
                     self.writer.corrupt.push((cell, refusal));
                 }
                 Err(refusal) => {
                     tracing::error!(key = %cell.key, delta, %refusal, "a sum is lost");
-                    cell.tally.forget(delta);
+                    cell.forget(delta);
                     // The total is not what it was thought to be: the next use reads it.
                     cell.forget_total();
                     self.core.uncount_pending(&cell);
@@ -410,8 +430,12 @@ impl<L: Ledger> Session<'_, L> {
         else {
             return;
         };
-        for (cell, _) in deltas {
+        for Delta { cell, replace, .. } in deltas {
             cell.in_batch.store(false, Relaxed);
+            if replace.is_some() {
+                let _replacing = self.core.replacing.lock();
+                cell.set_replaces(true);
+            }
             if cell.tally.mark() {
                 self.writer.todo.push(cell);
             }
@@ -423,8 +447,9 @@ impl<L: Ledger> Session<'_, L> {
         if let Some(Batch::Fence(deltas)) = self.writer.unresolved.take().map(|batch| batch.what)
             && happened
         {
+            let _replacing = self.core.replacing.lock();
             for (cell, delta) in deltas {
-                cell.tally.forget(delta);
+                cell.forget(delta);
                 cell.forget_total();
             }
         }
@@ -434,11 +459,12 @@ impl<L: Ledger> Session<'_, L> {
     fn abandon(&mut self) -> DistkitError {
         let what = self.writer.unresolved.take().map(|batch| batch.what);
         if let Some(Batch::Deltas(deltas)) = what {
-            for (cell, delta) in deltas {
+            let _replacing = self.core.replacing.lock();
+            for Delta { cell, count: delta, .. } in deltas {
                 tracing::error!(key = %cell.key, delta, "the store was away for so long that nobody \
                     can find out whether it has this sum; it is not sent again");
                 cell.in_batch.store(false, Relaxed);
-                cell.tally.forget(delta);
+                cell.forget(delta);
                 cell.forget_total();
                 self.core.uncount_pending(&cell);
             }
@@ -459,13 +485,14 @@ impl<L: Ledger> Session<'_, L> {
         self.writer.corrupt.clear();
         self.writer.corrupt_retry = None;
         self.writer.succeeded();
+        let _replacing = self.core.replacing.lock();
         for entry in self.core.cells.iter() {
             let cell = &entry.key().0;
             cell.in_batch.store(false, Relaxed);
-            match cell.tally.take() {
-                0 => {}
-                delta => {
-                    cell.tally.forget(delta);
+            match cell.take() {
+                (0, None) => {}
+                (delta, _) => {
+                    cell.forget(delta);
                     cell.forget_total();
                 }
             }

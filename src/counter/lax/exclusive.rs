@@ -74,11 +74,13 @@ impl Core<Plain> {
             started[place] = true;
             outcomes.push(outcome.map_err(|refusal| DistkitError::refused(&write.key, refusal)));
         }
+        let replacing = self.replacing.lock();
         for ((cell, delta), total) in absorbed.into_iter().zip(totals) {
             if let Some(total) = total {
                 cell.settle(delta, known(total), at);
             }
         }
+        drop(replacing);
         Ok(outcomes)
     }
 
@@ -102,7 +104,10 @@ impl Core<Plain> {
                 }
             };
         let Some(held) = held.into_iter().next() else { return Err(miscounted(1, 0)) };
-        cell.settle(refused, known(0), at);
+        {
+            let _replacing = self.replacing.lock();
+            cell.settle(refused, known(0), at);
+        }
         held.map_err(|refusal| DistkitError::refused(key, refusal))
     }
 
@@ -125,6 +130,7 @@ impl Core<Plain> {
             }
             return Err(error.into());
         }
+        let _replacing = self.replacing.lock();
         for (cell, pending, _) in cells {
             cell.settle(pending, known(0), at);
         }

@@ -9,10 +9,8 @@ use futures_util::future::join_all;
 use super::{CounterOptions, CounterTrait, Keyed, counter_trait::keyed};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    backend::{
-        Backend, BackendError, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written,
-    },
-    lax::{Cell, Core, Known, Ledger, Owner, Settings},
+    backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
+    lax::{Cell, Core, Delta, Known, Ledger, Owner, Settings},
 };
 
 pub use crate::lax::Unflushed;
@@ -59,6 +57,7 @@ impl LaxCounter {
             Plain { backend: Arc::clone(options.backend()), space: options.space().clone() };
         let settings = Settings {
             lag: options.lag(),
+            interval: Duration::ZERO,
             max_pending: options.pending_limit(),
             evict_after: options.idle_limit(),
         };
@@ -218,22 +217,25 @@ fn known(total: i64) -> Known {
 
 #[async_trait]
 impl Ledger for Plain {
+    /// The store forgets a guard a day after its last batch.
+    const GUARD_LASTS: Option<Duration> = Some(Duration::from_secs(23 * 3600));
+
     async fn commit(
         &self,
-        deltas: &[(Arc<Cell>, i64)],
+        deltas: &[Delta],
         guard: &ReplayGuard,
-    ) -> Result<Vec<Outcome<Known>>, BackendError> {
+    ) -> Result<Vec<Outcome<Known>>, DistkitError> {
         let writes: Vec<_> =
-            deltas.iter().map(|(cell, delta)| Write::add(cell.key.clone(), *delta)).collect();
+            deltas.iter().map(|delta| Write::add(delta.cell.key.clone(), delta.count)).collect();
         let applied = self.backend.apply(&self.space, &writes, Some(guard)).await?;
         Ok(applied.outcomes.into_iter().map(|outcome| outcome.map(|w| known(w.new))).collect())
     }
 
-    async fn fence(&self, guard: &ReplayGuard) -> Result<bool, BackendError> {
+    async fn fence(&self, guard: &ReplayGuard) -> Result<bool, DistkitError> {
         Ok(self.backend.apply(&self.space, &[], Some(guard)).await?.replayed)
     }
 
-    async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, BackendError> {
+    async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
         let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
         let totals = self.backend.read(&self.space, &keys).await?;
         Ok(totals.into_iter().map(|total| total.map(known)).collect())

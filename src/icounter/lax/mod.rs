@@ -1,0 +1,364 @@
+mod exclusive;
+mod ledger;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use self::ledger::Slices;
+use super::{
+    InstanceAwareCounterTrait, KeyedSlice, LaxInstanceAwareCounterOptions, TotalAndSlice,
+    icounter_trait::pair,
+    membership::{Membership, as_member},
+};
+use crate::{
+    CounterComparator, DistkitError, RedisKey,
+    backend::{InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing, Written},
+    lax::{Cell, Core, Owner, Settings, Unflushed, easy, not_applied},
+};
+
+/// Instance-aware counters that buffer writes in the process.
+///
+/// `inc`, `dec`, `set_on_instance` and `get` of a key in use do no I/O. They answer `(total, own slice)` as
+/// estimates: the last known numbers plus all writes of this process that the store has not
+/// acknowledged. Own writes are visible at once, and as long as nobody subtracts, sets, deletes or dies,
+/// successive answers never go down. Every write reaches a healthy store within
+/// [`allowed_lag`](LaxInstanceAwareCounterOptions::allowed_lag), or
+/// [`flush_interval`](LaxInstanceAwareCounterOptions::flush_interval) where that is longer, plus a round
+/// trip; exactly once, whatever gets lost on the way and however often the instance is taken for dead in
+/// between.
+///
+/// `set`, `del`, `clear`, everything with a condition and the other `*_on_instance` flush what was written
+/// before to the keys that they concern, then act on the store at once and answer exactly. A batch that
+/// [`write_all`](InstanceAwareCounterTrait::write_all) answers from memory gives the epoch as 0.
+///
+/// Each object is an instance of its own, like a
+/// [`StrictInstanceAwareCounter`](super::StrictInstanceAwareCounter). When it is dropped, what is pending is
+/// flushed in the background, for up to 30 s, then its heartbeat ends; its slices count until its lease
+/// has run out. [`shutdown`](Self::shutdown) and [`leave`](Self::leave) take them away at once.
+///
+/// ```
+/// use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let options =
+///     LaxInstanceAwareCounterOptions::new(RedisKey::try_from("gateway")?, MemoryBackend::new());
+/// let counter = LaxInstanceAwareCounter::new(options);
+/// let key = RedisKey::try_from("connections")?;
+/// assert_eq!(counter.inc(&key, 2).await?, (2, 2));
+/// assert_eq!(counter.set_on_instance(&key, 7).await?, (7, 7));
+/// counter.shutdown(std::time::Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct LaxInstanceAwareCounter {
+    owner: Owner<Slices>,
+}
+
+impl LaxInstanceAwareCounter {
+    /// A new instance. No I/O; it may be called outside of a runtime.
+    pub fn new(options: LaxInstanceAwareCounterOptions) -> Arc<Self> {
+        let settings = Settings {
+            lag: options.allowed_lag,
+            interval: options.flush_interval,
+            max_pending: options.max_pending_keys,
+            evict_after: options.evict_after,
+        };
+        let instance = options.instance;
+        let lease = instance.lease();
+        let membership = Membership::new(instance.backend, instance.space, instance.name, lease);
+        Arc::new(Self { owner: Owner(Core::new(Slices { membership }, settings)) })
+    }
+
+    fn core(&self) -> &Arc<Core<Slices>> {
+        &self.owner.0
+    }
+
+    fn membership(&self) -> &Arc<Membership> {
+        &self.core().ledger.membership
+    }
+
+    /// Returns when all that was written before the call is in the store.
+    ///
+    /// # Errors
+    ///
+    /// Why some of it is not. [`NotApplied`](DistkitError::NotApplied) and
+    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
+    /// sent when it is back. [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
+    /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
+    /// place holds something else than a number is kept and tried again. All else is in the store.
+    pub async fn flush(&self) -> Result<(), DistkitError> {
+        match self.core().flush().await {
+            Err(error) => Err(self.why(error).await),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Flushes, then leaves for good: this instance's slices are subtracted from all totals now, and
+    /// later operations fail with [`DistkitError::ShutDown`].
+    ///
+    /// When this fails the slices stay until the lease has run out, or until `leave` is called again.
+    pub async fn leave(&self) -> Result<(), DistkitError> {
+        self.core().close();
+        if let Err(error) = self.core().flush().await {
+            tracing::debug!(%error, "the last flush before leaving failed");
+        }
+        let left = self.membership().leave().await;
+        // What is pending is part of slices that are gone.
+        self.core().give_up(None);
+        self.core().wake_task();
+        left
+    }
+
+    /// Takes no more operations, brings what is pending to the store, and leaves it, trying until
+    /// `within` is over.
+    ///
+    /// # Errors
+    ///
+    /// What is left, and what was refused. It is given up: none of it is sent later. With nothing left
+    /// but a `cause` the instance could not leave: its slices stay until its lease has run out.
+    pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
+        let end = Instant::now() + within;
+        let flushed = self.core().shutdown(within).await;
+        let left = tokio::time::timeout_at(end, self.membership().leave()).await;
+        flushed?;
+        match left {
+            Ok(Err(error)) => Err(Unflushed { cause: Some(error), ..Unflushed::default() }),
+            Ok(Ok(())) => Ok(()),
+            Err(_) => {
+                let late = crate::backend::BackendError::outcome_unknown("no time left to leave");
+                Err(Unflushed { cause: Some(late.into()), ..Unflushed::default() })
+            }
+        }
+    }
+
+    /// A closed core does not know why it was closed.
+    async fn why(&self, error: DistkitError) -> DistkitError {
+        match error {
+            DistkitError::ShutDown => self.membership().check().await.err().unwrap_or(error),
+            _ => error,
+        }
+    }
+
+    /// The key's cell, once its numbers are known.
+    async fn known(&self, key: &RedisKey) -> Result<Arc<Cell>, DistkitError> {
+        self.core().known(key).await
+    }
+
+    fn add(&self, cell: &Arc<Cell>, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        if cell.estimate().checked_add(count).is_none() {
+            return Err(DistkitError::refused(&cell.key, Refusal::Overflow));
+        }
+        let own = self.core().add_to_own(cell, count)?;
+        Ok((cell.with_others(own), own))
+    }
+
+    async fn add_to(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        let warm = self.core().with_known(key, |cell| self.add(cell, count));
+        let added = match warm {
+            Some(added) => added,
+            None => match self.known(key).await {
+                Ok(cell) => self.add(&cell, count),
+                Err(error) => Err(error),
+            },
+        };
+        match added {
+            Err(error @ DistkitError::ShutDown) => Err(self.why(error).await),
+            added => added,
+        }
+    }
+
+    async fn read(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
+        let core = self.core();
+        if core.is_closed() {
+            return Err(self.why(DistkitError::ShutDown).await);
+        }
+        let warm = core.with_known(key, |cell| core.is_fresh(cell).then(|| numbers(cell)));
+        if let Some(Some(numbers)) = warm {
+            return Ok(numbers);
+        }
+        match core.read_again(key).await {
+            Ok(cell) => Ok(numbers(&cell)),
+            Err(error) => Err(self.why(error).await),
+        }
+    }
+
+    /// Numbers near the ends of `i64` are left to the store.
+    fn can_replace(cell: &Cell, count: i64) -> bool {
+        easy(count) && count.checked_add(cell.others()).is_some()
+    }
+
+    fn replace(&self, cell: &Arc<Cell>, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        self.core().replace(cell, count)?;
+        Ok((cell.with_others(count), count))
+    }
+
+    /// A batch that needs no I/O but for unknown keys; `None` when it is one to be sent at once.
+    async fn write_later(
+        &self,
+        writes: &[SliceWrite],
+    ) -> Result<Option<Vec<Outcome<Written<Standing>>>>, DistkitError> {
+        let buffered = |write: &SliceWrite| {
+            write.condition == CounterComparator::Nil
+                && !matches!(write.change, SliceChange::SetTotal(_))
+        };
+        if !writes.iter().all(buffered) {
+            return Ok(None);
+        }
+        // All at once, so that the keys whose totals are not known are read in one request.
+        let found = join_all(writes.iter().map(|write| self.known(&write.key))).await;
+        let mut cells = Vec::with_capacity(writes.len());
+        for cell in found {
+            match cell {
+                Ok(cell) => cells.push(Ok(cell)),
+                Err(DistkitError::CounterError { refusal, .. }) => cells.push(Err(refusal)),
+                Err(error) => return Err(self.why(error).await),
+            }
+        }
+        for (write, cell) in writes.iter().zip(&cells) {
+            if let (SliceChange::SetSlice(count), Ok(cell)) = (write.change, cell)
+                && !Self::can_replace(cell, count)
+            {
+                return Ok(None);
+            }
+        }
+        // Nothing is changed when there is no room for all.
+        for cell in cells.iter().flatten() {
+            self.core().reserve(cell)?;
+        }
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for (write, cell) in writes.iter().zip(cells) {
+            let outcome = match cell {
+                Err(refusal) => Err(refusal),
+                Ok(cell) => {
+                    let old = numbers(&cell);
+                    let new = match write.change {
+                        SliceChange::Add(count) => self.add(&cell, count),
+                        SliceChange::SetSlice(count) | SliceChange::SetTotal(count) => {
+                            self.replace(&cell, count)
+                        }
+                    };
+                    match new {
+                        Ok(new) => Ok((old, new)),
+                        Err(DistkitError::CounterError { refusal, .. }) => Err(refusal),
+                        Err(error) => return Err(self.why(error).await),
+                    }
+                }
+            };
+            outcomes.push(outcome.map(|(old, new)| Written {
+                old: estimated(old),
+                new: estimated(new),
+                condition_met: true,
+            }));
+        }
+        Ok(Some(outcomes))
+    }
+}
+
+fn numbers(cell: &Cell) -> TotalAndSlice {
+    let own = cell.tally.estimate();
+    (cell.with_others(own), own)
+}
+
+fn estimated((total, slice): TotalAndSlice) -> Standing {
+    Standing { total, slice, ..Standing::default() }
+}
+
+#[async_trait]
+impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
+    fn instance_id(&self) -> &str {
+        self.membership().id()
+    }
+
+    async fn write_all(
+        &self,
+        writes: &[SliceWrite],
+    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
+        if let Some(outcomes) = self.write_later(writes).await? {
+            return Ok(outcomes);
+        }
+        match self.core().write_now(writes).await {
+            Err(error) => Err(self.why(error).await),
+            done => done,
+        }
+    }
+
+    async fn get_all<'k>(
+        &self,
+        keys: &[&'k RedisKey],
+    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+        let answers = join_all(keys.iter().map(|key| self.read(key))).await;
+        Ok(keys.iter().copied().zip(answers).collect())
+    }
+
+    async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
+        self.read(key).await
+    }
+
+    async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        self.add_to(key, count).await
+    }
+
+    async fn inc_all<'k>(
+        &self,
+        updates: &[(&'k RedisKey, i64)],
+    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+        let answers = join_all(updates.iter().map(|(key, count)| self.add_to(key, *count))).await;
+        Ok(updates.iter().map(|(key, _)| *key).zip(answers).collect())
+    }
+
+    async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
+        match self.core().remove(key, Scope::Total).await {
+            Ok(written) => Ok(pair(&written.old)),
+            Err(error) => Err(self.why(error).await),
+        }
+    }
+
+    async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError> {
+        match self.core().remove(key, Scope::Slice).await {
+            Ok(written) => Ok((written.new.total, written.old.slice)),
+            Err(error) => Err(self.why(error).await),
+        }
+    }
+
+    async fn clear(&self) -> Result<(), DistkitError> {
+        match self.core().clear(Scope::Total).await {
+            Err(error) => Err(self.why(error).await),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn clear_on_instance(&self) -> Result<(), DistkitError> {
+        match self.core().clear(Scope::Slice).await {
+            Err(error) => Err(self.why(error).await),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
+        let core = self.core();
+        let mut session = match core.session().await {
+            Ok(session) => session,
+            Err(error) => return Err(self.why(error).await),
+        };
+        session.commit(vec![core.cell(key)]).await.map_err(not_applied)?;
+        let membership = self.membership();
+        as_member!(
+            membership,
+            member => membership.backend().slices_on(membership.space(), member, key),
+            slices => slices
+        )
+    }
+}
+
+impl fmt::Debug for LaxInstanceAwareCounter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaxInstanceAwareCounter")
+            .field("instance_id", &self.instance_id())
+            .field("prefix", self.membership().space().prefix())
+            .finish_non_exhaustive()
+    }
+}
