@@ -27,6 +27,10 @@ pub mod trypema;
 mod error;
 mod key;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(
+    not(all(feature = "counter", feature = "instance-aware-counter")),
+    allow(dead_code, reason = "each family has uses for a part of it")
+)]
 mod lax;
 
 pub use backend::CounterComparator;

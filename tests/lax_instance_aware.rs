@@ -264,6 +264,7 @@ async fn a_set_of_unknown_outcome_is_never_applied_later() {
     bed.link.lose_next_requests(1);
     assert!(bed.lax.set(&k, 50).await.unwrap_err().may_have_happened());
     assert_eq!(bed.lax.inc(&k, 1).await.unwrap(), (2, 2));
+    bed.lax.flush().await.unwrap();
     bed.link.lose_next_replies(1);
     assert!(bed.lax.set(&k, 60).await.unwrap_err().may_have_happened());
     assert_eq!(bed.lax.inc(&k, 1).await.unwrap(), (61, 61));
