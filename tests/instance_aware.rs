@@ -251,7 +251,7 @@ impl Process {
 impl std::ops::Deref for Process {
     type Target = dyn Counter;
 
-    fn deref(&self) -> &dyn Counter {
+    fn deref(&self) -> &(dyn Counter + 'static) {
         &*self.counter
     }
 }
