@@ -1,7 +1,7 @@
 //! Five gateways count their open connections. One dies, one is cut off and comes back, one corrects the
 //! total by hand. Runs on the simulator, in no time, and prints the same on every run:
 //!
-//! `cargo run --example instance_death --features instance-aware-counter`
+//! `cargo run --example instance_death`
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
