@@ -33,7 +33,7 @@ impl Effort {
         most_keys: 1_000_000,
     };
     pub(crate) const QUICK: Self =
-        Self { rounds: 2, round: Duration::from_millis(50), many_keys: 5_000, most_keys: 20_000 };
+        Self { rounds: 2, round: Duration::from_millis(50), many_keys: 20_000, most_keys: 20_000 };
 }
 
 pub(crate) struct Stage {

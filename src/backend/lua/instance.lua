@@ -1,5 +1,5 @@
 -- What the scripts of the instance-aware counters share. Follows instance_names.lua.
-local LEASES = P .. 'leases'
+local META, LEASES = P .. 'meta', P .. 'leases'
 local INC, born, floor, deaths, backlog, due
 local EXACT = 2251799813685248
 -- How many slices of the dead one call collects before it asks to be called again.
@@ -12,7 +12,7 @@ local NOW = math.floor(MICROS / 1000)
 local function text(number) return string.format('%.0f', number) end
 
 local function read_meta()
-  local meta = call('HMGET', KEYS[1], 'born', 'floor', 'deaths', 'dead', 'due')
+  local meta = call('HMGET', META, 'born', 'floor', 'deaths', 'dead', 'due')
   born, floor, deaths, backlog = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]), meta[4]
   due = tonumber(meta[5]) or 0
   return born
@@ -118,7 +118,7 @@ local function slow()
   -- Deletes a key with all its slices.
   function tools.drop(st)
     if st.absent then return end
-    local owners = redis.pcall('HKEYS', st.name)
+    local owners = try('HKEYS', st.name)
     for i = 1, #owners do
       if string.find(owners[i], '^%d') then call('SREM', P .. 'keys:' .. owners[i], st.key) end
     end
@@ -165,7 +165,7 @@ local function slow()
   -- Removes one incarnation's slice of a key, whatever the numbers.
   function tools.remove_slice(key, inc)
     local name = P .. 'k:' .. key
-    local h = redis.pcall('HMGET', name, 't', 'e', 's', inc)
+    local h = try('HMGET', name, 't', 'e', 's', inc)
     if h.err or not (h[1] and tonumber(h[2])) then return end
     if floor ~= born and tonumber(h[2]) < floor then return call('UNLINK', name) end
     if not h[4] then return end
@@ -179,7 +179,7 @@ local function slow()
   function tools.bury(list)
     if #list == 0 then return end
     local before, scored = deaths, {}
-    deaths = call('HINCRBY', KEYS[1], 'deaths', #list)
+    deaths = call('HINCRBY', META, 'deaths', #list)
     for i = 1, #list do
       scored[2 * i - 1], scored[2 * i] = text(before + i), list[i]
     end
@@ -188,7 +188,7 @@ local function slow()
     for i = 1, #list do keys[i + 1] = P .. 'lease:' .. list[i] end
     call('DEL', unpack(keys))
     call('ZADD', P .. 'dead', unpack(scored))
-    call('HSET', KEYS[1], 'dead', '1')
+    call('HSET', META, 'dead', '1')
     backlog = '1'
   end
 
@@ -207,7 +207,7 @@ local function slow()
     tools.bury(dead)
     local next_end = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
     due = tonumber(next_end) or 0
-    call('HSET', KEYS[1], 'due', text(due))
+    call('HSET', META, 'due', text(due))
     return #list == 1000
   end
 
@@ -225,7 +225,7 @@ local function slow()
     call('UNLINK', inst, P .. 'v:' .. who)
     call('ZREM', P .. 'dead', who)
     if call('ZCARD', P .. 'dead') == 0 then
-      call('HDEL', KEYS[1], 'dead')
+      call('HDEL', META, 'dead')
       backlog = false
     end
     return #keys, true
@@ -236,7 +236,7 @@ local function slow()
     local left = 200
     while left > 0 and backlog do
       local who = call('ZRANGE', P .. 'dead', 0, 0)[1]
-      if not who then return call('HDEL', KEYS[1], 'dead') end
+      if not who then return call('HDEL', META, 'dead') end
       left = left - tools.sweep_one(who, left) - 5
     end
   end
@@ -244,7 +244,7 @@ local function slow()
   -- Collects what the keys ARGV[from], ARGV[from + stride], ... need. True if there is more to do.
   function tools.prepare(from, stride)
     for i = from, #ARGV, stride do
-      local collected = redis.pcall('HGET', P .. 'k:' .. ARGV[i], 'c')
+      local collected = try('HGET', P .. 'k:' .. ARGV[i], 'c')
       if type(collected) == 'string' and (tonumber(collected) or deaths) < deaths
         and load(ARGV[i]).again then return true end
     end
@@ -273,7 +273,7 @@ local function renew(lease)
   end
   if ends < due then
     due = ends
-    call('HSET', KEYS[1], 'due', text(due))
+    call('HSET', META, 'due', text(due))
     call('DEL', P .. 'quiet')
   end
 end
@@ -316,7 +316,7 @@ end
 -- `bad` says what does not belong there, `again` that the budget ran out.
 function load(key)
   local name = P .. 'k:' .. key
-  local h = redis.pcall('HMGET', name, 't', 'e', 'c', INC, 's')
+  local h = try('HMGET', name, 't', 'e', 'c', INC, 's')
   if h.err then return { key = key, name = name, bad = h.err } end
   local st = { key = key, name = name, t = h[1], e = h[2], v = h[4] or nil, s = h[5] or nil }
   local e, c = tonumber(h[2]), tonumber(h[3])

@@ -201,8 +201,8 @@ impl<R: ScriptRunner> LuaStore<R> {
         }
         let mut answer = self.call(&ADD, space, &mut args, sequence.is_none()).await?;
         let version = answer.number()?;
-        let replayed = answer.flag()?;
-        let outcomes = answer.added_all(writes, replayed)?;
+        let replayed = answer.replayed;
+        let outcomes = answer.added_all(writes)?;
         Ok(Ordered { version, answer: Applied { replayed, outcomes } })
     }
 
@@ -306,24 +306,28 @@ impl<R: ScriptRunner> LuaStore<R> {
         args: &mut Args<'_>,
         guarded: bool,
     ) -> Result<Answer, BackendError> {
-        let meta = layout::instance_meta(space);
+        let names = layout::instance_names(space);
         loop {
             let mut answer = if guarded && self.runner.resends() {
                 let ticket = self.lanes.take(|| self.fresh_id());
                 let lane = layout::lane(space, &ticket.process, ticket.number);
                 args.push(Arg::Int(ticket.sequence as i64));
-                let keys = [Arg::Text(&meta), Arg::Text(&lane)];
+                let keys = [Arg::Text(&names), Arg::Text(&lane)];
                 let reply = self.runner.script(script, &keys, args).await;
                 args.pop();
-                Answer::new(reply.map_err(|error| self.failed(error, &[&meta, &lane]))?)?
+                Answer::new(reply.map_err(|error| self.failed(error, &[&names, &lane]))?)?
             } else {
-                let reply = self.runner.script(script, &[(&meta).into()], args).await;
-                Answer::new(reply.map_err(|error| self.failed(error, &[&meta]))?)?
+                let reply = self.runner.script(script, &[(&names).into()], args).await;
+                Answer::new(reply.map_err(|error| self.failed(error, &[&names]))?)?
             };
-            let state = answer.bytes()?;
-            match &*String::from_utf8_lossy(&state) {
+            // The scripts that are run most begin with the version.
+            if let [Reply::Int(_), ..] = answer.items.as_slice() {
+                return Ok(answer);
+            }
+            match &*answer.text()? {
                 "ok" => return Ok(answer),
                 "more" => return Ok(Answer { more: true, ..answer }),
+                "replayed" => return Ok(Answer { replayed: true, ..answer }),
                 // Very many dead instances are collected in several steps.
                 "again" => {}
                 "notjoined" => return Err(BackendError::NotJoined),
@@ -339,12 +343,15 @@ impl<R: ScriptRunner> LuaStore<R> {
 struct Answer {
     items: std::vec::IntoIter<Reply>,
     more: bool,
+    replayed: bool,
 }
 
 impl Answer {
     fn new(reply: Reply) -> Result<Self, BackendError> {
         match reply {
-            Reply::Array(items) => Ok(Self { items: items.into_iter(), more: false }),
+            Reply::Array(items) => {
+                Ok(Self { items: items.into_iter(), more: false, replayed: false })
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -427,8 +434,8 @@ impl Answer {
     fn added_all(
         &mut self,
         writes: &[SliceWrite],
-        replayed: bool,
     ) -> Result<Vec<Outcome<Written<Standing>>>, BackendError> {
+        let replayed = self.replayed;
         let standings = self.read_all()?;
         if standings.len() != writes.len() {
             return Err(unexpected(&"another number of items than was asked for"));

@@ -1,7 +1,7 @@
 -- The names of the instance-aware counters of a space; the beginning of each of their scripts.
 -- KEYS[2]  with a client that may send a command twice by itself: the record of a lane (string: the latest
 --          sequence and its answer). Then the last of ARGV is the sequence.
--- KEYS[1]  <P>meta, where <P> is what all names of the space begin with. The others derive from it:
+-- KEYS[1]  <P>, what all names of the space begin with, and no name itself:
 --   <P>meta         hash: born (creation, in us), epoch (the latest), floor (that of keys which know
 --                  none), deaths (how many), last (incarnation), due (no lease ends before, in ms),
 --                  dead (there while <P>dead is not empty)
@@ -17,4 +17,4 @@
 --   <P>k:<KEY>      hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice
 --   <P>tombs        hash: KEY -> epoch, of keys without a slice whose epoch is not the floor
 -- Counts are decimal text: Lua's numbers are exact below 2^53 only.
-local P, call = string.sub(KEYS[1], 1, -5), redis.call
+local P, call, try = KEYS[1], redis.call, redis.pcall

@@ -28,8 +28,12 @@ fn rate(name: &'static str, goal: Option<Goal>) -> Metric {
     Metric { name, unit: Unit::PerSecond, goal }
 }
 
-fn per_key((batches, took): (u64, Duration)) -> (u64, Duration) {
-    (batches * KEYS as u64, took)
+/// Counts keys instead of batches.
+fn per_key(mut run: impl FnMut(u64) -> (u64, Duration)) -> impl FnMut(u64) -> (u64, Duration) {
+    move |count| {
+        let (batches, took) = run(count.div_ceil(KEYS as u64));
+        (batches * KEYS as u64, took)
+    }
 }
 
 async fn raw_inc(mut connection: ConnectionManager, field: &str) -> i64 {
@@ -145,9 +149,9 @@ pub(crate) fn plain(stage: &Stage) -> Vec<Outcome> {
         &[rate("keys", Some(Goal::at_least(0.9, Role::Limit)))],
         effort.rounds,
         vec![
-            stage.rating(Role::Ours, "inc_all", move |count| per_key(batch(count))),
-            stage.rating(Role::Peer, "inc_all", move |count| per_key(peer_batch(count))),
-            stage.rating(Role::Limit, "raw pipeline", move |count| per_key(raw_batches(count))),
+            stage.rating(Role::Ours, "inc_all", per_key(batch)),
+            stage.rating(Role::Peer, "inc_all", per_key(peer_batch)),
+            stage.rating(Role::Limit, "raw pipeline", per_key(raw_batches)),
         ],
     ));
     outcomes
@@ -229,8 +233,8 @@ pub(crate) fn instances(stage: &Stage) -> Vec<Outcome> {
         &[rate("keys", Some(Goal::at_least(4.0, Role::Peer)))],
         effort.rounds,
         vec![
-            stage.rating(Role::Ours, "inc_all", move |count| per_key(batch(count))),
-            stage.rating(Role::Peer, "inc_all", move |count| per_key(peer_batch(count))),
+            stage.rating(Role::Ours, "inc_all", per_key(batch)),
+            stage.rating(Role::Peer, "inc_all", per_key(peer_batch)),
         ],
     ));
     outcomes
