@@ -10,7 +10,7 @@ use super::{CounterOptions, CounterTrait, Keyed, counter_trait::keyed};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
-    lax::{Cell, Core, Delta, Known, Ledger, Owner, Settings},
+    lax::{Cell, Core, Delta, Hold, Known, Ledger, Owner, Settings},
 };
 
 pub use crate::lax::Unflushed;
@@ -117,7 +117,7 @@ impl LaxCounter {
     /// Those of [`inc`](Self::inc).
     pub async fn handle(&self, key: &RedisKey) -> Result<LaxHandle, DistkitError> {
         let cell = self.core().known(key).await?;
-        Ok(LaxHandle::new(Arc::clone(&self.owner), cell))
+        Ok(LaxHandle::new(Hold::new(&self.owner, cell)))
     }
 
     /// Returns when all that was written before the call is in the store.
