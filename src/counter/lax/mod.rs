@@ -217,6 +217,8 @@ fn known(total: i64) -> Known {
 
 #[async_trait]
 impl Ledger for Plain {
+    const BATCH: usize = 1000;
+
     /// The store forgets a guard a day after its last batch.
     const GUARD_LASTS: Option<Duration> = Some(Duration::from_secs(23 * 3600));
 
