@@ -12,6 +12,7 @@
 mod cluster;
 mod exactly_once;
 mod freshness;
+mod instances;
 mod instances_exactly_once;
 mod lax;
 mod limits;
