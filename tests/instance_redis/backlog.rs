@@ -34,12 +34,15 @@ impl Bed {
 
     /// Lets the leases of all instances but `survivor` run out at this moment.
     fn kill_all_but(&self, survivor: &Member) {
-        const SCRIPT: &str = "for _, who in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do \
-                if who ~= ARGV[1] then redis.call('ZADD', KEYS[1], 1, who) end \
-            end return redis.call('HSET', KEYS[2], 'due', 1)";
-        let [leases, meta] = ["distkit:{bed}:i:leases", "distkit:{bed}:i:meta"];
+        const SCRIPT: &str = "redis.call('DEL', ARGV[1] .. 'quiet') \
+            for _, who in ipairs(redis.call('ZRANGE', ARGV[1] .. 'leases', 0, -1)) do \
+                if who ~= ARGV[2] then \
+                    redis.call('ZADD', ARGV[1] .. 'leases', 1, who) \
+                    redis.call('DEL', ARGV[1] .. 'lease:' .. who) \
+                end \
+            end return redis.call('HSET', ARGV[1] .. 'meta', 'due', 1)";
         let survivor = survivor.incarnation.to_string();
-        assert_eq!(self.server.cli(&["EVAL", SCRIPT, "2", leases, meta, &survivor]), "0");
+        assert_eq!(self.server.cli(&["EVAL", SCRIPT, "0", "distkit:{bed}:i:", &survivor]), "0");
     }
 }
 

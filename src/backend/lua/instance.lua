@@ -1,19 +1,4 @@
--- What the scripts of the instance-aware counters share; it stands before each of them.
--- KEYS[2]  with a client that may send a command twice by itself: the record of a lane (string: the latest
---          sequence and its answer). Then the last of ARGV is the sequence.
--- KEYS[1]  <P>meta, where <P> is what all names of the space begin with. The others derive from it:
---   <P>meta        hash: born (creation, in us), epoch (the latest), floor (that of keys which know
---                 none), deaths (how many), last (incarnation), due (no lease ends before, in ms),
---                 dead (there while <P>dead is not empty)
---   <P>leases      zset: joined incarnation -> end of its lease, in ms
---   <P>dead        zset: incarnation or cleared index "g<n>" -> number of its death, until swept
---   <P>names       hash: "i:<id>" or "n:<name>" -> incarnation
---   <P>inst:<inc>  hash: id, name, first, v (version), seq and refused (guard)
---   <P>keys:<inc>  set: the counters of which the incarnation has a slice
---   <P>k:<KEY>     hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice
---   <P>tombs       hash: KEY -> epoch, of keys without a slice whose epoch is not the floor
--- Counts are decimal text: Lua's numbers are exact below 2^53 only.
-local P, call = string.sub(KEYS[1], 1, -5), redis.call
+-- What the scripts of the instance-aware counters share. Follows instance_names.lua.
 local LEASES = P .. 'leases'
 local INC, born, floor, deaths, backlog, due
 local EXACT = 2251799813685248
@@ -199,6 +184,9 @@ local function slow()
       scored[2 * i - 1], scored[2 * i] = text(before + i), list[i]
     end
     call('ZREM', LEASES, unpack(list))
+    local keys = { P .. 'quiet' }
+    for i = 1, #list do keys[i + 1] = P .. 'lease:' .. list[i] end
+    call('DEL', unpack(keys))
     call('ZADD', P .. 'dead', unpack(scored))
     call('HSET', KEYS[1], 'dead', '1')
     backlog = '1'
@@ -207,7 +195,16 @@ local function slow()
   -- Finds those whose lease has run out. True if there are more.
   function tools.find_dead()
     local list = call('ZRANGEBYSCORE', LEASES, '-inf', text(NOW), 'LIMIT', 0, 1000)
-    tools.bury(list)
+    local dead = {}
+    for i = 1, #list do
+      local left = call('PTTL', P .. 'lease:' .. list[i])
+      if left >= 0 then
+        call('ZADD', LEASES, text(NOW + left + 1), list[i])
+      else
+        dead[#dead + 1] = list[i]
+      end
+    end
+    tools.bury(dead)
     local next_end = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
     due = tonumber(next_end) or 0
     call('HSET', KEYS[1], 'due', text(due))
@@ -225,7 +222,7 @@ local function slow()
       local field = named[i] and prefix .. named[i]
       if field and call('HGET', P .. 'names', field) == who then call('HDEL', P .. 'names', field) end
     end
-    call('UNLINK', inst)
+    call('UNLINK', inst, P .. 'v:' .. who)
     call('ZREM', P .. 'dead', who)
     if call('ZCARD', P .. 'dead') == 0 then
       call('HDEL', KEYS[1], 'dead')
@@ -264,23 +261,41 @@ local function slow()
   return tools
 end
 
-local function renew(ends, renewed)
-  if tonumber(ends) == renewed then return end
-  call('ZADD', LEASES, text(renewed), INC)
-  if renewed < due then call('HSET', KEYS[1], 'due', text(renewed)) end
+-- The key alone is what quick operations renew; the set is what counts where the key is lost, be it that
+-- the lease ran out and nobody collected the instance.
+local function renew(lease)
+  local ends = NOW + lease
+  call('ZADD', LEASES, text(ends), INC)
+  if ends - 1 > NOW then
+    call('SET', P .. 'lease:' .. INC, lease, 'PXAT', text(ends - 1))
+  else
+    call('DEL', P .. 'lease:' .. INC)
+  end
+  if ends < due then
+    due = ends
+    call('HSET', KEYS[1], 'due', text(due))
+    call('DEL', P .. 'quiet')
+  end
+end
+
+-- Ends an operation: sweeps if there is something to sweep, else says that the next ones need not look.
+local function settle()
+  if backlog then slow().sweep() end
+  if not backlog and due - 1 > NOW then
+    call('SET', P .. 'quiet', floor ~= born and text(floor) or '0', 'PXAT', text(due - 1))
+  end
 end
 
 -- Begins an operation of a joined instance: renews its lease and finds the dead.
 -- Gives what to answer instead of going on, if anything.
 local function enter(inc, lease)
   INC = inc
-  local ends = call('ZSCORE', LEASES, inc)
-  if not ends or not read_meta() then return { 'notjoined' } end
-  renew(ends, NOW + lease)
+  if not call('ZSCORE', LEASES, inc) or not read_meta() then return { 'notjoined' } end
+  renew(tonumber(lease))
   if NOW >= due and slow().find_dead() then return { 'again' } end
 end
 
-local function version() return call('HINCRBY', P .. 'inst:' .. INC, 'v', 1) end
+local function version() return call('INCR', P .. 'v:' .. INC) end
 
 local function is_count(value)
   local number = tonumber(value)

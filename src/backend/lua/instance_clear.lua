@@ -5,6 +5,7 @@ local stop = enter(ARGV[1], ARGV[2])
 if stop then return stop end
 call('HSET', KEYS[1], 'floor', text(call('HINCRBY', KEYS[1], 'epoch', 1)))
 call('UNLINK', P .. 'tombs')
+call('DEL', P .. 'quiet')
 for _, inc in ipairs(call('ZRANGE', LEASES, 0, -1)) do
   if call('EXISTS', P .. 'keys:' .. inc) == 1 then
     deaths = call('HINCRBY', KEYS[1], 'deaths', 1)

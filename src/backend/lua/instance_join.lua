@@ -26,10 +26,10 @@ slow().bury(older)
 INC = text(math.max(MICROS, (tonumber(call('HGET', KEYS[1], 'last')) or 0) + 1))
 if backlog and slow().prepare(5, 3) then return { 'again' } end
 call('HSET', KEYS[1], 'last', INC)
-renew(nil, NOW + lease)
+renew(tonumber(lease))
 call('HSET', P .. 'inst:' .. INC, 'id', id, 'first', first ~= '' and first or INC)
 if name ~= '' then call('HSET', P .. 'inst:' .. INC, 'name', name) end
 for _, field in ipairs(fields) do call('HSET', P .. 'names', field, INC) end
 local out = put_back_all(5, { 'ok', INC })
-if backlog then slow().sweep() end
+settle()
 return out

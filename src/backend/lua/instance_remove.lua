@@ -28,5 +28,5 @@ for i = 4, #ARGV do
   out[at + 5], out[at + 6], out[at + 7] = nt, nv, ne or '0'
   at = at + 7
 end
-if backlog then slow().sweep() end
+settle()
 return out

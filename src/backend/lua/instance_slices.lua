@@ -16,5 +16,5 @@ if not st.absent then
     end
   end
 end
-if backlog then slow().sweep() end
+settle()
 return out
