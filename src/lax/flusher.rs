@@ -8,7 +8,7 @@ use super::{
     cell::Cell,
     core::{Core, Wanted, micros},
     ledger::Ledger,
-    writer::{BATCH, Session, counted, not_applied},
+    writer::{Session, counted, not_applied},
 };
 use crate::DistkitError;
 
@@ -154,7 +154,7 @@ impl<L: Ledger> Session<'_, L> {
 /// Reads the cells and brings them up to date; gives those that failed. For the holder of the lock.
 async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>, DistkitError)> {
     let mut failures = Vec::new();
-    for chunk in cells.chunks(BATCH) {
+    for chunk in cells.chunks(L::BATCH) {
         let at = core.now();
         let answer = core.ledger.read(chunk).await.and_then(|all| Ok(counted(all, chunk.len())?));
         match answer {

@@ -15,9 +15,8 @@ use crate::{
     backend::{BackendError, Outcome, Refusal, ReplayGuard},
 };
 
-/// How many keys go into one batch: a batch of this size costs the store little more per key than a
-/// bigger one, and does not hold up its other clients.
-pub(super) const BATCH: usize = 1000;
+/// Of how many keys a refusal is kept for the next flush.
+const MAX_REPORTS: usize = 1000;
 /// How often a key is tried whose place in the store holds something else than a number.
 const CORRUPT_RETRY: Duration = Duration::from_secs(1);
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
@@ -280,7 +279,7 @@ impl<L: Ledger> Session<'_, L> {
         while !self.writer.todo.is_empty() {
             // Before anything is taken off the list: `commit` then does not wait with it in hand.
             self.resolve().await?;
-            let chunk = self.writer.todo.len().min(BATCH);
+            let chunk = self.writer.todo.len().min(L::BATCH);
             let cells: Vec<_> = self.writer.todo.drain(..chunk).collect();
             self.commit(cells).await?;
         }
@@ -419,7 +418,7 @@ impl<L: Ledger> Session<'_, L> {
         let reports = &mut self.writer.refused;
         if let Some((_, sum, _)) = reports.iter_mut().find(|(known, _, _)| known == key) {
             *sum = sum.saturating_add(delta);
-        } else if reports.len() < BATCH {
+        } else if reports.len() < MAX_REPORTS {
             reports.push((key.clone(), delta, refusal));
         }
     }

@@ -3,7 +3,7 @@ local META, LEASES = P .. 'meta', P .. 'leases'
 local INC, born, floor, deaths, backlog, due
 local EXACT = 2251799813685248
 -- How many slices of the dead one call collects before it asks to be called again.
-local budget = 1000
+local budget = 500
 
 local time = call('TIME')
 local MICROS = time[1] * 1000000 + time[2]

@@ -1,4 +1,5 @@
 mod exclusive;
+mod handle;
 mod ledger;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -16,8 +17,10 @@ use super::{
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing, Written},
-    lax::{Cell, Core, Owner, Settings, Unflushed, easy, not_applied},
+    lax::{Cell, Core, Hold, Owner, Settings, Unflushed, easy, not_applied},
 };
+
+pub use handle::LaxInstanceAwareHandle;
 
 /// Instance-aware counters that buffer writes in the process.
 ///
@@ -55,7 +58,7 @@ use crate::{
 /// # }
 /// ```
 pub struct LaxInstanceAwareCounter {
-    owner: Owner<Slices>,
+    owner: Arc<Owner<Slices>>,
 }
 
 impl LaxInstanceAwareCounter {
@@ -70,7 +73,7 @@ impl LaxInstanceAwareCounter {
         let instance = options.instance;
         let lease = instance.lease();
         let membership = Membership::new(instance.backend, instance.space, instance.name, lease);
-        Arc::new(Self { owner: Owner(Core::new(Slices { membership }, settings)) })
+        Arc::new(Self { owner: Arc::new(Owner(Core::new(Slices { membership }, settings))) })
     }
 
     fn core(&self) -> &Arc<Core<Slices>> {
@@ -92,7 +95,7 @@ impl LaxInstanceAwareCounter {
     /// place holds something else than a number is kept and tried again. All else is in the store.
     pub async fn flush(&self) -> Result<(), DistkitError> {
         match self.core().flush().await {
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
             Ok(()) => Ok(()),
         }
     }
@@ -135,11 +138,16 @@ impl LaxInstanceAwareCounter {
         }
     }
 
-    /// A closed core does not know why it was closed.
-    async fn why(&self, error: DistkitError) -> DistkitError {
-        match error {
-            DistkitError::ShutDown => self.membership().check().await.err().unwrap_or(error),
-            _ => error,
+    /// A handle to one key, for hot paths: adding through it needs no look-up. Reads the key's numbers
+    /// when they are not known. The key stays in memory as long as the handle lives.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](InstanceAwareCounterTrait::inc).
+    pub async fn handle(&self, key: &RedisKey) -> Result<LaxInstanceAwareHandle, DistkitError> {
+        match self.known(key).await {
+            Ok(cell) => Ok(LaxInstanceAwareHandle::new(Hold::new(&self.owner, cell))),
+            Err(error) => Err(self.core().why(error)),
         }
     }
 
@@ -148,25 +156,17 @@ impl LaxInstanceAwareCounter {
         self.core().known(key).await
     }
 
-    fn add(&self, cell: &Arc<Cell>, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        if cell.estimate().checked_add(count).is_none() {
-            return Err(DistkitError::refused(&cell.key, Refusal::Overflow));
-        }
-        let own = self.core().add_to_own(cell, count)?;
-        Ok((cell.with_others(own), own))
-    }
-
     async fn add_to(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let warm = self.core().with_known(key, |cell| self.add(cell, count));
+        let warm = self.core().with_known(key, |cell| self.core().add_slice(cell, count));
         let added = match warm {
             Some(added) => added,
             None => match self.known(key).await {
-                Ok(cell) => self.add(&cell, count),
+                Ok(cell) => self.core().add_slice(&cell, count),
                 Err(error) => Err(error),
             },
         };
         match added {
-            Err(error @ DistkitError::ShutDown) => Err(self.why(error).await),
+            Err(error @ DistkitError::ShutDown) => Err(self.core().why(error)),
             added => added,
         }
     }
@@ -174,7 +174,7 @@ impl LaxInstanceAwareCounter {
     async fn read(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
         let core = self.core();
         if core.is_closed() {
-            return Err(self.why(DistkitError::ShutDown).await);
+            return Err(core.why(DistkitError::ShutDown));
         }
         let warm = core.with_known(key, |cell| core.is_fresh(cell).then(|| numbers(cell)));
         if let Some(Some(numbers)) = warm {
@@ -182,18 +182,8 @@ impl LaxInstanceAwareCounter {
         }
         match core.read_again(key).await {
             Ok(cell) => Ok(numbers(&cell)),
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
         }
-    }
-
-    /// Numbers near the ends of `i64` are left to the store.
-    fn can_replace(cell: &Cell, count: i64) -> bool {
-        easy(count) && count.checked_add(cell.others()).is_some()
-    }
-
-    fn replace(&self, cell: &Arc<Cell>, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        self.core().replace(cell, count)?;
-        Ok((cell.with_others(count), count))
     }
 
     /// A batch that needs no I/O but for unknown keys; `None` when it is one to be sent at once.
@@ -215,12 +205,12 @@ impl LaxInstanceAwareCounter {
             match cell {
                 Ok(cell) => cells.push(Ok(cell)),
                 Err(DistkitError::CounterError { refusal, .. }) => cells.push(Err(refusal)),
-                Err(error) => return Err(self.why(error).await),
+                Err(error) => return Err(self.core().why(error)),
             }
         }
         for (write, cell) in writes.iter().zip(&cells) {
             if let (SliceChange::SetSlice(count), Ok(cell)) = (write.change, cell)
-                && !Self::can_replace(cell, count)
+                && !can_replace(cell, count)
             {
                 return Ok(None);
             }
@@ -236,15 +226,15 @@ impl LaxInstanceAwareCounter {
                 Ok(cell) => {
                     let old = numbers(&cell);
                     let new = match write.change {
-                        SliceChange::Add(count) => self.add(&cell, count),
+                        SliceChange::Add(count) => self.core().add_slice(&cell, count),
                         SliceChange::SetSlice(count) | SliceChange::SetTotal(count) => {
-                            self.replace(&cell, count)
+                            self.core().replace_slice(&cell, count)
                         }
                     };
                     match new {
                         Ok(new) => Ok((old, new)),
                         Err(DistkitError::CounterError { refusal, .. }) => Err(refusal),
-                        Err(error) => return Err(self.why(error).await),
+                        Err(error) => return Err(self.core().why(error)),
                     }
                 }
             };
@@ -256,6 +246,42 @@ impl LaxInstanceAwareCounter {
         }
         Ok(Some(outcomes))
     }
+}
+
+impl Core<Slices> {
+    fn add_slice(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        count: i64,
+    ) -> Result<TotalAndSlice, DistkitError> {
+        if cell.estimate().checked_add(count).is_none() {
+            return Err(DistkitError::refused(&cell.key, Refusal::Overflow));
+        }
+        let own = self.add_to_own(cell, count)?;
+        Ok((cell.with_others(own), own))
+    }
+
+    fn replace_slice(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        count: i64,
+    ) -> Result<TotalAndSlice, DistkitError> {
+        self.replace(cell, count)?;
+        Ok((cell.with_others(count), count))
+    }
+
+    /// A closed core does not know why it was closed.
+    fn why(&self, error: DistkitError) -> DistkitError {
+        match error {
+            DistkitError::ShutDown => self.ledger.membership.check().err().unwrap_or(error),
+            _ => error,
+        }
+    }
+}
+
+/// Numbers near the ends of `i64` are left to the store.
+fn can_replace(cell: &Cell, count: i64) -> bool {
+    easy(count) && count.checked_add(cell.others()).is_some()
 }
 
 fn numbers(cell: &Cell) -> TotalAndSlice {
@@ -281,7 +307,7 @@ impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
             return Ok(outcomes);
         }
         match self.core().write_now(writes).await {
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
             done => done,
         }
     }
@@ -313,27 +339,27 @@ impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
     async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
         match self.core().remove(key, Scope::Total).await {
             Ok(written) => Ok(pair(&written.old)),
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
         }
     }
 
     async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError> {
         match self.core().remove(key, Scope::Slice).await {
             Ok(written) => Ok((written.new.total, written.old.slice)),
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
         }
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
         match self.core().clear(Scope::Total).await {
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
             Ok(()) => Ok(()),
         }
     }
 
     async fn clear_on_instance(&self) -> Result<(), DistkitError> {
         match self.core().clear(Scope::Slice).await {
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
             Ok(()) => Ok(()),
         }
     }
@@ -342,7 +368,7 @@ impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
         let core = self.core();
         let mut session = match core.session().await {
             Ok(session) => session,
-            Err(error) => return Err(self.why(error).await),
+            Err(error) => return Err(self.core().why(error)),
         };
         session.commit(vec![core.cell(key)]).await.map_err(not_applied)?;
         let membership = self.membership();
