@@ -184,11 +184,11 @@ async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>,
 /// before somebody uses the counter again.
 fn sweep<L: Ledger>(core: &Core<L>) -> bool {
     let mut more = false;
-    core.cells.retain(|cell, ()| {
+    core.cells.retain(|_, cell| {
         // The shard is locked, so a count of 1 means that nobody else has the cell or can get it.
-        let used = cell.0.untouch() || cell.0.tally.is_dirty();
+        let used = cell.untouch() || cell.tally.is_dirty();
         more |= used;
-        used || Arc::strong_count(&cell.0) > 1
+        used || Arc::strong_count(cell) > 1
     });
     if core.cells.is_empty() {
         core.cells.shrink_to_fit();

@@ -138,12 +138,70 @@ impl LaxInstanceAwareCounter {
         }
     }
 
+    /// Adds `count`, which may be negative, to this instance's slice, and answers the new estimates. No
+    /// I/O, unless this process has not used the key lately: then its numbers are read first.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed by a call that fails, with
+    /// - [`NotApplied`](DistkitError::NotApplied): the key's numbers could not be read;
+    /// - [`CounterError`](DistkitError::CounterError): a sum would not fit into an `i64`, or the store
+    ///   holds something else than a number;
+    /// - [`TooManyPending`](DistkitError::TooManyPending): the store has been away, and
+    ///   [`max_pending_keys`](LaxInstanceAwareCounterOptions::max_pending_keys) is reached;
+    /// - [`ShutDown`](DistkitError::ShutDown) or [`InstanceReplaced`](DistkitError::InstanceReplaced).
+    #[inline]
+    pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        let core = self.core();
+        let added = match core.with_known(key, |cell| core.add_slice(cell, count)) {
+            Some(added) => added,
+            None => core.known_in_a_box(key).await.and_then(|cell| core.add_slice(&cell, count)),
+        };
+        added.map_err(|error| core.why(error))
+    }
+
+    /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc).
+    pub async fn dec(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        match count.checked_neg() {
+            Some(negated) => self.inc(key, negated).await,
+            None => Err(DistkitError::refused(key, Refusal::Overflow)),
+        }
+    }
+
+    /// The estimates `(total, own slice)`; a missing key reads `(0, 0)`. From memory when the known
+    /// numbers are at most [`allowed_lag`](LaxInstanceAwareCounterOptions::allowed_lag) old; keys in use
+    /// are kept that fresh in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied`](DistkitError::NotApplied) when the numbers are not fresh and the store does not
+    /// answer, [`CounterError`](DistkitError::CounterError) when it holds something else than a number,
+    /// [`ShutDown`](DistkitError::ShutDown) and [`InstanceReplaced`](DistkitError::InstanceReplaced).
+    #[inline]
+    pub async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
+        let core = self.core();
+        if core.is_closed() {
+            return Err(core.why(DistkitError::ShutDown));
+        }
+        match core.with_known(key, |cell| core.is_fresh(cell).then(|| numbers(cell))).flatten() {
+            Some(numbers) => Ok(numbers),
+            None => match core.read_again(key).await {
+                Ok(cell) => Ok(numbers(&cell)),
+                Err(error) => Err(core.why(error)),
+            },
+        }
+    }
+
     /// A handle to one key, for hot paths: adding through it needs no look-up. Reads the key's numbers
     /// when they are not known. The key stays in memory as long as the handle lives.
     ///
     /// # Errors
     ///
-    /// Those of [`inc`](InstanceAwareCounterTrait::inc).
+    /// Those of [`inc`](Self::inc).
     pub async fn handle(&self, key: &RedisKey) -> Result<LaxInstanceAwareHandle, DistkitError> {
         match self.known(key).await {
             Ok(cell) => Ok(LaxInstanceAwareHandle::new(Hold::new(&self.owner, cell))),
@@ -154,36 +212,6 @@ impl LaxInstanceAwareCounter {
     /// The key's cell, once its numbers are known.
     async fn known(&self, key: &RedisKey) -> Result<Arc<Cell>, DistkitError> {
         self.core().known(key).await
-    }
-
-    async fn add_to(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let warm = self.core().with_known(key, |cell| self.core().add_slice(cell, count));
-        let added = match warm {
-            Some(added) => added,
-            None => match self.known(key).await {
-                Ok(cell) => self.core().add_slice(&cell, count),
-                Err(error) => Err(error),
-            },
-        };
-        match added {
-            Err(error @ DistkitError::ShutDown) => Err(self.core().why(error)),
-            added => added,
-        }
-    }
-
-    async fn read(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
-        let core = self.core();
-        if core.is_closed() {
-            return Err(core.why(DistkitError::ShutDown));
-        }
-        let warm = core.with_known(key, |cell| core.is_fresh(cell).then(|| numbers(cell)));
-        if let Some(Some(numbers)) = warm {
-            return Ok(numbers);
-        }
-        match core.read_again(key).await {
-            Ok(cell) => Ok(numbers(&cell)),
-            Err(error) => Err(self.core().why(error)),
-        }
     }
 
     /// A batch that needs no I/O but for unknown keys; `None` when it is one to be sent at once.
@@ -249,6 +277,7 @@ impl LaxInstanceAwareCounter {
 }
 
 impl Core<Slices> {
+    #[inline]
     fn add_slice(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
@@ -261,6 +290,7 @@ impl Core<Slices> {
         Ok((cell.with_others(own), own))
     }
 
+    #[inline]
     fn replace_slice(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
@@ -271,6 +301,7 @@ impl Core<Slices> {
     }
 
     /// A closed core does not know why it was closed.
+    #[cold]
     fn why(&self, error: DistkitError) -> DistkitError {
         match error {
             DistkitError::ShutDown => self.ledger.membership.check().err().unwrap_or(error),
@@ -284,6 +315,7 @@ fn can_replace(cell: &Cell, count: i64) -> bool {
     easy(count) && count.checked_add(cell.others()).is_some()
 }
 
+#[inline]
 fn numbers(cell: &Cell) -> TotalAndSlice {
     let own = cell.tally.estimate();
     (cell.with_others(own), own)
@@ -316,23 +348,23 @@ impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
         &self,
         keys: &[&'k RedisKey],
     ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
-        let answers = join_all(keys.iter().map(|key| self.read(key))).await;
+        let answers = join_all(keys.iter().map(|key| self.get(key))).await;
         Ok(keys.iter().copied().zip(answers).collect())
     }
 
     async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
-        self.read(key).await
+        self.get(key).await
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        self.add_to(key, count).await
+        self.inc(key, count).await
     }
 
     async fn inc_all<'k>(
         &self,
         updates: &[(&'k RedisKey, i64)],
     ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
-        let answers = join_all(updates.iter().map(|(key, count)| self.add_to(key, *count))).await;
+        let answers = join_all(updates.iter().map(|(key, count)| self.inc(key, *count))).await;
         Ok(updates.iter().map(|(key, _)| *key).zip(answers).collect())
     }
 
