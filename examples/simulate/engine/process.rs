@@ -84,29 +84,27 @@ impl Process {
             strict_plain: StrictCounter::new(plain),
             name,
         };
-        process.register(world, instance_name);
+        process.register(world);
         world.trace.line(&process.name, format_args!("STARTS, round trip {latency:?}"));
         process
     }
 
-    fn register(&self, world: &World, name: impl Fn(&str) -> Option<String>) {
+    fn register(&self, world: &World) {
         let contended =
             |buffers| Parts::Contended(STOCK_KEYS.map(|k| (k, Contended::new(buffers))).into());
         let buffered = Parts::Buffered(TRAFFIC_KEYS.map(|k| (k, Buffered::default())).into());
         let direct = Parts::Direct(TRAFFIC_KEYS.map(|k| (k, Direct::default())).into());
         let members = [
-            (self.lax.instance_id(), Family::Traffic, name("lax"), buffered),
-            (self.strict.instance_id(), Family::Traffic, name("strict"), direct),
-            (self.lax_stock.instance_id(), Family::Stock, name("lax"), contended(true)),
-            (self.strict_stock.instance_id(), Family::Stock, name("strict"), contended(false)),
+            (self.lax.instance_id(), Family::Traffic, buffered),
+            (self.strict.instance_id(), Family::Traffic, direct),
+            (self.lax_stock.instance_id(), Family::Stock, contended(true)),
+            (self.strict_stock.instance_id(), Family::Stock, contended(false)),
         ];
         let now = world.now();
         let mut model = world.model();
-        for (id, family, name, parts) in members {
+        for (id, family, parts) in members {
             let (slot, process) = (self.slot, self.number);
-            model
-                .members
-                .insert(id.into(), Member { slot, process, family, name, ends: None, parts });
+            model.members.insert(id.into(), Member { slot, process, family, ends: None, parts });
         }
         model.slots[self.slot] =
             Slot { process: Some(self.number), link: Some(self.link.clone()), ..Slot::default() };

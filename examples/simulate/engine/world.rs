@@ -106,8 +106,6 @@ pub(crate) struct Member {
     pub(crate) slot: usize,
     pub(crate) process: u32,
     pub(crate) family: Family,
-    /// Its name, where it has one that its successor will take.
-    pub(crate) name: Option<String>,
     /// When its slices must be gone, once it is dead.
     pub(crate) ends: Option<u64>,
     pub(crate) parts: Parts,
