@@ -205,7 +205,7 @@ impl Process {
     }
 
     async fn strict_traffic(&self, world: &World, name: &'static str, dice: &mut Rng) {
-        let count = dice.i64(-2..=3);
+        let count = dice.i64(-3..=3);
         let id = self.strict.instance_id();
         let change = |work: &mut dyn FnMut(&mut Direct)| {
             if let Parts::Direct(parts) = &mut world.model().member(id).parts
