@@ -2,10 +2,12 @@ use std::{borrow::Borrow, collections::BTreeMap, marker::PhantomData, sync::Arc}
 
 use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+/// The keys are shared so that a guard can show its own.
+type Entries<K, V> = BTreeMap<String, (Arc<K>, V)>;
+
 /// `dashmap`'s map with one shard: whoever holds an entry keeps out those who change the map.
 pub struct DashMap<K, V, S> {
-    /// The keys are shared so that a guard can show its own.
-    entries: RwLock<BTreeMap<String, (Arc<K>, V)>>,
+    entries: RwLock<Entries<K, V>>,
     hasher: PhantomData<S>,
 }
 
@@ -15,7 +17,7 @@ pub struct Entry<G, K> {
 }
 
 pub struct Vacant<'m, K, V> {
-    entries: RwLockWriteGuard<'m, BTreeMap<String, (Arc<K>, V)>>,
+    entries: RwLockWriteGuard<'m, Entries<K, V>>,
     key: K,
 }
 
@@ -30,10 +32,7 @@ impl<K: Borrow<str>, V: Default, S> DashMap<K, V, S> {
         Self { entries: RwLock::default(), hasher: PhantomData }
     }
 
-    pub fn get(
-        &self,
-        key: &str,
-    ) -> Option<Entry<RwLockReadGuard<'_, BTreeMap<String, (Arc<K>, V)>>, K>> {
+    pub fn get(&self, key: &str) -> Option<Entry<RwLockReadGuard<'_, Entries<K, V>>, K>> {
         let guard = self.entries.read().unwrap();
         let key = Arc::clone(&guard.get(key)?.0);
         Some(Entry { _guard: guard, key })
@@ -61,7 +60,7 @@ impl<K: Borrow<str>, V: Default, S> DashMap<K, V, S> {
 }
 
 impl<'m, K: Borrow<str>, V: Default> Vacant<'m, K, V> {
-    pub fn or_default(mut self) -> Entry<RwLockWriteGuard<'m, BTreeMap<String, (Arc<K>, V)>>, K> {
+    pub fn or_default(mut self) -> Entry<RwLockWriteGuard<'m, Entries<K, V>>, K> {
         let name = self.key.borrow().to_owned();
         let (key, _) =
             self.entries.entry(name).or_insert_with(|| (Arc::new(self.key), V::default()));
