@@ -9,6 +9,7 @@ mod exactly_once;
 mod freshness;
 mod lax;
 mod limits;
+mod linearizable;
 mod outages;
 mod races;
 mod support;
