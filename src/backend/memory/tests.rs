@@ -243,6 +243,18 @@ async fn lost_requests_are_not_applied_and_lost_replies_are() {
     assert_eq!(link.requests(), 4);
 }
 
+/// As with a server: a read has nothing that may have happened.
+#[tokio::test]
+async fn a_read_that_is_lost_has_changed_nothing() {
+    let link = MemoryBackend::new().link();
+    link.lose_next_requests(1);
+    link.lose_next_replies(1);
+    for lost in [LinkFault::RequestLost, LinkFault::ReplyLost] {
+        let answer = link.read(&space(), &[key("hits")]).await;
+        assert_eq!(fault(answer), (false, lost));
+    }
+}
+
 #[tokio::test]
 async fn losses_wait_for_a_request_that_is_sent_and_can_be_called_off() {
     let store = MemoryBackend::new();
