@@ -50,9 +50,9 @@ fn the_first_command_after_a_step_sees_it() {
             let ttl = n * 10;
             let key = format!("key {n}");
             assert_eq!(server.cli(&["SET", &key, "x", "PX", &ttl.to_string()]), "OK");
-            server.advance(ttl * MS - MS);
-            assert_eq!(server.cli(&["PTTL", &key]), "1");
-            server.advance(2 * MS);
+            server.advance(ttl * MS);
+            assert_eq!(server.cli(&["PTTL", &key]), "0");
+            server.advance(MS);
             assert_eq!(server.cli(&["GET", &key]), "");
         }
     });
@@ -66,9 +66,10 @@ fn keys_expire_by_the_clock() {
             server.cli(&["SET", key, "x"]);
             assert_eq!(server.cli(&["PEXPIRE", key, "86400000"]), "1");
         }
-        server.advance(DAY - MS);
+        // To the last millisecond, and through it.
+        server.advance(DAY);
         assert_eq!(server.cli(&["EXISTS", "read", "in a script", "counted"]), "3");
-        server.advance(2 * MS);
+        server.advance(MS);
         assert_eq!(server.cli(&["GET", "read"]), "");
         let script = "return redis.call('EXISTS', KEYS[1])";
         assert_eq!(server.cli(&["EVAL", script, "1", "in a script"]), "0");
