@@ -1,0 +1,302 @@
+//! A real server in the place of the simulator.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use distkit::{
+    RedisKey,
+    backend::{
+        Applied, Backend, BackendError, Instance, InstanceSlice, IntoBackend, Joined, Member,
+        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+    },
+};
+use distkit_testkit::{Server, ServerBuilder};
+use fred::{
+    interfaces::ClientLike,
+    types::{
+        Builder,
+        config::{Config, ReconnectPolicy},
+    },
+};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio::time::Instant;
+
+use crate::{
+    proxy::{PROBED, Proxy},
+    world::{Fault, LINKS, World},
+};
+
+/// Nothing is lost by waiting: what is lost closes its connection.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Client {
+    RedisRs,
+    Fred,
+}
+
+impl Client {
+    fn connect(self, port: u16) -> Arc<dyn Backend> {
+        let url = format!("redis://127.0.0.1:{port}/");
+        match self {
+            Self::RedisRs => {
+                let config = ConnectionManagerConfig::new()
+                    .set_response_timeout(Some(PATIENCE))
+                    .set_connection_timeout(Some(PATIENCE))
+                    .set_min_delay(Duration::from_millis(1))
+                    .set_max_delay(Duration::from_millis(10));
+                let client = redis::Client::open(url).unwrap();
+                ConnectionManager::new_lazy_with_config(client, config).unwrap().into_backend()
+            }
+            Self::Fred => {
+                let config = Config { fail_fast: false, ..Config::from_url(&url).unwrap() };
+                let mut policy = ReconnectPolicy::new_constant(0, 1);
+                policy.set_jitter(1);
+                let client = Builder::from_config(config)
+                    .with_performance_config(|performance| {
+                        performance.default_command_timeout = PATIENCE;
+                    })
+                    .set_policy(policy)
+                    .build()
+                    .unwrap();
+                client.connect();
+                client.into_backend()
+            }
+        }
+    }
+}
+
+/// A server whose clock stands still, and several connections to it.
+///
+/// One after the other, any number of histories is played on it, each under a prefix of its own; the clock
+/// only moves on.
+pub(crate) struct RealWorld {
+    server: Server,
+    links: Vec<Arc<RealLink>>,
+}
+
+impl RealWorld {
+    pub(crate) async fn start(builder: ServerBuilder, client: Client) -> Self {
+        // What a killed process has written, its machine still has.
+        let log = ["--appendonly", "yes", "--appendfsync", "no"];
+        let server = builder.args(&log).manual_clock().start();
+        let ids = Arc::new(AtomicU64::new(0));
+        let mut links = Vec::new();
+        for _ in 0..LINKS {
+            let proxy = Proxy::before(server.port()).await;
+            links.push(Arc::new(RealLink {
+                store: client.connect(proxy.port()),
+                proxy,
+                cut: AtomicBool::new(false),
+                shaken: AtomicBool::new(true),
+                ids: ids.clone(),
+            }));
+        }
+        Self { server, links }
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.server.now()
+    }
+}
+
+#[async_trait]
+impl World for RealWorld {
+    fn link(&self, link: usize) -> Arc<dyn Backend> {
+        self.links[link].clone()
+    }
+
+    fn fault(&self, link: usize, fault: Fault) {
+        let link = &self.links[link];
+        match fault {
+            Fault::Cut => link.cut.store(true, SeqCst),
+            Fault::Restore => link.cut.store(false, SeqCst),
+            Fault::LoseRequest => link.proxy.lose_next_requests(1),
+            Fault::LoseReply => link.proxy.lose_next_replies(1),
+        }
+    }
+
+    fn mend(&self) {
+        for link in &self.links {
+            link.cut.store(false, SeqCst);
+            link.proxy.lose_next_requests(0);
+            link.proxy.lose_next_replies(0);
+            link.ids.store(0, SeqCst);
+        }
+    }
+
+    fn advance(&self, step: Duration) {
+        self.server.advance(step);
+    }
+
+    fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
+        let totals = format!("distkit:{{{}}}:totals", space.prefix());
+        let answer = self.server.cli(&["HSET", &*totals, key, text]);
+        assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
+    }
+
+    async fn restart(&self) {
+        self.server.restart();
+        self.links.iter().for_each(|link| link.shaken.store(true, SeqCst));
+    }
+
+    async fn lose_data(&self) {
+        assert_eq!(self.server.cli(&["FLUSHALL"]), "OK");
+        assert_eq!(self.server.cli(&["SCRIPT", "FLUSH"]), "OK");
+        self.advance(Duration::from_secs(1));
+    }
+
+    async fn settle(&self) {
+        for link in &self.links {
+            link.settle().await;
+        }
+    }
+}
+
+/// One client's connection, through a proxy that loses what it is told to.
+///
+/// A cut is made on this side of the client: what a client says of a server that it cannot reach has tests of
+/// its own.
+struct RealLink {
+    store: Arc<dyn Backend>,
+    proxy: Proxy,
+    cut: AtomicBool,
+    /// A fault has struck, and the client may not have a connection yet.
+    shaken: AtomicBool,
+    ids: Arc<AtomicU64>,
+}
+
+impl RealLink {
+    async fn settle(&self) {
+        if !self.shaken.swap(false, SeqCst) {
+            return;
+        }
+        let space = Space::new(RedisKey::try_from(PROBED).unwrap());
+        let key = [RedisKey::try_from(PROBED).unwrap()];
+        let start = Instant::now();
+        while let Err(error) = self.store.read(&space, &key).await {
+            assert!(start.elapsed() < PATIENCE, "no connection: {error}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn through<T>(
+        &self,
+        call: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        if self.cut.load(SeqCst) {
+            return Err(BackendError::not_applied("the link is cut"));
+        }
+        let answer = call.await;
+        if matches!(answer, Err(BackendError::NotApplied(_) | BackendError::OutcomeUnknown(_))) {
+            self.shaken.store(true, SeqCst);
+        }
+        answer
+    }
+}
+
+#[async_trait]
+impl Backend for RealLink {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        self.through(self.store.apply(space, writes, guard)).await
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.through(self.store.read(space, keys)).await
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.through(self.store.remove(space, keys)).await
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.through(self.store.clear(space)).await
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        self.through(self.store.join(space, instance, slices)).await
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.through(self.store.apply_on(space, member, writes, sequence)).await
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        self.through(self.store.read_on(space, member, keys)).await
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        self.through(self.store.remove_on(space, member, keys, scope)).await
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.through(self.store.clear_on(space, member, scope)).await
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.through(self.store.heartbeat(space, member)).await
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.through(self.store.leave(space, member)).await
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.through(self.store.slices_on(space, member, key)).await
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        format!("id-{}", self.ids.fetch_add(1, SeqCst) + 1).into()
+    }
+}
