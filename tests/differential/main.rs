@@ -16,8 +16,8 @@
 mod counters;
 mod history;
 mod player;
-mod proxy;
-mod servers;
+#[path = "../support/real_store.rs"]
+mod real_store;
 mod world;
 
 use std::{cell::Cell, fmt::Debug, time::Duration};
@@ -29,8 +29,8 @@ use proptest::{
 };
 use tokio::time::Instant;
 
-use servers::{Client, RealWorld};
-use world::{Simulated, World};
+use real_store::{Client, RealStore};
+use world::{LINKS, Simulated, World};
 
 /// How many histories a run compares.
 const CASES: u32 = 150;
@@ -46,7 +46,7 @@ fn compare<S: Debug>(
         Flavor::Redis => Server::redis(),
         Flavor::Valkey => Server::valkey(),
     };
-    let real = runtime.block_on(RealWorld::start(builder, client));
+    let real = runtime.block_on(RealStore::start(builder, client, LINKS));
     let soak = std::env::var("DISTKIT_SOAK").map(|seconds| seconds.parse().unwrap());
     let soak = Duration::from_secs(soak.unwrap_or(0));
     let start = Instant::now();

@@ -11,8 +11,13 @@ use distkit::{
     },
 };
 
+use crate::real_store::RealStore;
+
 /// How many ways there are to the store, each with its own faults.
 pub(crate) const LINKS: usize = 3;
+
+/// How long a restart takes. That time has passed is all that an empty server knows of what was before.
+const RESTART: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
@@ -71,7 +76,7 @@ pub(crate) trait World {
     /// A restart of the store that keeps its data.
     async fn restart(&self);
 
-    /// A restart that loses them, and takes a second.
+    /// A restart that loses them.
     async fn lose_data(&self);
 
     /// Waits until the links that are not cut work again after a fault that has struck.
@@ -131,8 +136,49 @@ impl World for Simulated {
 
     async fn lose_data(&self) {
         self.store.wipe();
-        self.advance(Duration::from_secs(1));
+        self.advance(RESTART);
     }
 
     async fn settle(&self) {}
+}
+
+#[async_trait]
+impl World for RealStore {
+    fn link(&self, link: usize) -> Arc<dyn Backend> {
+        self.link(link)
+    }
+
+    fn fault(&self, link: usize, fault: Fault) {
+        match fault {
+            Fault::Cut => self.set_cut(link, true),
+            Fault::Restore => self.set_cut(link, false),
+            Fault::LoseRequest => self.lose_next_request(link),
+            Fault::LoseReply => self.lose_next_reply(link),
+        }
+    }
+
+    fn mend(&self) {
+        self.mend();
+    }
+
+    fn advance(&self, step: Duration) {
+        self.advance(step);
+    }
+
+    fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
+        self.plant(space, key, text);
+    }
+
+    async fn restart(&self) {
+        self.restart();
+    }
+
+    async fn lose_data(&self) {
+        self.wipe();
+        self.advance(RESTART);
+    }
+
+    async fn settle(&self) {
+        self.settle().await;
+    }
 }

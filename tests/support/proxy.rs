@@ -1,8 +1,5 @@
 //! A way to a server that loses requests and replies when it is told to.
 
-#[path = "../support/resp.rs"]
-mod resp;
-
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::SeqCst},
@@ -14,7 +11,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use resp::{next_frame, words};
+use super::resp::{next_frame, words};
 
 /// What clients say for themselves, and what shows that a way is open again: never lost.
 const OWN: [&str; 6] = ["HELLO", "CLIENT", "AUTH", "SELECT", "PING", "INFO"];

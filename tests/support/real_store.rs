@@ -1,4 +1,9 @@
-//! A real server in the place of the simulator.
+//! A real server in the place of the simulator: with a clock that stands still, faulty ways to it, and loss of
+//! its data.
+#![allow(dead_code, reason = "not every test binary has a use for all of it")]
+
+mod proxy;
+mod resp;
 
 use std::{
     sync::{
@@ -27,10 +32,7 @@ use fred::{
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::time::Instant;
 
-use crate::{
-    proxy::{PROBED, Proxy},
-    world::{Fault, LINKS, World},
-};
+use proxy::{PROBED, Proxy};
 
 /// Nothing is lost by waiting: what is lost closes its connection.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,25 +74,25 @@ impl Client {
     }
 }
 
-/// A server whose clock stands still, and several connections to it.
+/// A server, and several connections to it, each with faults of its own.
 ///
 /// One after the other, any number of histories is played on it, each under a prefix of its own; the clock
 /// only moves on.
-pub(crate) struct RealWorld {
+pub(crate) struct RealStore {
     server: Server,
-    links: Vec<Arc<RealLink>>,
+    links: Vec<Arc<Link>>,
 }
 
-impl RealWorld {
-    pub(crate) async fn start(builder: ServerBuilder, client: Client) -> Self {
+impl RealStore {
+    pub(crate) async fn start(builder: ServerBuilder, client: Client, links: usize) -> Self {
         // What a killed process has written, its machine still has.
         let log = ["--appendonly", "yes", "--appendfsync", "no"];
         let server = builder.args(&log).manual_clock().start();
         let ids = Arc::new(AtomicU64::new(0));
-        let mut links = Vec::new();
-        for _ in 0..LINKS {
+        let mut all = Vec::new();
+        for _ in 0..links {
             let proxy = Proxy::before(server.port()).await;
-            links.push(Arc::new(RealLink {
+            all.push(Arc::new(Link {
                 store: client.connect(proxy.port()),
                 proxy,
                 cut: AtomicBool::new(false),
@@ -98,31 +100,28 @@ impl RealWorld {
                 ids: ids.clone(),
             }));
         }
-        Self { server, links }
+        Self { server, links: all }
     }
 
-    pub(crate) fn now(&self) -> Duration {
-        self.server.now()
-    }
-}
-
-#[async_trait]
-impl World for RealWorld {
-    fn link(&self, link: usize) -> Arc<dyn Backend> {
+    pub(crate) fn link(&self, link: usize) -> Arc<dyn Backend> {
         self.links[link].clone()
     }
 
-    fn fault(&self, link: usize, fault: Fault) {
-        let link = &self.links[link];
-        match fault {
-            Fault::Cut => link.cut.store(true, SeqCst),
-            Fault::Restore => link.cut.store(false, SeqCst),
-            Fault::LoseRequest => link.proxy.lose_next_requests(1),
-            Fault::LoseReply => link.proxy.lose_next_replies(1),
-        }
+    pub(crate) fn set_cut(&self, link: usize, cut: bool) {
+        self.links[link].cut.store(cut, SeqCst);
     }
 
-    fn mend(&self) {
+    pub(crate) fn lose_next_request(&self, link: usize) {
+        self.links[link].proxy.lose_next_requests(1);
+    }
+
+    /// The next request is applied, and its answer gets lost.
+    pub(crate) fn lose_next_reply(&self, link: usize) {
+        self.links[link].proxy.lose_next_replies(1);
+    }
+
+    /// Ends all faults, and numbers fresh ids from 1 again: the next history uses another prefix.
+    pub(crate) fn mend(&self) {
         for link in &self.links {
             link.cut.store(false, SeqCst);
             link.proxy.lose_next_requests(0);
@@ -131,28 +130,35 @@ impl World for RealWorld {
         }
     }
 
-    fn advance(&self, step: Duration) {
+    pub(crate) fn now(&self) -> Duration {
+        self.server.now()
+    }
+
+    pub(crate) fn advance(&self, step: Duration) {
         self.server.advance(step);
     }
 
-    fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
+    /// Puts text where a plain counter is kept.
+    pub(crate) fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
         let totals = format!("distkit:{{{}}}:totals", space.prefix());
         let answer = self.server.cli(&["HSET", &*totals, key, text]);
         assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
     }
 
-    async fn restart(&self) {
+    /// Kills the server and starts it again with its data.
+    pub(crate) fn restart(&self) {
         self.server.restart();
         self.links.iter().for_each(|link| link.shaken.store(true, SeqCst));
     }
 
-    async fn lose_data(&self) {
+    /// Loses what a server loses that restarts empty.
+    pub(crate) fn wipe(&self) {
         assert_eq!(self.server.cli(&["FLUSHALL"]), "OK");
         assert_eq!(self.server.cli(&["SCRIPT", "FLUSH"]), "OK");
-        self.advance(Duration::from_secs(1));
     }
 
-    async fn settle(&self) {
+    /// Waits until the connections that a fault has struck are there again.
+    pub(crate) async fn settle(&self) {
         for link in &self.links {
             link.settle().await;
         }
@@ -163,7 +169,7 @@ impl World for RealWorld {
 ///
 /// A cut is made on this side of the client: what a client says of a server that it cannot reach has tests of
 /// its own.
-struct RealLink {
+struct Link {
     store: Arc<dyn Backend>,
     proxy: Proxy,
     cut: AtomicBool,
@@ -172,7 +178,7 @@ struct RealLink {
     ids: Arc<AtomicU64>,
 }
 
-impl RealLink {
+impl Link {
     async fn settle(&self) {
         if !self.shaken.swap(false, SeqCst) {
             return;
@@ -202,7 +208,7 @@ impl RealLink {
 }
 
 #[async_trait]
-impl Backend for RealLink {
+impl Backend for Link {
     async fn apply(
         &self,
         space: &Space,
