@@ -25,7 +25,7 @@ use std::{cell::Cell, fmt::Debug, time::Duration};
 use distkit_testkit::{Flavor, Server};
 use proptest::{
     strategy::Strategy,
-    test_runner::{Config, TestCaseError, TestRunner},
+    test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner},
 };
 use tokio::time::Instant;
 
@@ -33,11 +33,12 @@ use real_store::{Client, RealStore};
 use world::{LINKS, Simulated, World};
 
 /// How many histories a run compares.
-const CASES: u32 = 150;
+const CASES: u32 = 200;
 
 fn compare<S: Debug>(
     client: Client,
     flavor: Flavor,
+    regressions: &'static str,
     histories: impl Strategy<Value = Vec<S>>,
     play: impl AsyncFn(&dyn World, &str, &[S]) -> Vec<String>,
 ) {
@@ -52,8 +53,13 @@ fn compare<S: Debug>(
     let start = Instant::now();
     let (played, steps) = (Cell::new(0_u32), Cell::new(0));
     while played.get() == 0 || start.elapsed() < soak {
-        let config =
-            Config { cases: CASES, max_shrink_iters: 2000, ..Config::with_source_file(file!()) };
+        let config = Config {
+            cases: CASES,
+            // Each attempt to make a failing history shorter is played on the server.
+            max_shrink_iters: 2000,
+            failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
+            ..Config::default()
+        };
         let outcome = TestRunner::new(config).run(&histories, |history| {
             played.set(played.get() + 1);
             steps.set(steps.get() + history.len());
@@ -68,8 +74,10 @@ fn compare<S: Debug>(
             }
             Err(TestCaseError::fail(differences(&simulated, &served)))
         });
-        if let Err(failure) = outcome {
-            panic!("{client:?}, {flavor:?}: {failure}");
+        match outcome {
+            Ok(()) => {}
+            Err(TestError::Fail(story, _)) => panic!("{client:?}, {flavor:?}: {story}"),
+            Err(error) => panic!("{client:?}, {flavor:?}: {error}"),
         }
     }
     let (played, steps) = (played.get(), steps.get());
@@ -95,11 +103,13 @@ fn differences(simulated: &[String], served: &[String]) -> String {
 }
 
 fn compare_stores(client: Client, flavor: Flavor) {
-    compare(client, flavor, history::histories(), player::play);
+    let regressions = "tests/differential/stores.regressions";
+    compare(client, flavor, regressions, history::histories(), player::play);
 }
 
 fn compare_counters(client: Client, flavor: Flavor) {
-    compare(client, flavor, counters::histories(), counters::play);
+    let regressions = "tests/differential/counters.regressions";
+    compare(client, flavor, regressions, counters::histories(), counters::play);
 }
 
 macro_rules! on_every_server {
