@@ -11,8 +11,9 @@ fn main() {
     const SOURCE: &str = "clock/src/lib.rs";
     println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-changed=build.rs");
-    let target_is = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
-    if target_is("OS") != "linux" || !matches!(&*target_is("ARCH"), "x86_64" | "aarch64") {
+    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    let known = matches!(&*target("ARCH"), "x86_64" | "aarch64");
+    if target("OS") != "linux" || target("ENV") != "gnu" || !known {
         return;
     }
 

@@ -36,7 +36,7 @@ impl Clock {
     /// Where there is none for this platform.
     pub(crate) fn library() -> &'static str {
         let Some(library) = option_env!("DISTKIT_CLOCK_LIBRARY") else {
-            panic!("a server's clock can be moved on Linux only, on x86_64 and aarch64");
+            panic!("a server's clock can be moved on Linux with glibc only, on x86_64 and aarch64");
         };
         library
     }
