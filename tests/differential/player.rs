@@ -26,11 +26,9 @@ pub(crate) async fn play(world: &dyn World, prefix: &str, history: &[Step]) -> V
     let mut player = Player::new(world, prefix);
     let mut transcript = Vec::new();
     world.mend();
-    world.settle().await;
     for step in history {
         let answer = player.step(step).await;
         transcript.push(format!("{step:?}: {answer}"));
-        world.settle().await;
     }
     transcript.push(format!("epochs {:?}", order(&player.names.epochs)));
     transcript.push(format!("incarnations {:?}", order(&player.names.incarnations)));

@@ -78,9 +78,6 @@ pub(crate) trait World {
 
     /// A restart that loses them.
     async fn lose_data(&self);
-
-    /// Waits until the links that are not cut work again after a fault that has struck.
-    async fn settle(&self);
 }
 
 /// The memory store, with a clock of its own.
@@ -138,8 +135,6 @@ impl World for Simulated {
         self.store.wipe();
         self.advance(RESTART);
     }
-
-    async fn settle(&self) {}
 }
 
 #[async_trait]
@@ -176,9 +171,5 @@ impl World for RealStore {
     async fn lose_data(&self) {
         self.wipe();
         self.advance(RESTART);
-    }
-
-    async fn settle(&self) {
-        self.settle().await;
     }
 }

@@ -30,7 +30,7 @@ use fred::{
     },
 };
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
 use proxy::{PROBED, Proxy};
 
@@ -97,6 +97,7 @@ impl RealStore {
                 proxy,
                 cut: AtomicBool::new(false),
                 shaken: AtomicBool::new(true),
+                settling: Mutex::default(),
                 ids: ids.clone(),
             }));
         }
@@ -156,13 +157,6 @@ impl RealStore {
         assert_eq!(self.server.cli(&["FLUSHALL"]), "OK");
         assert_eq!(self.server.cli(&["SCRIPT", "FLUSH"]), "OK");
     }
-
-    /// Waits until the connections that a fault has struck are there again.
-    pub(crate) async fn settle(&self) {
-        for link in &self.links {
-            link.settle().await;
-        }
-    }
 }
 
 /// One client's connection, through a proxy that loses what it is told to.
@@ -173,14 +167,17 @@ struct Link {
     store: Arc<dyn Backend>,
     proxy: Proxy,
     cut: AtomicBool,
-    /// A fault has struck, and the client may not have a connection yet.
+    /// Something has failed, and the client may have no connection that works.
     shaken: AtomicBool,
+    settling: Mutex<()>,
     ids: Arc<AtomicU64>,
 }
 
 impl Link {
+    /// Waits for a connection, so that each fault is met by one request and not by the next one too.
     async fn settle(&self) {
-        if !self.shaken.swap(false, SeqCst) {
+        let _one_at_a_time = self.settling.lock().await;
+        if !self.shaken.load(SeqCst) {
             return;
         }
         let space = Space::new(RedisKey::try_from(PROBED).unwrap());
@@ -190,6 +187,7 @@ impl Link {
             assert!(start.elapsed() < PATIENCE, "no connection: {error}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        self.shaken.store(false, SeqCst);
     }
 
     async fn through<T>(
@@ -199,6 +197,7 @@ impl Link {
         if self.cut.load(SeqCst) {
             return Err(BackendError::not_applied("the link is cut"));
         }
+        self.settle().await;
         let answer = call.await;
         if matches!(answer, Err(BackendError::NotApplied(_) | BackendError::OutcomeUnknown(_))) {
             self.shaken.store(true, SeqCst);
