@@ -13,5 +13,6 @@ mod candidates;
 mod cases;
 mod cast;
 mod reference;
+mod servers;
 mod store;
 mod world;

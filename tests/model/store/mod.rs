@@ -1,7 +1,7 @@
 //! Histories of calls of the `Backend`.
 
-mod history;
-mod play;
+pub(crate) mod history;
+pub(crate) mod play;
 
 use crate::{
     cases::check,
