@@ -14,4 +14,5 @@ mod cases;
 mod cast;
 mod reference;
 mod store;
+mod strict;
 mod world;

@@ -1,6 +1,6 @@
 //! Histories of calls of the `Backend`.
 
-mod history;
+pub(crate) mod history;
 mod play;
 
 use crate::{
