@@ -33,7 +33,7 @@ use real_store::{Client, RealStore};
 use world::{LINKS, Simulated, World};
 
 /// How many histories a run compares.
-const CASES: u32 = 200;
+const CASES: u32 = 80;
 
 fn compare<S: Debug>(
     client: Client,

@@ -196,7 +196,7 @@ impl Candidate {
     /// Whether the store's answer is the model's, but for the names of epochs.
     pub(crate) fn agrees(&mut self, expected: &Answer, given: &Answer) -> bool {
         let (ours, theirs) = (epochs_of(expected), epochs_of(given));
-        renamed(expected) == renamed(given)
+        same_but_epochs(expected, given)
             && ours.len() == theirs.len()
             && ours.into_iter().zip(theirs).all(|(ours, theirs)| self.same_epoch(ours, theirs))
     }
@@ -234,10 +234,14 @@ fn epochs_of(answer: &Answer) -> Vec<u64> {
     epochs
 }
 
-fn renamed(answer: &Answer) -> Answer {
+pub(crate) fn without_epochs(answer: &Answer) -> Answer {
     let mut answer = answer.clone();
     each_stand(&mut answer, |stand| stand.epoch = 0);
     answer
+}
+
+pub(crate) fn same_but_epochs(expected: &Answer, given: &Answer) -> bool {
+    without_epochs(expected) == without_epochs(given)
 }
 
 /// Numbers the epochs of a transcript in the order of their appearance, for stores name them as they like.
@@ -270,10 +274,6 @@ impl Candidates {
         self.0.iter_mut().for_each(change);
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// The request was lost, or its answer was.
     pub(crate) fn lost(&mut self, request: &Request) -> Result<(), String> {
         let mut applied = self.0.clone();
@@ -294,12 +294,25 @@ impl Candidates {
 
     /// The request was answered: keeps the candidates that would have answered so.
     pub(crate) fn answered(&mut self, request: &Request, given: &Answer) -> Result<(), String> {
+        self.answered_by(given, |candidate| {
+            let answer = candidate.serve(request);
+            let agrees = candidate.agrees(&answer, given);
+            candidate.learn(request, &answer);
+            (agrees, answer)
+        })
+    }
+
+    /// Keeps the candidates that agree with what was answered; `serve` tells, and what they expected.
+    pub(crate) fn answered_by(
+        &mut self,
+        given: &Answer,
+        mut serve: impl FnMut(&mut Candidate) -> (bool, Answer),
+    ) -> Result<(), String> {
         let mut expected: Vec<Answer> = Vec::new();
         let mut kept = Vec::new();
         for mut candidate in std::mem::take(&mut self.0) {
-            let answer = candidate.serve(request);
-            if candidate.agrees(&answer, given) {
-                candidate.learn(request, &answer);
+            let (agrees, answer) = serve(&mut candidate);
+            if agrees {
                 kept.push(candidate);
             } else if !expected.contains(&answer) {
                 expected.push(answer);

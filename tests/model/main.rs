@@ -15,4 +15,5 @@ mod cast;
 mod reference;
 mod servers;
 mod store;
+mod strict;
 mod world;

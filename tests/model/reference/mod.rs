@@ -154,7 +154,9 @@ impl fmt::Display for Ask {
 
 impl fmt::Display for Stand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "({}, {}) in epoch {}", self.total, self.slice, self.epoch)
+        write!(f, "({}, {})", self.total, self.slice)?;
+        // Counters do not show it.
+        if self.epoch == 0 { Ok(()) } else { write!(f, " in epoch {}", self.epoch) }
     }
 }
 
