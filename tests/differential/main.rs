@@ -1,8 +1,10 @@
 //! The simulator and the servers answer the same, step by step.
 //!
-//! Random histories of calls of the `Backend`, with connections cut, requests and replies lost, time that
-//! passes, and stores that restart with and without their data, are played on the memory store and on real
-//! servers whose clock the test moves. Their transcripts must be equal to the letter.
+//! Random histories, with connections cut, requests and replies lost, time that passes, and stores that
+//! restart with and without their data, are played on the memory store and on real servers whose clock the
+//! test moves. Their transcripts must be equal to the letter. No model says what is right here, which is
+//! `tests/model`'s business, so that everything may be asked: of stores that hold foreign data, with claims
+//! and numbers that are out of date, and through lax counters.
 //!
 //! `DISTKIT_SOAK=seconds` makes each of the tests go on for that long.
 #![cfg(all(
