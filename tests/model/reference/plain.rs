@@ -5,7 +5,8 @@ use distkit::backend::Change;
 use super::{Item, Outcomes, Overflow, Wrote};
 use crate::cast::Key;
 
-/// A writer is remembered for a day after its last batch.
+/// A writer is remembered for a day after its last batch. A key of a server outlasts the millisecond in which
+/// it expires.
 const DAY: u64 = 86_400_000;
 
 /// Plain counters: a number for each key.
@@ -46,7 +47,7 @@ impl Plain {
             return (false, items.iter().map(|item| self.write_one(item)).collect());
         };
         if let Some(known) = self.writers.get(writer)
-            && now < known.at + DAY
+            && now <= known.at + DAY
             && sequence <= known.sequence
         {
             let stands = |(at, item): (usize, &Item<Change>)| {
