@@ -9,7 +9,11 @@
 //!
 //! This is the one place of the workspace with unsafe code: a C library's functions cannot be replaced
 //! without.
-#![cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#![cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 
 use std::{
     ffi::{CStr, c_char, c_int, c_long, c_void},
@@ -97,6 +101,7 @@ fn map() -> *mut Face {
     mapping.cast()
 }
 
+// SAFETY: these are the C library's signatures on the two platforms; its `off_t` has 64 bits there.
 unsafe extern "C" {
     fn getenv(name: *const c_char) -> *const c_char;
     fn open(path: *const c_char, flags: c_int, ...) -> c_int;
