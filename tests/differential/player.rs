@@ -20,8 +20,8 @@ pub(crate) const ACTORS: usize = 4;
 const NAMES: [Option<&str>; ACTORS] = [None, Some("solo"), Some("pod"), Some("pod")];
 const LEASES: [u64; ACTORS] = [1000, 1000, 3000, 1000];
 
-/// One line for each step. Numbers that a store makes up as it likes are written as the how manieth new one
-/// each of them is; a last line says in which order they are.
+/// One line for each step. A store makes up its epochs and incarnations as it likes, so they are numbered in the
+/// order in which they first appear; the last two lines say in which order the numbers themselves are.
 pub(crate) async fn play(world: &dyn World, prefix: &str, history: &[Step]) -> Vec<String> {
     let mut player = Player::new(world, prefix);
     let mut transcript = Vec::new();
