@@ -494,7 +494,8 @@ async fn a_set_of_unknown_outcome_is_never_applied_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_of_unknown_outcome_absorbs_what_was_before_it_also_when_nobody_can_be_asked_at_first() {
+async fn a_set_of_unknown_outcome_absorbs_what_was_before_it_also_when_nobody_can_be_asked_at_first()
+ {
     let bed = bed();
     let a = key("a");
     bed.counter.inc(&a, 5).await.unwrap();

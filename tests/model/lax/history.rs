@@ -105,7 +105,9 @@ impl fmt::Display for Step {
             Self::Wait(ms) => write!(f, "{} pass", time(*ms)),
             Self::Fault(who, Fault::Cut) => write!(f, "{who}'s link is cut"),
             Self::Fault(who, Fault::Restored) => write!(f, "{who}'s link is whole"),
-            Self::Fault(who, Fault::LosesRequest) => write!(f, "{who}'s link loses the next request"),
+            Self::Fault(who, Fault::LosesRequest) => {
+                write!(f, "{who}'s link loses the next request")
+            }
             Self::Fault(who, Fault::LosesReply) => write!(f, "{who}'s link loses the next reply"),
             Self::Latency(who, ms) => write!(f, "{who}'s link takes {}", time(*ms)),
             Self::Dies(who) => write!(f, "{who} dies without a word and starts anew"),

@@ -20,17 +20,17 @@ fn checks(name: &'static str, cases: u32, family: Family, all_add: bool) {
 
 #[test]
 fn plain_counters_keep_their_promises() {
-    checks("lax_plain", 150, Family::Plain, false);
+    checks("lax_plain", 400, Family::Plain, false);
 }
 
 #[test]
 fn plain_counters_of_which_all_add_never_go_back() {
-    checks("lax_plain_all_add", 150, Family::Plain, true);
+    checks("lax_plain_all_add", 400, Family::Plain, true);
 }
 
 #[test]
 fn shared_counters_keep_their_promises() {
-    checks("lax_shared", 150, Family::Shared, false);
+    checks("lax_shared", 400, Family::Shared, false);
 }
 
 #[test]

@@ -43,9 +43,13 @@ struct Process {
     link: MemoryLink,
     /// The last answer for each key.
     seen: [i64; Key::ALL.len()],
-    /// When its link was last in trouble; `None` if it never was.
+    /// Whether its link was ever in trouble.
     trouble: bool,
     last_write: u64,
+    /// Requests so far when the link was told to lose one.
+    losing: Option<u64>,
+    /// A write that acts at once had no answer, and no call has succeeded since.
+    in_doubt: bool,
 }
 
 impl Process {
@@ -60,7 +64,15 @@ impl Process {
                 LaxInstanceAwareCounterOptions::new(prefix, link.clone()),
             )),
         };
-        Self { counter, link, seen: [i64::MIN; Key::ALL.len()], trouble: false, last_write: 0 }
+        Self {
+            counter,
+            link,
+            seen: [i64::MIN; Key::ALL.len()],
+            trouble: false,
+            last_write: 0,
+            losing: None,
+            in_doubt: false,
+        }
     }
 }
 
@@ -160,6 +172,13 @@ impl Player {
         }
     }
 
+    /// One loss at a time: a lost write that acts at once, and then a lost answer to the question what became
+    /// of it, leave a counter that takes the write for done.
+    fn may_lose(&self, who: Who) -> bool {
+        let process = &self.processes[who as usize];
+        !process.in_doubt && process.losing.is_none_or(|then| process.link.requests() > then)
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap()
     }
@@ -168,6 +187,9 @@ impl Player {
         match step {
             Step::Call(who, ask) => return self.call(who, ask).await,
             Step::LosesData if self.family == Family::Plain => return Ok(()),
+            Step::Fault(who, Fault::LosesRequest | Fault::LosesReply) if !self.may_lose(who) => {
+                return Ok(());
+            }
             _ => self.story.tell(step),
         }
         match step {
@@ -175,6 +197,9 @@ impl Player {
             Step::Fault(who, fault) => {
                 let process = &mut self.processes[who as usize];
                 process.trouble = true;
+                if matches!(fault, Fault::LosesRequest | Fault::LosesReply) {
+                    process.losing = Some(process.link.requests());
+                }
                 match fault {
                     Fault::Cut => process.link.cut(),
                     Fault::Restored => process.link.restore(),
@@ -294,6 +319,9 @@ impl Player {
     ) -> Result<(), String> {
         let now = self.now();
         let took = now - sent;
+        if !matches!(ask, Ask::Inc(..) | Ask::Get(_) | Ask::SetOnInstance(..)) {
+            self.processes[who as usize].in_doubt = false;
+        }
         match ask {
             Ask::Inc(key, count) => {
                 self.truth.added(who, key, count);
@@ -331,7 +359,7 @@ impl Player {
             Ask::DelOnInstance(key) => {
                 let due = self.truth.due(who, key);
                 let doubtful = self.truth.is_doubtful(who, key);
-                self.truth.removed(who, key);
+                self.truth.removed(now, who, key);
                 self.look().await?;
                 match answer.1 {
                     Some(removed)
@@ -399,11 +427,16 @@ impl Player {
             return Err("the outcome is said to be unknown".to_owned());
         };
         let now = self.now();
-        if cause.downcast_ref() == Some(&LinkFault::ReplyLost) && self.happened(who, ask).await {
+        self.processes[who as usize].in_doubt = true;
+        if self.family == Family::Shared && !watched {
+            Key::ALL.iter().for_each(|key| self.truth.lose_track(*key));
+        } else if cause.downcast_ref() == Some(&LinkFault::ReplyLost)
+            && self.happened(who, ask).await
+        {
             match ask {
                 Ask::Set(key, count) => self.truth.set(now, who, key, count, watched),
                 Ask::Del(key) => self.truth.set(now, who, key, 0, watched),
-                Ask::DelOnInstance(key) => self.truth.removed(who, key),
+                Ask::DelOnInstance(key) => self.truth.removed(now, who, key),
                 Ask::Clear => {
                     for key in Key::ALL {
                         self.truth.cleared_unknown(now, who, key, watched);
@@ -430,9 +463,7 @@ impl Player {
         let id = counter.instance_id().to_owned();
         let looks = self.auditor.look(self.family).await;
         match ask {
-            Ask::Set(key, count) => {
-                looks[key as usize].1 == [(id, in_digits(who, count))]
-            }
+            Ask::Set(key, count) => looks[key as usize].1 == [(id, in_digits(who, count))],
             Ask::Del(key) => looks[key as usize].1.is_empty(),
             Ask::DelOnInstance(key) => looks[key as usize].1.iter().all(|(of, _)| *of != id),
             _ => looks.iter().all(|(_, slices)| slices.is_empty()),

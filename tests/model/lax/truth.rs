@@ -128,7 +128,9 @@ impl KeyTruth {
         }
         for at in 0..self.due.len() {
             let owed = self.owed(at);
-            self.doubtful[at] |= self.replacing[at] || !watched && owed != 0;
+            // What is away may be a batch whose answer was lost, and which is sent again.
+            let unsure = self.replacing[at] || self.away[at] != 0 || !watched && owed != 0;
+            self.doubtful[at] |= unsure;
             self.outlived[at] |= self.held(at) + self.away[at] != 0;
             self.due[at] = owed;
         }
@@ -182,7 +184,9 @@ impl Truth {
     }
 
     /// The slice is gone, at once.
-    pub(crate) fn removed(&mut self, who: Who, key: Key) {
+    pub(crate) fn removed(&mut self, now: u64, who: Who, key: Key) {
+        let truth = self.key(key);
+        truth.see_unwatched(now, None);
         self.replaced(who, key, 0);
         let truth = self.key(key);
         truth.look.slices[who as usize] = None;
@@ -219,6 +223,13 @@ impl Truth {
         let truth = self.key(key);
         truth.doubtful[who as usize] = true;
         truth.outlived[who as usize] = true;
+    }
+
+    /// Something may have happened to the key, and the store does not show whether.
+    pub(crate) fn lose_track(&mut self, key: Key) {
+        let truth = self.key(key);
+        truth.doubtful = [true; PROCESSES.len()];
+        truth.outlived = truth.doubtful;
     }
 
     /// Claims of different epochs exclude each other, and the greater counts (rule 18 of the `Backend`). They
@@ -271,7 +282,7 @@ impl Truth {
             (parts().min().unwrap_or(0), parts().max().unwrap_or(0))
         };
         for (at, part) in parts(total).into_iter().enumerate() {
-            if at == me && truth.doubtful[at] {
+            if truth.doubtful[at] {
                 continue;
             }
             let (least, most) = if at == me {
