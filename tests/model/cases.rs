@@ -1,11 +1,12 @@
 //! How many histories a test tries, and what it says when one of them fails.
 
-use std::{cell::Cell, fmt::Display, time::Instant};
+use std::{cell::Cell, fmt::Display};
 
 use proptest::{
     strategy::Strategy,
     test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner},
 };
+use tokio::time::Instant;
 
 /// What went wrong, told as a story.
 pub(crate) type Verdict = Result<(), String>;

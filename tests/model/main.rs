@@ -12,6 +12,7 @@
 mod candidates;
 mod cases;
 mod cast;
+mod lax;
 mod reference;
 mod servers;
 mod store;
