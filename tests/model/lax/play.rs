@@ -20,7 +20,7 @@ use super::{
 use crate::{
     candidates::sum,
     cases::Story,
-    cast::{Key, Who},
+    cast::{Key, Who, time},
     world::Fault,
 };
 
@@ -187,6 +187,8 @@ impl Player {
         match step {
             Step::Call(who, ask) => return self.call(who, ask).await,
             Step::LosesData if self.family == Family::Plain => return Ok(()),
+            // While a call that acts at once is under way, the order of what others send is not seen.
+            Step::Latency(..) if !self.all_add => return Ok(()),
             Step::Fault(who, Fault::LosesRequest | Fault::LosesReply) if !self.may_lose(who) => {
                 return Ok(());
             }
@@ -298,7 +300,8 @@ impl Player {
             Ok((total, None)) => format!("{:?}", parts(*total)),
             Err(error) => error.to_string(),
         };
-        self.story.tell(format!("{who}: {ask} -> {shown}"));
+        let took = format!("(from {} to {})", time(sent), time(self.now()));
+        self.story.tell(format!("{who}: {ask} -> {shown} {took}"));
         match answer {
             Ok(answer) => self.answered(who, ask, sent, answer).await,
             Err(DistkitError::NotApplied(_)) => self.look().await,
