@@ -379,3 +379,117 @@ async fn a_key_whose_total_was_forgotten_is_read_although_it_has_nothing_to_send
     assert!(bed.lax.set(&jobs, 0).await.unwrap_err().may_have_happened());
     assert_eq!(bed.lax.get(&jobs).await.unwrap(), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_counts_as_its_counter_does() {
+    let bed = bed();
+    let k = key("k");
+    bed.other.inc(&k, 10).await.unwrap();
+    let handle = bed.lax.handle(&k).await.unwrap();
+    assert_eq!((handle.key(), handle.estimate()), (&k, (10, 0)));
+    let before = bed.link.requests();
+    assert_eq!(handle.inc(5).unwrap(), (15, 5));
+    assert_eq!(handle.clone().dec(2).unwrap(), (13, 3));
+    assert_eq!(handle.set_on_instance(7).unwrap(), (17, 7));
+    assert_eq!(bed.lax.inc(&k, 1).await.unwrap(), (18, 8));
+    assert_eq!(handle.estimate(), (18, 8));
+    assert_eq!(bed.link.requests(), before, "no I/O");
+    bed.lax.flush().await.unwrap();
+    assert_eq!(bed.other.get(&k).await.unwrap(), (18, 10));
+
+    let refusals = [
+        handle.dec(i64::MIN),
+        handle.inc(i64::MAX),
+        handle.set_on_instance(i64::MIN),
+        handle.set_on_instance(i64::MAX - 10),
+    ];
+    for refused in refusals {
+        let Err(DistkitError::CounterError { key, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(key, k);
+    }
+    assert_eq!(handle.estimate(), (18, 8), "what is refused changes nothing");
+    bed.lax.flush().await.unwrap();
+    assert_eq!(bed.other.get(&k).await.unwrap(), (18, 10));
+    assert_eq!(
+        bed.lax.set_on_instance(&k, i64::MAX - 10).await.unwrap(),
+        (i64::MAX, i64::MAX - 10)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_keeps_its_counter_alive() {
+    let Bed { store: _store, link, lax, other } = bed();
+    let k = key("k");
+    let handle = lax.handle(&k).await.unwrap();
+    drop(lax);
+    for n in 1..=5 {
+        assert_eq!(handle.inc(1).unwrap(), (n, n));
+        sleep(Duration::from_millis(3 * THRESHOLD_MS)).await;
+        assert_eq!(other.get(&k).await.unwrap(), (n, 0), "flushed, and its heartbeat goes on");
+    }
+    handle.inc(1).unwrap();
+    drop(handle);
+    sleep(MS).await;
+    assert_eq!(other.get(&k).await.unwrap(), (6, 0), "the drop flushes");
+    let before = link.requests();
+    sleep(Duration::from_millis(2 * THRESHOLD_MS)).await;
+    assert_eq!(other.get(&k).await.unwrap(), (0, 0));
+    assert_eq!(link.requests(), before, "no heartbeat");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_says_why_its_counter_has_ended() {
+    let shut_down = |answer| matches!(answer, Err(DistkitError::ShutDown));
+    let k = key("k");
+    for leave in [true, false] {
+        let bed = bed();
+        let handle = bed.lax.handle(&k).await.unwrap();
+        handle.inc(2).unwrap();
+        match leave {
+            true => bed.lax.leave().await.unwrap(),
+            false => bed.lax.shutdown(Duration::from_secs(1)).await.unwrap(),
+        }
+        assert!(shut_down(handle.inc(1)) && shut_down(handle.dec(1)));
+        assert!(shut_down(handle.set_on_instance(1)));
+        assert!(matches!(bed.lax.handle(&k).await, Err(DistkitError::ShutDown)));
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(bed.other.get(&k).await.unwrap(), (0, 0));
+    }
+
+    let replaced = |answer| matches!(answer, Err(DistkitError::InstanceReplaced));
+    let old = bed_with(|options| options.instance_name(key("pod")));
+    let handle = old.lax.handle(&k).await.unwrap();
+    handle.inc(2).unwrap();
+    let options = StrictInstanceAwareCounterOptions::new(key("lax"), old.store.clone());
+    let new = StrictInstanceAwareCounter::new(options.instance_name(key("pod")));
+    assert_eq!(new.inc(&k, 40).await.unwrap(), (40, 40));
+    // It learns of it by its next flush.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while !replaced(handle.inc(1)) {
+        assert!(Instant::now() < deadline, "still takes writes");
+        sleep(MS).await;
+    }
+    assert!(replaced(handle.dec(1)) && replaced(handle.set_on_instance(1)));
+    assert!(matches!(old.lax.handle(&k).await, Err(DistkitError::InstanceReplaced)));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(new.get(&k).await.unwrap(), (40, 40));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_pins_its_key_and_comes_back_after_a_collection() {
+    let bed = bed_with(|options| options.evict_after(100 * MS));
+    let k = key("k");
+    let handle = bed.lax.handle(&k).await.unwrap();
+    handle.inc(5).unwrap();
+    sleep(Duration::from_secs(2)).await;
+    let before = bed.link.requests();
+    assert_eq!(bed.lax.inc(&k, 1).await.unwrap(), (6, 6));
+    assert_eq!(handle.estimate(), (6, 6), "the same key");
+    assert_eq!(bed.link.requests(), before, "it was not read again");
+    bed.lax.flush().await.unwrap();
+    bed.link.cut();
+    bed.until_total(&k, 0).await;
+    assert_eq!(handle.inc(1).unwrap(), (7, 7));
+    bed.link.restore();
+    bed.until_total(&k, 7).await;
+}

@@ -60,6 +60,8 @@ pub(crate) struct Membership {
     /// Operations hold it shared, a join exclusively: no operation is under way while slices are
     /// claimed, so that none that was acknowledged is missing from the claim.
     state: RwLock<State>,
+    /// Set once, under the exclusive lock.
+    ended: OnceLock<Ended>,
     known: Mutex<HashMap<RedisKey, Known, RandomState>>,
     heartbeat: OnceLock<AbortHandle>,
 }
@@ -67,7 +69,6 @@ pub(crate) struct Membership {
 struct State {
     instance: Instance,
     member: Option<Member>,
-    ended: Option<Ended>,
 }
 
 #[derive(Clone, Copy)]
@@ -97,7 +98,8 @@ impl Membership {
             space,
             id,
             lease,
-            state: RwLock::new(State { instance, member: None, ended: None }),
+            state: RwLock::new(State { instance, member: None }),
+            ended: OnceLock::new(),
             known: Mutex::default(),
             heartbeat: OnceLock::new(),
         })
@@ -121,7 +123,7 @@ impl Membership {
     ) -> Result<RwLockReadGuard<'_, Member>, DistkitError> {
         loop {
             let state = self.state.read().await;
-            state.check()?;
+            self.check()?;
             if let Ok(seat) = RwLockReadGuard::try_map(state, |state| state.member.as_ref()) {
                 return Ok(seat);
             }
@@ -133,14 +135,18 @@ impl Membership {
     }
 
     /// Fails when the instance has left, or has been replaced.
-    pub(crate) async fn check(&self) -> Result<(), DistkitError> {
-        self.state.read().await.check()
+    pub(crate) fn check(&self) -> Result<(), DistkitError> {
+        match self.ended.get() {
+            None => Ok(()),
+            Some(Ended::Left) => Err(DistkitError::ShutDown),
+            Some(Ended::Replaced) => Err(DistkitError::InstanceReplaced),
+        }
     }
 
     /// A joined member, with no other operation of this instance under way.
     pub(crate) async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_>, DistkitError> {
         let state = self.state.write().await;
-        state.check()?;
+        self.check()?;
         Ok(Exclusive { membership: self, state })
     }
 
@@ -157,13 +163,13 @@ impl Membership {
     }
 
     async fn join(self: &Arc<Self>, state: &mut State) -> Result<(), DistkitError> {
-        state.check()?;
+        self.check()?;
         let claim = self.claim();
         let joined = match self.backend.join(&self.space, &state.instance, &claim).await {
             Ok(joined) => joined,
             Err(BackendError::Replaced) => {
                 state.member = None;
-                state.ended = Some(Ended::Replaced);
+                self.ended.get_or_init(|| Ended::Replaced);
                 return Err(DistkitError::InstanceReplaced);
             }
             Err(error) => {
@@ -251,9 +257,7 @@ impl Membership {
     /// Leaves the store for good. Operations fail from now on, whether the store answers or not.
     pub(crate) async fn leave(&self) -> Result<(), DistkitError> {
         let mut state = self.state.write().await;
-        if state.ended.is_none() {
-            state.ended = Some(Ended::Left);
-        }
+        self.ended.get_or_init(|| Ended::Left);
         if let Some(task) = self.heartbeat.get() {
             task.abort();
         }
@@ -272,16 +276,6 @@ impl Drop for Membership {
     fn drop(&mut self) {
         if let Some(task) = self.heartbeat.get() {
             task.abort();
-        }
-    }
-}
-
-impl State {
-    fn check(&self) -> Result<(), DistkitError> {
-        match self.ended {
-            None => Ok(()),
-            Some(Ended::Left) => Err(DistkitError::ShutDown),
-            Some(Ended::Replaced) => Err(DistkitError::InstanceReplaced),
         }
     }
 }

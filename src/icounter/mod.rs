@@ -9,7 +9,7 @@ mod strict;
 
 pub use crate::lax::Unflushed;
 pub use icounter_trait::{InstanceAwareCounterTrait, KeyedSlice, TotalAndSlice};
-pub use lax::LaxInstanceAwareCounter;
+pub use lax::{LaxInstanceAwareCounter, LaxInstanceAwareHandle};
 pub use lax_options::LaxInstanceAwareCounterOptions;
 pub use options::StrictInstanceAwareCounterOptions;
 pub use strict::StrictInstanceAwareCounter;

@@ -1,9 +1,3 @@
-use std::{
-    borrow::Borrow,
-    hash::{Hash, Hasher},
-    sync::Arc,
-};
-
 use super::{
     atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     ledger::Known,
@@ -53,6 +47,7 @@ impl Cell {
         }
     }
 
+    #[inline]
     pub(crate) fn known_at(&self) -> u64 {
         self.known_at.load(SeqCst)
     }
@@ -102,14 +97,17 @@ impl Cell {
         self.tally.pending() != 0 || self.replaces.load(SeqCst)
     }
 
+    #[inline]
     pub(crate) fn others(&self) -> i64 {
         self.others.load(Relaxed)
     }
 
+    #[inline]
     pub(crate) fn estimate(&self) -> i64 {
         self.with_others(self.tally.estimate())
     }
 
+    #[inline]
     pub(crate) fn with_others(&self, own: i64) -> i64 {
         let others = self.others();
         match own.checked_add(others) {
@@ -126,6 +124,7 @@ impl Cell {
     }
 
     /// Protects the cell from the next sweep.
+    #[inline]
     pub(crate) fn touch(&self) {
         // A store only when it changes something: the line stays shared between readers.
         if !self.touched.load(Relaxed) {
@@ -139,6 +138,7 @@ impl Cell {
     }
 
     /// Says that the total was read. True when the caller must put the cell on the refresh list.
+    #[inline]
     pub(crate) fn keep_fresh(&self) -> bool {
         self.refreshes.load(SeqCst) != REFRESHES && self.refreshes.swap(REFRESHES, SeqCst) == 0
     }
@@ -148,26 +148,3 @@ impl Cell {
         self.refreshes.fetch_sub(1, SeqCst) > 1
     }
 }
-
-/// A cell in the map, found by its key.
-pub(crate) struct ByKey(pub(crate) Arc<Cell>);
-
-impl Borrow<str> for ByKey {
-    fn borrow(&self) -> &str {
-        &self.0.key
-    }
-}
-
-impl Hash for ByKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.key.as_str().hash(state);
-    }
-}
-
-impl PartialEq for ByKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-
-impl Eq for ByKey {}

@@ -4,6 +4,7 @@ use std::{
 };
 
 use dashmap::DashMap;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot},
@@ -13,7 +14,7 @@ use tokio::{
 
 use super::{
     atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
-    cell::{ByKey, Cell},
+    cell::Cell,
     flusher,
     ledger::Ledger,
     writer::Writer,
@@ -51,7 +52,7 @@ pub(super) struct Wanted {
 pub(crate) struct Core<L> {
     pub(crate) ledger: L,
     pub(super) settings: Settings,
-    pub(super) cells: DashMap<ByKey, (), foldhash::fast::RandomState>,
+    pub(super) cells: DashMap<RedisKey, Arc<Cell>, foldhash::fast::RandomState>,
     closed: AtomicBool,
     /// The owner is gone: flush, and end.
     pub(super) orphaned: AtomicBool,
@@ -112,21 +113,30 @@ impl<L: Ledger> Core<L> {
         count: i64,
     ) -> Option<Result<i64, DistkitError>> {
         let entry = self.cells.get(key.as_str())?;
-        let cell = &entry.key().0;
+        let cell = entry.value();
         (cell.known_at() != 0).then(|| self.add_to(cell, count))
     }
 
     /// Adds to a key, reading its total first when it is not known.
+    #[inline]
     pub(crate) async fn add(
         self: &Arc<Self>,
         key: &RedisKey,
         count: i64,
     ) -> Result<i64, DistkitError> {
-        if let Some(done) = self.try_add(key, count) {
-            return done;
+        match self.try_add(key, count) {
+            Some(done) => done,
+            // In a box, so that the futures of all the other calls are small.
+            None => self.known_in_a_box(key).await.and_then(|cell| self.add_to(&cell, count)),
         }
-        let cell = self.known(key).await?;
-        self.add_to(&cell, count)
+    }
+
+    #[cold]
+    pub(crate) fn known_in_a_box<'a>(
+        self: &'a Arc<Self>,
+        key: &'a RedisKey,
+    ) -> BoxFuture<'a, Result<Arc<Cell>, DistkitError>> {
+        Box::pin(self.known(key))
     }
 
     #[inline]
@@ -158,10 +168,7 @@ impl<L: Ledger> Core<L> {
         if cell.tally.mark() {
             self.push_dirty(cell);
         }
-        match sum {
-            Some(own) => Ok(own),
-            None => Err(DistkitError::refused(&cell.key, Refusal::Overflow)),
-        }
+        sum.ok_or_else(|| overflow(cell))
     }
 
     /// Makes room for a write among those that are pending.
@@ -209,10 +216,11 @@ impl<L: Ledger> Core<L> {
         work: impl FnOnce(&Arc<Cell>) -> T,
     ) -> Option<T> {
         let entry = self.cells.get(key.as_str())?;
-        let cell = &entry.key().0;
+        let cell = entry.value();
         (cell.known_at() != 0).then(|| work(cell))
     }
 
+    #[cold]
     fn count_pending(&self, cell: &Cell) -> Result<(), DistkitError> {
         if cell.counted.swap(true, SeqCst) {
             return Ok(());
@@ -244,6 +252,7 @@ impl<L: Ledger> Core<L> {
         self.pending.0.load(SeqCst) != 0
     }
 
+    #[cold]
     fn push_dirty(self: &Arc<Self>, cell: &Arc<Cell>) {
         let first = {
             let mut dirty = self.dirty.0.lock();
@@ -261,28 +270,32 @@ impl<L: Ledger> Core<L> {
     }
 
     /// The total: from memory when it is fresh, else from the store.
+    #[inline]
     pub(crate) async fn get(self: &Arc<Self>, key: &RedisKey) -> Result<i64, DistkitError> {
-        if let Some(total) = self.try_get(key) {
-            return Ok(total);
+        match self.try_get(key) {
+            Some(total) => Ok(total),
+            None => self.read_again(key).await.map(|cell| cell.estimate()),
         }
-        Ok(self.read_again(key).await?.estimate())
     }
 
     /// The key's cell, just read and kept fresh from now on.
-    pub(crate) async fn read_again(
-        self: &Arc<Self>,
-        key: &RedisKey,
-    ) -> Result<Arc<Cell>, DistkitError> {
-        let cell = self.cell(key);
-        self.read(&cell).await?;
-        self.keep_fresh(&cell);
-        Ok(cell)
+    #[cold]
+    pub(crate) fn read_again<'a>(
+        self: &'a Arc<Self>,
+        key: &'a RedisKey,
+    ) -> BoxFuture<'a, Result<Arc<Cell>, DistkitError>> {
+        Box::pin(async move {
+            let cell = self.cell(key);
+            self.read(&cell).await?;
+            self.keep_fresh(&cell);
+            Ok(cell)
+        })
     }
 
     #[inline]
     pub(crate) fn try_get(self: &Arc<Self>, key: &RedisKey) -> Option<i64> {
         let entry = self.cells.get(key.as_str())?;
-        self.try_get_of(&entry.key().0)
+        self.try_get_of(entry.value())
     }
 
     #[inline]
@@ -319,12 +332,11 @@ impl<L: Ledger> Core<L> {
     /// The key's cell, which a sweep may have dropped or may drop again before it is read.
     pub(crate) fn cell(&self, key: &RedisKey) -> Arc<Cell> {
         if let Some(entry) = self.cells.get(key.as_str()) {
-            entry.key().0.touch();
-            return Arc::clone(&entry.key().0);
+            entry.touch();
+            return Arc::clone(&entry);
         }
-        let new = ByKey(Arc::new(Cell::new(key.clone())));
-        let entry = self.cells.entry(new).or_default();
-        Arc::clone(&entry.key().0)
+        let entry = self.cells.entry(key.clone());
+        Arc::clone(&entry.or_insert_with(|| Arc::new(Cell::new(key.clone()))))
     }
 
     /// The key's cell, once its total is known.
@@ -383,7 +395,7 @@ impl<L: Ledger> Core<L> {
     }
 
     pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
-        self.cells.iter().map(|entry| Arc::clone(&entry.key().0)).collect()
+        self.cells.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
     /// Ends the task at its next await, so that a request that hangs frees the writer lock.
@@ -397,6 +409,11 @@ impl<L: Ledger> Core<L> {
     pub(crate) fn now(&self) -> u64 {
         micros(self.epoch.get_or_init(Instant::now).elapsed()) + 1
     }
+}
+
+#[cold]
+fn overflow(cell: &Cell) -> DistkitError {
+    DistkitError::refused(&cell.key, Refusal::Overflow)
 }
 
 pub(super) fn micros(duration: Duration) -> u64 {

@@ -8,7 +8,7 @@ use super::{
     cell::Cell,
     core::{Core, Wanted, micros},
     ledger::Ledger,
-    writer::{BATCH, Session, counted, not_applied},
+    writer::{Session, counted, not_applied},
 };
 use crate::DistkitError;
 
@@ -173,7 +173,7 @@ impl<L: Ledger> Session<'_, L> {
 /// Reads the cells and brings them up to date; gives those that failed. For the holder of the lock.
 async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>, DistkitError)> {
     let mut failures = Vec::new();
-    for chunk in cells.chunks(BATCH) {
+    for chunk in cells.chunks(L::BATCH) {
         let at = core.now();
         let answer = core.ledger.read(chunk).await.and_then(|all| Ok(counted(all, chunk.len())?));
         match answer {
@@ -203,11 +203,11 @@ async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>,
 /// before somebody uses the counter again.
 fn sweep<L: Ledger>(core: &Core<L>) -> bool {
     let mut more = false;
-    core.cells.retain(|cell, ()| {
+    core.cells.retain(|_, cell| {
         // The shard is locked, so a count of 1 means that nobody else has the cell or can get it.
-        let used = cell.0.untouch() || cell.0.tally.is_dirty();
+        let used = cell.untouch() || cell.tally.is_dirty();
         more |= used;
-        used || Arc::strong_count(&cell.0) > 1
+        used || Arc::strong_count(cell) > 1
     });
     if core.cells.is_empty() {
         core.cells.shrink_to_fit();

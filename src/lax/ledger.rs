@@ -27,6 +27,10 @@ pub(crate) struct Delta {
 /// What the buffering needs of a store, whichever family of counters it is for.
 #[async_trait]
 pub(crate) trait Ledger: Send + Sync + 'static {
+    /// How many keys go into one batch: a batch of this size costs the store little more per key than a
+    /// bigger one, and does not hold up its other clients.
+    const BATCH: usize;
+
     /// How long the store surely remembers a guard; `None` for as long as it matters.
     const GUARD_LASTS: Option<Duration>;
 

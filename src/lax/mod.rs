@@ -7,6 +7,7 @@
 mod cell;
 mod core;
 mod flusher;
+mod hold;
 mod ledger;
 mod report;
 mod tally;
@@ -20,6 +21,7 @@ mod atomic {
 
 pub(crate) use cell::Cell;
 pub(crate) use core::{Core, Owner, Settings};
+pub(crate) use hold::Hold;
 pub(crate) use ledger::{Delta, Known, Ledger};
 pub use report::Unflushed;
 #[cfg(feature = "instance-aware-counter")]

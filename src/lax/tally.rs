@@ -26,6 +26,7 @@ impl Tally {
 
     /// Adds, and gives the new estimate; `None`, and nothing changed, when the sum or what is pending
     /// would not fit. Follow it with [`mark`](Self::mark).
+    #[inline]
     pub(crate) fn add(&self, count: i64) -> Option<i64> {
         let (value, base) = (self.value.load(SeqCst), self.base.load(SeqCst));
         if easy(value) && easy(base) && i32::try_from(count).is_ok() {
@@ -66,6 +67,7 @@ impl Tally {
     }
 
     /// The last known total plus what is pending, held within `i64`.
+    #[inline]
     pub(crate) fn estimate(&self) -> i64 {
         let value = self.value.load(SeqCst);
         if easy(value) {
@@ -76,6 +78,7 @@ impl Tally {
         base.saturating_add(value.wrapping_sub(base))
     }
 
+    #[inline]
     pub(crate) fn is_dirty(&self) -> bool {
         self.dirty.load(SeqCst)
     }
@@ -84,6 +87,7 @@ impl Tally {
     ///
     /// The load before the swap keeps a hot key's line shared. It is enough: if it still sees the mark,
     /// the committer has yet to clear it, and reads `value` after that.
+    #[inline]
     pub(crate) fn mark(&self) -> bool {
         !self.dirty.load(SeqCst) && !self.dirty.swap(true, SeqCst)
     }
@@ -113,6 +117,7 @@ impl Tally {
 }
 
 /// Whether sums with `n` need no care.
+#[inline]
 pub(crate) fn easy(n: i64) -> bool {
     (-EASY..EASY).contains(&n)
 }

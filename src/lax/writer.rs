@@ -15,9 +15,8 @@ use crate::{
     backend::{BackendError, Outcome, Refusal, ReplayGuard},
 };
 
-/// How many keys go into one batch: a batch of this size costs the store little more per key than a
-/// bigger one, and does not hold up its other clients.
-pub(super) const BATCH: usize = 1000;
+/// Of how many keys a refusal is kept for the next flush.
+const MAX_REPORTS: usize = 1000;
 /// How often a key is tried whose place in the store holds something else than a number.
 const CORRUPT_RETRY: Duration = Duration::from_secs(1);
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
@@ -196,7 +195,7 @@ impl<L: Ledger> Core<L> {
     pub(crate) fn give_up(self: &Arc<Self>, cause: Option<DistkitError>) -> Unflushed {
         let mut report = Unflushed { cause, ..Unflushed::default() };
         for entry in self.cells.iter() {
-            let cell = &entry.key().0;
+            let cell = entry.value();
             match cell.tally.pending() {
                 0 if !cell.is_pending() => {}
                 n if cell.in_batch.load(SeqCst) => report.unknown.push((cell.key.clone(), n)),
@@ -280,7 +279,7 @@ impl<L: Ledger> Session<'_, L> {
         while !self.writer.todo.is_empty() {
             // Before anything is taken off the list: `commit` then does not wait with it in hand.
             self.resolve().await?;
-            let chunk = self.writer.todo.len().min(BATCH);
+            let chunk = self.writer.todo.len().min(L::BATCH);
             let cells: Vec<_> = self.writer.todo.drain(..chunk).collect();
             self.commit(cells).await?;
         }
@@ -421,7 +420,7 @@ impl<L: Ledger> Session<'_, L> {
         let reports = &mut self.writer.refused;
         if let Some((_, sum, _)) = reports.iter_mut().find(|(known, _, _)| known == key) {
             *sum = sum.saturating_add(delta);
-        } else if reports.len() < BATCH {
+        } else if reports.len() < MAX_REPORTS {
             reports.push((key.clone(), delta, refusal));
         }
     }
@@ -489,7 +488,7 @@ impl<L: Ledger> Session<'_, L> {
         self.writer.succeeded();
         let _replacing = self.core.replacing.lock();
         for entry in self.core.cells.iter() {
-            let cell = &entry.key().0;
+            let cell = entry.value();
             cell.in_batch.store(false, Relaxed);
             match cell.take() {
                 (0, None) => {}

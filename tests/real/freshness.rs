@@ -60,8 +60,7 @@ async fn the_store_follows_a_steady_load(client: Client) {
         }
     });
 
-    let client = redis::Client::open(bench.server.url()).unwrap();
-    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    let mut raw = bench.raw().await;
     let mut samples = Vec::new();
     let end = Instant::now() + soak(Duration::from_secs(5));
     while Instant::now() < end {

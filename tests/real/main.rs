@@ -1,12 +1,19 @@
-//! The plain counters against real servers that misbehave, over both clients.
+//! The counters against real servers that misbehave, over both clients.
 //!
 //! `DISTKIT_SOAK=seconds` makes the tests under load run that long each.
-#![cfg(all(feature = "counter", feature = "redis-rs-cluster", feature = "fred"))]
+#![cfg(all(
+    feature = "counter",
+    feature = "instance-aware-counter",
+    feature = "redis-rs-cluster",
+    feature = "fred"
+))]
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
 mod exactly_once;
 mod freshness;
+mod instances;
+mod instances_exactly_once;
 mod lax;
 mod limits;
 mod linearizable;

@@ -10,7 +10,7 @@ use fred::{
     interfaces::ClientLike,
     types::config::{Config, ReconnectPolicy},
 };
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use tokio::time::Instant;
 
 /// Which client a test goes through.
@@ -115,6 +115,13 @@ impl Bench {
 
     pub(crate) async fn strict(&self) -> Arc<StrictCounter> {
         StrictCounter::new(self.options().await)
+    }
+
+    /// A connection from beside the crate.
+    pub(crate) async fn raw(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(self.server.url()).unwrap();
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
     /// One command, from beside the crate.

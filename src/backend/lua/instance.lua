@@ -1,24 +1,9 @@
--- What the scripts of the instance-aware counters share; it stands before each of them.
--- KEYS[2]  with a client that may send a command twice by itself: the record of a lane (string: the latest
---          sequence and its answer). Then the last of ARGV is the sequence.
--- KEYS[1]  <P>meta, where <P> is what all names of the space begin with. The others derive from it:
---   <P>meta        hash: born (creation, in us), epoch (the latest), floor (that of keys which know
---                 none), deaths (how many), last (incarnation), due (no lease ends before, in ms),
---                 dead (there while <P>dead is not empty)
---   <P>leases      zset: joined incarnation -> end of its lease, in ms
---   <P>dead        zset: incarnation or cleared index "g<n>" -> number of its death, until swept
---   <P>names       hash: "i:<id>" or "n:<name>" -> incarnation
---   <P>inst:<inc>  hash: id, name, first, v (version), seq and refused (guard)
---   <P>keys:<inc>  set: the counters of which the incarnation has a slice
---   <P>k:<KEY>     hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice
---   <P>tombs       hash: KEY -> epoch, of keys without a slice whose epoch is not the floor
--- Counts are decimal text: Lua's numbers are exact below 2^53 only.
-local P, call = string.sub(KEYS[1], 1, -5), redis.call
-local LEASES = P .. 'leases'
+-- What the scripts of the instance-aware counters share. Follows instance_names.lua.
+local META, LEASES = P .. 'meta', P .. 'leases'
 local INC, born, floor, deaths, backlog, due
 local EXACT = 2251799813685248
 -- How many slices of the dead one call collects before it asks to be called again.
-local budget = 1000
+local budget = 500
 
 local time = call('TIME')
 local MICROS = time[1] * 1000000 + time[2]
@@ -27,7 +12,7 @@ local NOW = math.floor(MICROS / 1000)
 local function text(number) return string.format('%.0f', number) end
 
 local function read_meta()
-  local meta = call('HMGET', KEYS[1], 'born', 'floor', 'deaths', 'dead', 'due')
+  local meta = call('HMGET', META, 'born', 'floor', 'deaths', 'dead', 'due')
   born, floor, deaths, backlog = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]), meta[4]
   due = tonumber(meta[5]) or 0
   return born
@@ -133,7 +118,7 @@ local function slow()
   -- Deletes a key with all its slices.
   function tools.drop(st)
     if st.absent then return end
-    local owners = redis.pcall('HKEYS', st.name)
+    local owners = try('HKEYS', st.name)
     for i = 1, #owners do
       if string.find(owners[i], '^%d') then call('SREM', P .. 'keys:' .. owners[i], st.key) end
     end
@@ -180,7 +165,7 @@ local function slow()
   -- Removes one incarnation's slice of a key, whatever the numbers.
   function tools.remove_slice(key, inc)
     local name = P .. 'k:' .. key
-    local h = redis.pcall('HMGET', name, 't', 'e', 's', inc)
+    local h = try('HMGET', name, 't', 'e', 's', inc)
     if h.err or not (h[1] and tonumber(h[2])) then return end
     if floor ~= born and tonumber(h[2]) < floor then return call('UNLINK', name) end
     if not h[4] then return end
@@ -194,23 +179,35 @@ local function slow()
   function tools.bury(list)
     if #list == 0 then return end
     local before, scored = deaths, {}
-    deaths = call('HINCRBY', KEYS[1], 'deaths', #list)
+    deaths = call('HINCRBY', META, 'deaths', #list)
     for i = 1, #list do
       scored[2 * i - 1], scored[2 * i] = text(before + i), list[i]
     end
     call('ZREM', LEASES, unpack(list))
+    local keys = { P .. 'quiet' }
+    for i = 1, #list do keys[i + 1] = P .. 'lease:' .. list[i] end
+    call('DEL', unpack(keys))
     call('ZADD', P .. 'dead', unpack(scored))
-    call('HSET', KEYS[1], 'dead', '1')
+    call('HSET', META, 'dead', '1')
     backlog = '1'
   end
 
   -- Finds those whose lease has run out. True if there are more.
   function tools.find_dead()
     local list = call('ZRANGEBYSCORE', LEASES, '-inf', text(NOW), 'LIMIT', 0, 1000)
-    tools.bury(list)
+    local dead = {}
+    for i = 1, #list do
+      local left = call('PTTL', P .. 'lease:' .. list[i])
+      if left >= 0 then
+        call('ZADD', LEASES, text(NOW + left + 1), list[i])
+      else
+        dead[#dead + 1] = list[i]
+      end
+    end
+    tools.bury(dead)
     local next_end = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
     due = tonumber(next_end) or 0
-    call('HSET', KEYS[1], 'due', text(due))
+    call('HSET', META, 'due', text(due))
     return #list == 1000
   end
 
@@ -225,10 +222,10 @@ local function slow()
       local field = named[i] and prefix .. named[i]
       if field and call('HGET', P .. 'names', field) == who then call('HDEL', P .. 'names', field) end
     end
-    call('UNLINK', inst)
+    call('UNLINK', inst, P .. 'v:' .. who)
     call('ZREM', P .. 'dead', who)
     if call('ZCARD', P .. 'dead') == 0 then
-      call('HDEL', KEYS[1], 'dead')
+      call('HDEL', META, 'dead')
       backlog = false
     end
     return #keys, true
@@ -239,7 +236,7 @@ local function slow()
     local left = 200
     while left > 0 and backlog do
       local who = call('ZRANGE', P .. 'dead', 0, 0)[1]
-      if not who then return call('HDEL', KEYS[1], 'dead') end
+      if not who then return call('HDEL', META, 'dead') end
       left = left - tools.sweep_one(who, left) - 5
     end
   end
@@ -247,7 +244,7 @@ local function slow()
   -- Collects what the keys ARGV[from], ARGV[from + stride], ... need. True if there is more to do.
   function tools.prepare(from, stride)
     for i = from, #ARGV, stride do
-      local collected = redis.pcall('HGET', P .. 'k:' .. ARGV[i], 'c')
+      local collected = try('HGET', P .. 'k:' .. ARGV[i], 'c')
       if type(collected) == 'string' and (tonumber(collected) or deaths) < deaths
         and load(ARGV[i]).again then return true end
     end
@@ -264,23 +261,41 @@ local function slow()
   return tools
 end
 
-local function renew(ends, renewed)
-  if tonumber(ends) == renewed then return end
-  call('ZADD', LEASES, text(renewed), INC)
-  if renewed < due then call('HSET', KEYS[1], 'due', text(renewed)) end
+-- The key alone is what quick operations renew; the set is what counts where the key is lost, be it that
+-- the lease ran out and nobody collected the instance.
+local function renew(lease)
+  local ends = NOW + lease
+  call('ZADD', LEASES, text(ends), INC)
+  if ends - 1 > NOW then
+    call('SET', P .. 'lease:' .. INC, lease, 'PXAT', text(ends - 1))
+  else
+    call('DEL', P .. 'lease:' .. INC)
+  end
+  if ends < due then
+    due = ends
+    call('HSET', META, 'due', text(due))
+    call('DEL', P .. 'quiet')
+  end
+end
+
+-- Ends an operation: sweeps if there is something to sweep, else says that the next ones need not look.
+local function settle()
+  if backlog then slow().sweep() end
+  if not backlog and due - 1 > NOW then
+    call('SET', P .. 'quiet', floor ~= born and text(floor) or '0', 'PXAT', text(due - 1))
+  end
 end
 
 -- Begins an operation of a joined instance: renews its lease and finds the dead.
 -- Gives what to answer instead of going on, if anything.
 local function enter(inc, lease)
   INC = inc
-  local ends = call('ZSCORE', LEASES, inc)
-  if not ends or not read_meta() then return { 'notjoined' } end
-  renew(ends, NOW + lease)
+  if not call('ZSCORE', LEASES, inc) or not read_meta() then return { 'notjoined' } end
+  renew(tonumber(lease))
   if NOW >= due and slow().find_dead() then return { 'again' } end
 end
 
-local function version() return call('HINCRBY', P .. 'inst:' .. INC, 'v', 1) end
+local function version() return call('INCR', P .. 'v:' .. INC) end
 
 local function is_count(value)
   local number = tonumber(value)
@@ -301,7 +316,7 @@ end
 -- `bad` says what does not belong there, `again` that the budget ran out.
 function load(key)
   local name = P .. 'k:' .. key
-  local h = redis.pcall('HMGET', name, 't', 'e', 'c', INC, 's')
+  local h = try('HMGET', name, 't', 'e', 'c', INC, 's')
   if h.err then return { key = key, name = name, bad = h.err } end
   local st = { key = key, name = name, t = h[1], e = h[2], v = h[4] or nil, s = h[5] or nil }
   local e, c = tonumber(h[2]), tonumber(h[3])

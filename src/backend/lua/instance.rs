@@ -1,6 +1,6 @@
 //! The instance-aware half of the contract, through the scripts `instance*.lua`.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use super::{Arg, LuaStore, Reply, Script, ScriptRunner, layout, reply, unexpected};
 use crate::{
@@ -14,7 +14,13 @@ use crate::{
 
 macro_rules! script {
     ($($part:literal),+) => {
+        script!([] $($part),+)
+    };
+    // With parts that stand before the library.
+    ([$($quick:literal),*] $($part:literal),+) => {
         Script::new(concat!(
+            include_str!("instance_names.lua"),
+            $(include_str!($quick),)*
             include_str!("instance.lua"),
             include_str!("instance_main.lua"),
             $(include_str!($part),)+
@@ -23,10 +29,15 @@ macro_rules! script {
     };
 }
 
+static ADD: Script = script!(
+    ["instance_quick.lua", "instance_add_quick.lua"]
+    "instance_write.lua", "instance_add.lua"
+);
 static JOIN: Script = script!("instance_claims.lua", "instance_join.lua");
 static CLAIM: Script = script!("instance_claims.lua", "instance_claim.lua");
-static APPLY: Script = script!("instance_apply.lua");
-static READ: Script = script!("instance_read.lua");
+static APPLY: Script = script!("instance_write.lua", "instance_apply.lua");
+static READ: Script =
+    script!(["instance_quick.lua", "instance_read_quick.lua"] "instance_read.lua");
 static REMOVE: Script = script!("instance_remove.lua");
 static CLEAR: Script = script!("instance_clear.lua");
 static CLEAR_SLICES: Script = script!("instance_clear_slices.lua");
@@ -40,25 +51,71 @@ const CLAIMS_AT_ONCE: usize = 250;
 /// How often a join begins anew because its lease ran out before its last claim was put back.
 const JOIN_ATTEMPTS: usize = 3;
 
-type Args<'a> = Vec<Cow<'a, str>>;
+/// A count from which Lua's numbers are not exact any more, in both directions.
+const INEXACT: u64 = 1 << 53;
 
-fn number<'a>(number: impl ToString) -> Cow<'a, str> {
-    Cow::Owned(number.to_string())
+/// The longest lease: thousands of years, and exact in Lua.
+const LONGEST_LEASE_MS: i64 = 1 << 48;
+
+type Args<'a> = Vec<Arg<'a>>;
+
+/// A number that the store gave out. It fits: it is near a time in microseconds.
+fn number(number: u64) -> Arg<'static> {
+    Arg::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-fn milliseconds<'a>(lease: Duration) -> Cow<'a, str> {
-    number(lease.as_millis().max(1))
+fn milliseconds(lease: Duration) -> Arg<'static> {
+    let lease = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+    Arg::Int(lease.clamp(1, LONGEST_LEASE_MS))
+}
+
+fn sequence_or_none(sequence: Option<u64>) -> Arg<'static> {
+    sequence.map_or(Arg::Text(""), number)
 }
 
 fn as_member<'a>(member: &Member, more: usize) -> Args<'a> {
-    let mut args = Vec::with_capacity(2 + more);
-    args.extend([number(member.incarnation), milliseconds(member.lease)]);
+    // One more for a lane.
+    let mut args = Vec::with_capacity(3 + more);
+    args.extend([number(member.incarnation.0), milliseconds(member.lease)]);
     args
+}
+
+fn push_keys<'a>(args: &mut Args<'a>, keys: &'a [RedisKey]) {
+    args.extend(keys.iter().map(|key| Arg::Text(key)));
 }
 
 fn push_claims<'a>(args: &mut Args<'a>, claims: &'a [Slice]) {
     for claim in claims {
-        args.extend([Cow::Borrowed(claim.key.as_str()), number(claim.epoch), number(claim.value)]);
+        args.extend([Arg::Text(&claim.key), number(claim.epoch.0), Arg::Int(claim.value)]);
+    }
+}
+
+/// What `write` adds, if the script for additions may do it.
+fn addition(write: &SliceWrite) -> Option<i64> {
+    match (write.change, write.condition) {
+        (SliceChange::Add(count), CounterComparator::Nil) => {
+            (count.unsigned_abs() < INEXACT).then_some(count)
+        }
+        _ => None,
+    }
+}
+
+fn push_writes<'a>(args: &mut Args<'a>, writes: &'a [SliceWrite]) {
+    for write in writes {
+        let (change, count) = match write.change {
+            SliceChange::Add(count) => ("a", count),
+            SliceChange::SetTotal(count) => ("t", count),
+            SliceChange::SetSlice(count) => ("s", count),
+        };
+        let (condition, operand) = match write.condition {
+            CounterComparator::Nil => ("", None),
+            CounterComparator::Eq(operand) => ("=", Some(operand)),
+            CounterComparator::Ne(operand) => ("!", Some(operand)),
+            CounterComparator::Lt(operand) => ("<", Some(operand)),
+            CounterComparator::Gt(operand) => (">", Some(operand)),
+        };
+        args.extend([Arg::Text(&write.key), Arg::Text(change), Arg::Int(count)]);
+        args.extend([Arg::Text(condition), operand.map_or(Arg::Text(""), Arg::Int)]);
     }
 }
 
@@ -71,14 +128,14 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Joined, BackendError> {
         let (now, later) = slices.split_at(slices.len().min(CLAIMS_AT_ONCE));
         let mut args = vec![
-            Cow::Borrowed(&*instance.id),
-            Cow::Borrowed(instance.name.as_deref().unwrap_or("")),
+            Arg::Text(&instance.id),
+            Arg::Text(instance.name.as_deref().unwrap_or("")),
             milliseconds(instance.lease),
-            instance.first_joined.map_or(Cow::Borrowed(""), number),
+            sequence_or_none(instance.first_joined.map(|incarnation| incarnation.0)),
         ];
         push_claims(&mut args, now);
         for _ in 0..JOIN_ATTEMPTS {
-            let mut answer = self.call(&JOIN, space, &args, false).await?;
+            let mut answer = self.call(&JOIN, space, &mut args, false).await?;
             let incarnation = Incarnation(answer.number()?);
             let mut standings = answer.read_all()?;
             let member = Member { incarnation, lease: instance.lease };
@@ -103,7 +160,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         for claims in claims.chunks(CLAIMS_AT_ONCE) {
             let mut args = as_member(member, 3 * claims.len());
             push_claims(&mut args, claims);
-            let mut answer = self.call(&CLAIM, space, &args, false).await?;
+            let mut answer = self.call(&CLAIM, space, &mut args, false).await?;
             answer.skip()?;
             standings.extend(answer.read_all()?);
         }
@@ -117,33 +174,35 @@ impl<R: ScriptRunner> LuaStore<R> {
         writes: &[SliceWrite],
         sequence: Option<u64>,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        let mut args = as_member(member, 1 + 5 * writes.len());
-        args.push(sequence.map_or(Cow::Borrowed(""), number));
-        for write in writes {
-            let (change, count) = match write.change {
-                SliceChange::Add(count) => ("a", count),
-                SliceChange::SetTotal(count) => ("t", count),
-                SliceChange::SetSlice(count) => ("s", count),
-            };
-            let (condition, operand) = match write.condition {
-                CounterComparator::Nil => ("", None),
-                CounterComparator::Eq(operand) => ("=", Some(operand)),
-                CounterComparator::Ne(operand) => ("!", Some(operand)),
-                CounterComparator::Lt(operand) => ("<", Some(operand)),
-                CounterComparator::Gt(operand) => (">", Some(operand)),
-            };
-            args.extend([
-                Cow::Borrowed(write.key.as_str()),
-                Cow::Borrowed(change),
-                number(count),
-                Cow::Borrowed(condition),
-                operand.map_or(Cow::Borrowed(""), number),
-            ]);
+        if writes.iter().all(|write| addition(write).is_some()) {
+            return self.add_to_slices(space, member, writes, sequence).await;
         }
-        let mut answer = self.call(&APPLY, space, &args, sequence.is_none()).await?;
+        let mut args = as_member(member, 1 + 5 * writes.len());
+        args.push(sequence_or_none(sequence));
+        push_writes(&mut args, writes);
+        let mut answer = self.call(&APPLY, space, &mut args, sequence.is_none()).await?;
         let version = answer.number()?;
-        let replayed = answer.text()? == "1";
+        let replayed = answer.flag()?;
         let outcomes = answer.written_all()?;
+        Ok(Ordered { version, answer: Applied { replayed, outcomes } })
+    }
+
+    async fn add_to_slices(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let mut args = as_member(member, 1 + 2 * writes.len());
+        args.push(sequence_or_none(sequence));
+        for write in writes {
+            args.extend([Arg::Text(&write.key), Arg::Int(addition(write).unwrap_or_default())]);
+        }
+        let mut answer = self.call(&ADD, space, &mut args, sequence.is_none()).await?;
+        let version = answer.number()?;
+        let replayed = answer.replayed;
+        let outcomes = answer.added_all(writes)?;
         Ok(Ordered { version, answer: Applied { replayed, outcomes } })
     }
 
@@ -154,8 +213,8 @@ impl<R: ScriptRunner> LuaStore<R> {
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
         let mut args = as_member(member, keys.len());
-        args.extend(keys.iter().map(|key| Cow::Borrowed(key.as_str())));
-        let mut answer = self.call(&READ, space, &args, false).await?;
+        push_keys(&mut args, keys);
+        let mut answer = self.call(&READ, space, &mut args, false).await?;
         Ok(Ordered { version: answer.number()?, answer: answer.read_all()? })
     }
 
@@ -167,12 +226,12 @@ impl<R: ScriptRunner> LuaStore<R> {
         scope: Scope,
     ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
         let mut args = as_member(member, 1 + keys.len());
-        args.push(Cow::Borrowed(match scope {
+        args.push(Arg::Text(match scope {
             Scope::Total => "t",
             Scope::Slice => "s",
         }));
-        args.extend(keys.iter().map(|key| Cow::Borrowed(key.as_str())));
-        let mut answer = self.call(&REMOVE, space, &args, true).await?;
+        push_keys(&mut args, keys);
+        let mut answer = self.call(&REMOVE, space, &mut args, true).await?;
         Ok(Ordered { version: answer.number()?, answer: answer.written_all()? })
     }
 
@@ -184,13 +243,13 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<(), BackendError> {
         let mut args = as_member(member, 1);
         if scope == Scope::Slice {
-            while self.call(&CLEAR_SLICES, space, &args, false).await?.more {}
+            while self.call(&CLEAR_SLICES, space, &mut args, false).await?.more {}
             return Ok(());
         }
-        let mut answer = self.call(&CLEAR, space, &args, true).await?;
-        args.push(number(answer.number::<u64>()?));
+        let mut answer = self.call(&CLEAR, space, &mut args, true).await?;
+        args.push(number(answer.number()?));
         loop {
-            match self.call(&HEARTBEAT, space, &args, false).await {
+            match self.call(&HEARTBEAT, space, &mut args, false).await {
                 Ok(answer) if answer.more => {}
                 // The space is clear as it is; others free the rest.
                 Ok(_) | Err(BackendError::NotJoined) => return Ok(()),
@@ -205,8 +264,8 @@ impl<R: ScriptRunner> LuaStore<R> {
         member: &Member,
     ) -> Result<(), BackendError> {
         let mut args = as_member(member, 1);
-        args.push(Cow::Borrowed(""));
-        self.call(&HEARTBEAT, space, &args, false).await.map(drop)
+        args.push(Arg::Text(""));
+        self.call(&HEARTBEAT, space, &mut args, false).await.map(drop)
     }
 
     pub(super) async fn end_membership(
@@ -214,8 +273,8 @@ impl<R: ScriptRunner> LuaStore<R> {
         space: &Space,
         member: &Member,
     ) -> Result<(), BackendError> {
-        let args = [number(member.incarnation)];
-        while self.call(&LEAVE, space, &args, false).await?.more {}
+        let mut args = vec![number(member.incarnation.0)];
+        while self.call(&LEAVE, space, &mut args, false).await?.more {}
         Ok(())
     }
 
@@ -226,8 +285,8 @@ impl<R: ScriptRunner> LuaStore<R> {
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         let mut args = as_member(member, 1);
-        args.push(Cow::Borrowed(key.as_str()));
-        let mut answer = self.call(&SLICES, space, &args, false).await?;
+        args.push(Arg::Text(key));
+        let mut answer = self.call(&SLICES, space, &mut args, false).await?;
         let mut slices = Vec::with_capacity(answer.left() / 3);
         while answer.left() > 0 {
             let instance_id = answer.text()?;
@@ -244,28 +303,31 @@ impl<R: ScriptRunner> LuaStore<R> {
         &self,
         script: &'static Script,
         space: &Space,
-        args: &[Cow<'_, str>],
+        args: &mut Args<'_>,
         guarded: bool,
     ) -> Result<Answer, BackendError> {
-        let meta = layout::instance_meta(space);
-        let mut all: Vec<_> = args.iter().map(|arg| Arg::Text(arg)).collect();
+        let names = layout::instance_names(space);
         loop {
             let mut answer = if guarded && self.runner.resends() {
                 let ticket = self.lanes.take(|| self.fresh_id());
                 let lane = layout::lane(space, &ticket.process, ticket.number);
-                all.push(Arg::Int(ticket.sequence as i64));
-                let keys = [Arg::Text(&meta), Arg::Text(&lane)];
-                let reply = self.runner.script(script, &keys, &all).await;
-                let reply = reply.map_err(|error| self.failed(error, &[&meta, &lane]))?;
-                all.pop();
-                Answer::new(reply)?
+                args.push(Arg::Int(ticket.sequence as i64));
+                let keys = [Arg::Text(&names), Arg::Text(&lane)];
+                let reply = self.runner.script(script, &keys, args).await;
+                args.pop();
+                Answer::new(reply.map_err(|error| self.failed(error, &[&names, &lane]))?)?
             } else {
-                let reply = self.runner.script(script, &[(&meta).into()], &all).await;
-                Answer::new(reply.map_err(|error| self.failed(error, &[&meta]))?)?
+                let reply = self.runner.script(script, &[(&names).into()], args).await;
+                Answer::new(reply.map_err(|error| self.failed(error, &[&names]))?)?
             };
+            // The scripts that are run most begin with the version.
+            if let [Reply::Int(_), ..] = answer.items.as_slice() {
+                return Ok(answer);
+            }
             match &*answer.text()? {
                 "ok" => return Ok(answer),
                 "more" => return Ok(Answer { more: true, ..answer }),
+                "replayed" => return Ok(Answer { replayed: true, ..answer }),
                 // Very many dead instances are collected in several steps.
                 "again" => {}
                 "notjoined" => return Err(BackendError::NotJoined),
@@ -281,12 +343,15 @@ impl<R: ScriptRunner> LuaStore<R> {
 struct Answer {
     items: std::vec::IntoIter<Reply>,
     more: bool,
+    replayed: bool,
 }
 
 impl Answer {
     fn new(reply: Reply) -> Result<Self, BackendError> {
         match reply {
-            Reply::Array(items) => Ok(Self { items: items.into_iter(), more: false }),
+            Reply::Array(items) => {
+                Ok(Self { items: items.into_iter(), more: false, replayed: false })
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -295,10 +360,14 @@ impl Answer {
         self.items.len()
     }
 
+    fn next(&mut self) -> Result<Reply, BackendError> {
+        self.items.next().ok_or_else(|| unexpected(&"an answer that ends too early"))
+    }
+
     fn bytes(&mut self) -> Result<Vec<u8>, BackendError> {
-        match self.items.next() {
-            Some(Reply::Bytes(bytes)) => Ok(bytes),
-            Some(Reply::Int(number)) => Ok(number.to_string().into_bytes()),
+        match self.next()? {
+            Reply::Bytes(bytes) => Ok(bytes),
+            Reply::Int(number) => Ok(number.to_string().into_bytes()),
             other => Err(unexpected(&other)),
         }
     }
@@ -311,48 +380,84 @@ impl Answer {
         self.bytes().map(drop)
     }
 
-    fn number<N: std::str::FromStr>(&mut self) -> Result<N, BackendError> {
-        let text = self.text()?;
-        text.parse().map_err(|_| unexpected(&text))
+    fn flag(&mut self) -> Result<bool, BackendError> {
+        Ok(self.bytes()? == b"1")
     }
 
-    fn standing(&mut self) -> Result<Standing, BackendError> {
-        Ok(Standing { total: self.number()?, slice: self.number()?, epoch: Epoch(self.number()?) })
+    fn number(&mut self) -> Result<u64, BackendError> {
+        let reply = self.next()?;
+        let number = match &reply {
+            Reply::Int(number) => u64::try_from(*number).ok(),
+            Reply::Bytes(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
+            _ => None,
+        };
+        number.ok_or_else(|| unexpected(&reply))
     }
 
-    /// An item that was refused: the rest of its `width` fields means nothing.
-    fn refused(&mut self, kind: &str, width: usize) -> Result<Refusal, BackendError> {
+    fn count(&mut self) -> Result<Outcome<i64>, BackendError> {
+        reply::held(&self.next()?)
+    }
+
+    fn standing(&mut self) -> Result<Outcome<Standing>, BackendError> {
+        let (total, slice, epoch) = (self.count()?, self.count()?, Epoch(self.number()?));
+        Ok(total.and_then(|total| Ok(Standing { total, slice: slice?, epoch })))
+    }
+
+    /// An item that was refused: what is left of its `fields` means nothing.
+    fn refused(&mut self, kind: &[u8], fields: usize) -> Result<Refusal, BackendError> {
         let found = self.bytes()?;
-        for _ in 2..width {
+        for _ in 1..fields {
             self.skip()?;
         }
         match kind {
-            "o" => Ok(Refusal::Overflow),
-            "x" => Ok(Refusal::NotANumber { found: reply::shortened(&found) }),
+            b"o" => Ok(Refusal::Overflow),
+            b"x" => Ok(Refusal::NotANumber { found: reply::shortened(&found) }),
             other => Err(unexpected(&other)),
         }
     }
 
     fn read_all(&mut self) -> Result<Vec<Outcome<Standing>>, BackendError> {
-        let mut all = Vec::with_capacity(self.left() / 4);
+        let mut all = Vec::with_capacity(self.left() / 3);
         while self.left() > 0 {
-            all.push(match &*self.text()? {
-                "y" => Ok(self.standing()?),
-                kind => Err(self.refused(kind, 4)?),
+            all.push(match self.items.as_slice() {
+                [Reply::Bytes(kind), ..] if matches!(&**kind, b"o" | b"x") => {
+                    let kind = self.bytes()?;
+                    Err(self.refused(&kind, 2)?)
+                }
+                _ => self.standing()?,
             });
         }
         Ok(all)
     }
 
+    /// What additions left behind; what was before follows from it.
+    fn added_all(
+        &mut self,
+        writes: &[SliceWrite],
+    ) -> Result<Vec<Outcome<Written<Standing>>>, BackendError> {
+        let replayed = self.replayed;
+        let standings = self.read_all()?;
+        if standings.len() != writes.len() {
+            return Err(unexpected(&"another number of items than was asked for"));
+        }
+        let written = |(standing, write): (Outcome<Standing>, &SliceWrite)| {
+            let new = standing?;
+            let count = if replayed { 0 } else { addition(write).unwrap_or_default() };
+            let (total, slice) = (new.total.wrapping_sub(count), new.slice.wrapping_sub(count));
+            Ok(Written { old: Standing { total, slice, ..new }, new, condition_met: true })
+        };
+        Ok(standings.into_iter().zip(writes).map(written).collect())
+    }
+
     fn written_all(&mut self) -> Result<Vec<Outcome<Written<Standing>>>, BackendError> {
         let mut all = Vec::with_capacity(self.left() / 7);
         while self.left() > 0 {
-            all.push(match &*self.text()? {
-                kind @ ("y" | "n") => {
-                    let condition_met = kind == "y";
-                    Ok(Written { old: self.standing()?, new: self.standing()?, condition_met })
-                }
-                kind => Err(self.refused(kind, 7)?),
+            let kind = self.bytes()?;
+            all.push(if matches!(&*kind, b"y" | b"n") {
+                let (old, new) = (self.standing()?, self.standing()?);
+                old.and_then(|old| Ok(Written { old, new: new?, condition_met: kind == b"y" }))
+            } else {
+                Err(self.refused(&kind, 6)?)
             });
         }
         Ok(all)

@@ -5,5 +5,5 @@ local stop = enter(ARGV[1], ARGV[2])
 if stop then return stop end
 if backlog and slow().prepare(3, 3) then return { 'again' } end
 local out = put_back_all(3, { 'ok', INC })
-if backlog then slow().sweep() end
+settle()
 return out

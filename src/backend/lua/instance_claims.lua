@@ -1,5 +1,5 @@
 -- Puts claimed slices back; stands between instance.lua and the scripts that join.
--- Claims are 3 each: key, epoch, value. Appends 4 for each to `out`, as instance_read.lua.
+-- Claims are 3 each: key, epoch, value. Appends 3 for each to `out`, as instance_read.lua.
 local function put_back(st, value)
   if st.absent then
     store(st, value, value)
@@ -33,8 +33,11 @@ local function put_back_all(from, out)
   for i = from, #ARGV, 3 do
     local st, at = load(ARGV[i]), #out
     if not st.bad and not st.v and admit(st, ARGV[i + 1]) then put_back(st, ARGV[i + 2]) end
-    out[at + 1], out[at + 2] = st.bad and 'x' or 'y', st.bad or st.t
-    out[at + 3], out[at + 4] = st.v or '0', st.e or '0'
+    if st.bad then
+      out[at + 1], out[at + 2], out[at + 3] = 'x', st.bad, ''
+    else
+      out[at + 1], out[at + 2], out[at + 3] = st.t, st.v or '0', st.e
+    end
   end
   return out
 end

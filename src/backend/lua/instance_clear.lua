@@ -3,15 +3,16 @@
 -- Gives 'ok', number of the last death to be swept.
 local stop = enter(ARGV[1], ARGV[2])
 if stop then return stop end
-call('HSET', KEYS[1], 'floor', text(call('HINCRBY', KEYS[1], 'epoch', 1)))
+call('HSET', META, 'floor', text(call('HINCRBY', META, 'epoch', 1)))
 call('UNLINK', P .. 'tombs')
+call('DEL', P .. 'quiet')
 for _, inc in ipairs(call('ZRANGE', LEASES, 0, -1)) do
   if call('EXISTS', P .. 'keys:' .. inc) == 1 then
-    deaths = call('HINCRBY', KEYS[1], 'deaths', 1)
+    deaths = call('HINCRBY', META, 'deaths', 1)
     local index = 'g' .. text(deaths)
     call('RENAME', P .. 'keys:' .. inc, P .. 'keys:' .. index)
     call('ZADD', P .. 'dead', text(deaths), index)
-    call('HSET', KEYS[1], 'dead', '1')
+    call('HSET', META, 'dead', '1')
   end
 end
 return { 'ok', text(deaths) }

@@ -4,7 +4,7 @@
 local id, name, lease, first = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not read_meta() then
   local now = text(MICROS)
-  call('HSET', KEYS[1], 'born', now, 'epoch', now, 'floor', now, 'deaths', '0')
+  call('HSET', META, 'born', now, 'epoch', now, 'floor', now, 'deaths', '0')
   read_meta()
 end
 if slow().find_dead() then return { 'again' } end
@@ -23,13 +23,13 @@ for _, field in ipairs(fields) do
 end
 slow().bury(older)
 
-INC = text(math.max(MICROS, (tonumber(call('HGET', KEYS[1], 'last')) or 0) + 1))
+INC = text(math.max(MICROS, (tonumber(call('HGET', META, 'last')) or 0) + 1))
 if backlog and slow().prepare(5, 3) then return { 'again' } end
-call('HSET', KEYS[1], 'last', INC)
-renew(nil, NOW + lease)
+call('HSET', META, 'last', INC)
+renew(tonumber(lease))
 call('HSET', P .. 'inst:' .. INC, 'id', id, 'first', first ~= '' and first or INC)
 if name ~= '' then call('HSET', P .. 'inst:' .. INC, 'name', name) end
 for _, field in ipairs(fields) do call('HSET', P .. 'names', field, INC) end
 local out = put_back_all(5, { 'ok', INC })
-if backlog then slow().sweep() end
+settle()
 return out

@@ -13,7 +13,7 @@ for i = 4, #ARGV do
   if st.bad then kind, t = 'x', st.bad end
   if ARGV[3] == 't' then
     slow().drop(st)
-    ne = text(call('HINCRBY', KEYS[1], 'epoch', 1))
+    ne = text(call('HINCRBY', META, 'epoch', 1))
     call('HSET', P .. 'tombs', st.key, ne)
   elseif kind == 'y' then
     nt = sum(st.big or t, '0', v)
@@ -28,5 +28,5 @@ for i = 4, #ARGV do
   out[at + 5], out[at + 6], out[at + 7] = nt, nv, ne or '0'
   at = at + 7
 end
-if backlog then slow().sweep() end
+settle()
 return out

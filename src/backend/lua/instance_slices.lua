@@ -5,7 +5,7 @@ local stop = enter(ARGV[1], ARGV[2])
 if stop then return stop end
 local st = load(ARGV[3])
 if st.again then return { 'again' } end
-if st.bad and redis.call('TYPE', st.name).ok ~= 'hash' then return { 'x', st.bad } end
+if st.bad and call('TYPE', st.name).ok ~= 'hash' then return { 'x', st.bad } end
 local out = { 'ok' }
 if not st.absent then
   local all = call('HGETALL', st.name)
@@ -16,5 +16,5 @@ if not st.absent then
     end
   end
 end
-if backlog then slow().sweep() end
+settle()
 return out

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `distkit:{TAG}:totals` | hash | plain counter -> decimal total |
 //! | `distkit:{TAG}:writer:<id>` | string | a writer's latest guarded batch: its sequence, then a line for each refused item; expires a day after the batch |
-//! | `distkit:{TAG}:i:...` | | the instance-aware counters: see `instance.lua` |
+//! | `distkit:{TAG}:i:...` | | the instance-aware counters: see `instance_names.lua` |
 //! | `distkit:{TAG}:lane:<id>` | string | the latest answer of a lane; expires after an hour |
 
 use std::fmt::Write;
@@ -36,8 +36,9 @@ pub(crate) fn totals(space: &Space) -> String {
     key(space, "totals")
 }
 
-pub(crate) fn instance_meta(space: &Space) -> String {
-    key(space, "i:meta")
+/// What the names of the instance-aware counters begin with.
+pub(crate) fn instance_names(space: &Space) -> String {
+    key(space, "i:")
 }
 
 pub(crate) fn writer(space: &Space, id: &str) -> String {

@@ -60,7 +60,7 @@ fn number(text: &[u8]) -> Outcome<i64> {
 }
 
 /// A total as HMGET and `remove.lua` give it.
-fn held(reply: &Reply) -> Result<Outcome<i64>, BackendError> {
+pub(super) fn held(reply: &Reply) -> Result<Outcome<i64>, BackendError> {
     match reply {
         Reply::Nil => Ok(Ok(0)),
         Reply::Int(value) => Ok(Ok(*value)),

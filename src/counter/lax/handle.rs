@@ -1,11 +1,7 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use super::Plain;
-use crate::{
-    DistkitError, RedisKey,
-    backend::Refusal,
-    lax::{Cell, Owner},
-};
+use crate::{DistkitError, RedisKey, lax::Hold};
 
 /// One key of a [`LaxCounter`](super::LaxCounter), for hot paths. Cloning is cheap.
 ///
@@ -25,18 +21,17 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct LaxHandle {
-    cell: Arc<Cell>,
-    owner: Arc<Owner<Plain>>,
+    hold: Hold<Plain>,
 }
 
 impl LaxHandle {
-    pub(super) fn new(owner: Arc<Owner<Plain>>, cell: Arc<Cell>) -> Self {
-        Self { cell, owner }
+    pub(super) fn new(hold: Hold<Plain>) -> Self {
+        Self { hold }
     }
 
     /// The key.
     pub fn key(&self) -> &RedisKey {
-        &self.cell.key
+        &self.hold.cell.key
     }
 
     /// Adds `count`, which may be negative, and answers the estimate of the new total.
@@ -48,7 +43,7 @@ impl LaxHandle {
     /// [`TooManyPending`](DistkitError::TooManyPending), or [`ShutDown`](DistkitError::ShutDown).
     #[inline]
     pub fn inc(&self, count: i64) -> Result<i64, DistkitError> {
-        self.owner.0.add_to(&self.cell, count)
+        self.hold.core().add_to(&self.hold.cell, count)
     }
 
     /// Subtracts `count`.
@@ -59,24 +54,14 @@ impl LaxHandle {
     /// which has no negation.
     #[inline]
     pub fn dec(&self, count: i64) -> Result<i64, DistkitError> {
-        match count.checked_neg() {
-            Some(negated) => self.inc(negated),
-            None => Err(DistkitError::refused(&self.cell.key, Refusal::Overflow)),
-        }
+        self.inc(self.hold.negated(count)?)
     }
 
     /// The last known total plus all own writes that the store has not acknowledged, however old the
     /// known total is. [`LaxCounter::get`](super::LaxCounter::get) answers with a fresh one.
     #[inline]
     pub fn estimate(&self) -> i64 {
-        self.cell.estimate()
-    }
-}
-
-impl Drop for LaxHandle {
-    fn drop(&mut self) {
-        // The key may be forgotten from now on; the task plans a sweep whenever it is woken.
-        self.owner.0.wake_task();
+        self.hold.cell.estimate()
     }
 }
 

@@ -10,7 +10,7 @@ use super::{CounterOptions, CounterTrait, Keyed, counter_trait::keyed};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
-    lax::{Cell, Core, Delta, Known, Ledger, Owner, Settings},
+    lax::{Cell, Core, Delta, Hold, Known, Ledger, Owner, Settings},
 };
 
 pub use crate::lax::Unflushed;
@@ -117,7 +117,7 @@ impl LaxCounter {
     /// Those of [`inc`](Self::inc).
     pub async fn handle(&self, key: &RedisKey) -> Result<LaxHandle, DistkitError> {
         let cell = self.core().known(key).await?;
-        Ok(LaxHandle::new(Arc::clone(&self.owner), cell))
+        Ok(LaxHandle::new(Hold::new(&self.owner, cell)))
     }
 
     /// Returns when all that was written before the call is in the store.
@@ -217,6 +217,8 @@ fn known(total: i64) -> Known {
 
 #[async_trait]
 impl Ledger for Plain {
+    const BATCH: usize = 1000;
+
     /// The store forgets a guard a day after its last batch.
     const GUARD_LASTS: Option<Duration> = Some(Duration::from_secs(23 * 3600));
 

@@ -1,4 +1,5 @@
 mod exclusive;
+mod handle;
 mod ledger;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -16,8 +17,10 @@ use super::{
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing, Written},
-    lax::{Cell, Core, Owner, Settings, Unflushed, easy, not_applied},
+    lax::{Cell, Core, Hold, Owner, Settings, Unflushed, easy, not_applied},
 };
+
+pub use handle::LaxInstanceAwareHandle;
 
 /// Instance-aware counters that buffer writes in the process.
 ///
@@ -55,7 +58,7 @@ use crate::{
 /// # }
 /// ```
 pub struct LaxInstanceAwareCounter {
-    owner: Owner<Slices>,
+    owner: Arc<Owner<Slices>>,
 }
 
 impl LaxInstanceAwareCounter {
@@ -70,7 +73,7 @@ impl LaxInstanceAwareCounter {
         let instance = options.instance;
         let lease = instance.lease();
         let membership = Membership::new(instance.backend, instance.space, instance.name, lease);
-        Arc::new(Self { owner: Owner(Core::new(Slices { membership }, settings)) })
+        Arc::new(Self { owner: Arc::new(Owner(Core::new(Slices { membership }, settings))) })
     }
 
     fn core(&self) -> &Arc<Core<Slices>> {
@@ -92,7 +95,7 @@ impl LaxInstanceAwareCounter {
     /// place holds something else than a number is kept and tried again. All else is in the store.
     pub async fn flush(&self) -> Result<(), DistkitError> {
         match self.core().flush().await {
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
             Ok(()) => Ok(()),
         }
     }
@@ -135,65 +138,80 @@ impl LaxInstanceAwareCounter {
         }
     }
 
-    /// A closed core does not know why it was closed.
-    async fn why(&self, error: DistkitError) -> DistkitError {
-        match error {
-            DistkitError::ShutDown => self.membership().check().await.err().unwrap_or(error),
-            _ => error,
+    /// Adds `count`, which may be negative, to this instance's slice, and answers the new estimates. No
+    /// I/O, unless this process has not used the key lately: then its numbers are read first.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed by a call that fails, with
+    /// - [`NotApplied`](DistkitError::NotApplied): the key's numbers could not be read;
+    /// - [`CounterError`](DistkitError::CounterError): a sum would not fit into an `i64`, or the store
+    ///   holds something else than a number;
+    /// - [`TooManyPending`](DistkitError::TooManyPending): the store has been away, and
+    ///   [`max_pending_keys`](LaxInstanceAwareCounterOptions::max_pending_keys) is reached;
+    /// - [`ShutDown`](DistkitError::ShutDown) or [`InstanceReplaced`](DistkitError::InstanceReplaced).
+    #[inline]
+    pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        let core = self.core();
+        let added = match core.with_known(key, |cell| core.add_slice(cell, count)) {
+            Some(added) => added,
+            None => core.known_in_a_box(key).await.and_then(|cell| core.add_slice(&cell, count)),
+        };
+        added.map_err(|error| core.why(error))
+    }
+
+    /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc).
+    pub async fn dec(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        match count.checked_neg() {
+            Some(negated) => self.inc(key, negated).await,
+            None => Err(DistkitError::refused(key, Refusal::Overflow)),
+        }
+    }
+
+    /// The estimates `(total, own slice)`; a missing key reads `(0, 0)`. From memory when the known
+    /// numbers are at most [`allowed_lag`](LaxInstanceAwareCounterOptions::allowed_lag) old; keys in use
+    /// are kept that fresh in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied`](DistkitError::NotApplied) when the numbers are not fresh and the store does not
+    /// answer, [`CounterError`](DistkitError::CounterError) when it holds something else than a number,
+    /// [`ShutDown`](DistkitError::ShutDown) and [`InstanceReplaced`](DistkitError::InstanceReplaced).
+    #[inline]
+    pub async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
+        let core = self.core();
+        if core.is_closed() {
+            return Err(core.why(DistkitError::ShutDown));
+        }
+        match core.with_known(key, |cell| core.is_fresh(cell).then(|| numbers(cell))).flatten() {
+            Some(numbers) => Ok(numbers),
+            None => match core.read_again(key).await {
+                Ok(cell) => Ok(numbers(&cell)),
+                Err(error) => Err(core.why(error)),
+            },
+        }
+    }
+
+    /// A handle to one key, for hot paths: adding through it needs no look-up. Reads the key's numbers
+    /// when they are not known. The key stays in memory as long as the handle lives.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc).
+    pub async fn handle(&self, key: &RedisKey) -> Result<LaxInstanceAwareHandle, DistkitError> {
+        match self.known(key).await {
+            Ok(cell) => Ok(LaxInstanceAwareHandle::new(Hold::new(&self.owner, cell))),
+            Err(error) => Err(self.core().why(error)),
         }
     }
 
     /// The key's cell, once its numbers are known.
     async fn known(&self, key: &RedisKey) -> Result<Arc<Cell>, DistkitError> {
         self.core().known(key).await
-    }
-
-    fn add(&self, cell: &Arc<Cell>, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        if cell.estimate().checked_add(count).is_none() {
-            return Err(DistkitError::refused(&cell.key, Refusal::Overflow));
-        }
-        let own = self.core().add_to_own(cell, count)?;
-        Ok((cell.with_others(own), own))
-    }
-
-    async fn add_to(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let warm = self.core().with_known(key, |cell| self.add(cell, count));
-        let added = match warm {
-            Some(added) => added,
-            None => match self.known(key).await {
-                Ok(cell) => self.add(&cell, count),
-                Err(error) => Err(error),
-            },
-        };
-        match added {
-            Err(error @ DistkitError::ShutDown) => Err(self.why(error).await),
-            added => added,
-        }
-    }
-
-    async fn read(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
-        let core = self.core();
-        if core.is_closed() {
-            return Err(self.why(DistkitError::ShutDown).await);
-        }
-        let warm = core.with_known(key, |cell| core.is_fresh(cell).then(|| numbers(cell)));
-        if let Some(Some(numbers)) = warm {
-            return Ok(numbers);
-        }
-        match core.read_again(key).await {
-            Ok(cell) => Ok(numbers(&cell)),
-            Err(error) => Err(self.why(error).await),
-        }
-    }
-
-    /// Numbers near the ends of `i64` are left to the store.
-    fn can_replace(cell: &Cell, count: i64) -> bool {
-        easy(count) && count.checked_add(cell.others()).is_some()
-    }
-
-    fn replace(&self, cell: &Arc<Cell>, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        self.core().replace(cell, count)?;
-        Ok((cell.with_others(count), count))
     }
 
     /// A batch that needs no I/O but for unknown keys; `None` when it is one to be sent at once.
@@ -215,12 +233,12 @@ impl LaxInstanceAwareCounter {
             match cell {
                 Ok(cell) => cells.push(Ok(cell)),
                 Err(DistkitError::CounterError { refusal, .. }) => cells.push(Err(refusal)),
-                Err(error) => return Err(self.why(error).await),
+                Err(error) => return Err(self.core().why(error)),
             }
         }
         for (write, cell) in writes.iter().zip(&cells) {
             if let (SliceChange::SetSlice(count), Ok(cell)) = (write.change, cell)
-                && !Self::can_replace(cell, count)
+                && !can_replace(cell, count)
             {
                 return Ok(None);
             }
@@ -236,15 +254,15 @@ impl LaxInstanceAwareCounter {
                 Ok(cell) => {
                     let old = numbers(&cell);
                     let new = match write.change {
-                        SliceChange::Add(count) => self.add(&cell, count),
+                        SliceChange::Add(count) => self.core().add_slice(&cell, count),
                         SliceChange::SetSlice(count) | SliceChange::SetTotal(count) => {
-                            self.replace(&cell, count)
+                            self.core().replace_slice(&cell, count)
                         }
                     };
                     match new {
                         Ok(new) => Ok((old, new)),
                         Err(DistkitError::CounterError { refusal, .. }) => Err(refusal),
-                        Err(error) => return Err(self.why(error).await),
+                        Err(error) => return Err(self.core().why(error)),
                     }
                 }
             };
@@ -258,6 +276,46 @@ impl LaxInstanceAwareCounter {
     }
 }
 
+impl Core<Slices> {
+    #[inline]
+    fn add_slice(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        count: i64,
+    ) -> Result<TotalAndSlice, DistkitError> {
+        if cell.estimate().checked_add(count).is_none() {
+            return Err(DistkitError::refused(&cell.key, Refusal::Overflow));
+        }
+        let own = self.add_to_own(cell, count)?;
+        Ok((cell.with_others(own), own))
+    }
+
+    #[inline]
+    fn replace_slice(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        count: i64,
+    ) -> Result<TotalAndSlice, DistkitError> {
+        self.replace(cell, count)?;
+        Ok((cell.with_others(count), count))
+    }
+
+    /// A closed core does not know why it was closed.
+    #[cold]
+    fn why(&self, error: DistkitError) -> DistkitError {
+        match error {
+            DistkitError::ShutDown => self.ledger.membership.check().err().unwrap_or(error),
+            _ => error,
+        }
+    }
+}
+
+/// Numbers near the ends of `i64` are left to the store.
+fn can_replace(cell: &Cell, count: i64) -> bool {
+    easy(count) && count.checked_add(cell.others()).is_some()
+}
+
+#[inline]
 fn numbers(cell: &Cell) -> TotalAndSlice {
     let own = cell.tally.estimate();
     (cell.with_others(own), own)
@@ -281,7 +339,7 @@ impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
             return Ok(outcomes);
         }
         match self.core().write_now(writes).await {
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
             done => done,
         }
     }
@@ -290,50 +348,50 @@ impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
         &self,
         keys: &[&'k RedisKey],
     ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
-        let answers = join_all(keys.iter().map(|key| self.read(key))).await;
+        let answers = join_all(keys.iter().map(|key| self.get(key))).await;
         Ok(keys.iter().copied().zip(answers).collect())
     }
 
     async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
-        self.read(key).await
+        self.get(key).await
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        self.add_to(key, count).await
+        self.inc(key, count).await
     }
 
     async fn inc_all<'k>(
         &self,
         updates: &[(&'k RedisKey, i64)],
     ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
-        let answers = join_all(updates.iter().map(|(key, count)| self.add_to(key, *count))).await;
+        let answers = join_all(updates.iter().map(|(key, count)| self.inc(key, *count))).await;
         Ok(updates.iter().map(|(key, _)| *key).zip(answers).collect())
     }
 
     async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
         match self.core().remove(key, Scope::Total).await {
             Ok(written) => Ok(pair(&written.old)),
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
         }
     }
 
     async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError> {
         match self.core().remove(key, Scope::Slice).await {
             Ok(written) => Ok((written.new.total, written.old.slice)),
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
         }
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
         match self.core().clear(Scope::Total).await {
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
             Ok(()) => Ok(()),
         }
     }
 
     async fn clear_on_instance(&self) -> Result<(), DistkitError> {
         match self.core().clear(Scope::Slice).await {
-            Err(error) => Err(self.why(error).await),
+            Err(error) => Err(self.core().why(error)),
             Ok(()) => Ok(()),
         }
     }
@@ -342,7 +400,7 @@ impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
         let core = self.core();
         let mut session = match core.session().await {
             Ok(session) => session,
-            Err(error) => return Err(self.why(error).await),
+            Err(error) => return Err(self.core().why(error)),
         };
         session.commit(vec![core.cell(key)]).await.map_err(not_applied)?;
         let membership = self.membership();

@@ -1,0 +1,20 @@
+-- The names of the instance-aware counters of a space; the beginning of each of their scripts.
+-- KEYS[2]  with a client that may send a command twice by itself: the record of a lane (string: the latest
+--          sequence and its answer). Then the last of ARGV is the sequence.
+-- KEYS[1]  <P>, what all names of the space begin with, and no name itself:
+--   <P>meta         hash: born (creation, in us), epoch (the latest), floor (that of keys which know
+--                  none), deaths (how many), last (incarnation), due (no lease ends before, in ms),
+--                  dead (there while <P>dead is not empty)
+--   <P>leases       zset: joined incarnation -> its lease does not end before, in ms
+--   <P>lease:<inc>  string: the length of a lease, in ms; expires in its last millisecond
+--   <P>quiet        string: the floor, or 0 while it is that of the beginning; there only while <P>dead is
+--                  empty, until the first lease may end
+--   <P>dead         zset: incarnation or cleared index "g<n>" -> number of its death, until swept
+--   <P>names        hash: "i:<id>" or "n:<name>" -> incarnation
+--   <P>inst:<inc>   hash: id, name, first, seq and refused (guard)
+--   <P>v:<inc>      string: how many operations the incarnation has done
+--   <P>keys:<inc>   set: the counters of which the incarnation has a slice
+--   <P>k:<KEY>      hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice
+--   <P>tombs        hash: KEY -> epoch, of keys without a slice whose epoch is not the floor
+-- Counts are decimal text: Lua's numbers are exact below 2^53 only.
+local P, call, try = KEYS[1], redis.call, redis.pcall

@@ -1,0 +1,58 @@
+-- Writes under the guard of the incarnation; stands between instance.lua and the scripts that write.
+local replayed, refused, refuses = false, {}, false
+
+-- Finds out whether the batch was applied before.
+local function begin(sequence)
+  if sequence == '' then return end
+  local guard = call('HMGET', P .. 'inst:' .. INC, 'seq', 'refused')
+  local last = tonumber(guard[1] or '0')
+  replayed = tonumber(sequence) <= last
+  if tonumber(sequence) == last and guard[2] then refused = cmsgpack.unpack(guard[2]) end
+end
+
+-- Does one item of the batch: changes 'a' add | 't' set the total | 's' set the slice; conditions '' = ! < >.
+-- Gives 'y' written | 'n' condition failed | 'o' overflow | 'x' not a number, with what was found; old total,
+-- slice, epoch; new ones.
+local function write(item, key, change, count, condition, operand)
+  local st = load(key)
+  local t, v, e = st.t or '0', st.v or '0', st.e or '0'
+  local was = refused[item]
+  if replayed then
+    if was then return was[1], was[2] or t, v, e, t, v, e end
+    if st.bad then return 'x', st.bad, v, e, t, v, e end
+    return 'y', t, v, e, t, v, e
+  end
+  if st.bad and not (change == 't' and condition == '') then
+    refused[item], refuses = { 'x', st.bad }, true
+    return 'x', st.bad, v, e, t, v, e
+  end
+  if condition ~= '' and not slow().holds(condition, change == 's' and v or t, operand) then
+    return 'n', t, v, e, t, v, e
+  end
+  if change == 't' then
+    slow().drop(st)
+    if st.bad then t, v = '0', '0' end
+    local epoch = text(call('HINCRBY', META, 'epoch', 1))
+    store({ key = st.key, name = st.name, absent = true, tomb = st.tomb, e = epoch }, count, count)
+    return 'y', t, v, e, count, count, epoch
+  end
+  local nt = sum(st.big or t, count, change == 's' and v or '0')
+  local nv = change == 's' and count or sum(v, count, '0')
+  if not (nt and nv) then
+    refused[item], refuses = { 'o' }, true
+    return 'o', t, v, e, t, v, e
+  end
+  store(st, nt, nv)
+  return 'y', t, v, e, nt, nv, e
+end
+
+-- Remembers the batch.
+local function finish(sequence)
+  if sequence == '' or replayed then return end
+  call('HSET', P .. 'inst:' .. INC, 'seq', sequence)
+  if refuses then
+    call('HSET', P .. 'inst:' .. INC, 'refused', cmsgpack.pack(refused))
+  else
+    call('HDEL', P .. 'inst:' .. INC, 'refused')
+  end
+end

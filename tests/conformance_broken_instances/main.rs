@@ -1,0 +1,320 @@
+//! The instance-aware half of the suite can fail, too: each fault is caught by the rule for it, and each
+//! rule catches a fault.
+#![cfg(feature = "conformance")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/faults.rs"]
+mod faults;
+mod store;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use distkit::{
+    CounterComparator, RedisKey,
+    backend::{
+        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
+        ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing, Write, Written,
+        memory::MemoryBackend,
+    },
+    conformance::{self as rules, Fixture},
+};
+
+use store::Instances;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    AddsInTwoSteps,
+    AddsToStaleSlices,
+    AnswersReadsOfTheNotJoined,
+    AppliesLowerSequences,
+    BelievesInventedEpochs,
+    ChecksGuardsBeforehand,
+    ClaimsDropCountsSinceALoss,
+    ClearedSlicesAreEverybodys,
+    ClearsEndGuards,
+    ClearsForgetTheFloor,
+    ClearsTakeAThousandKeys,
+    CollectsFiftySlices,
+    ComparesSlicesWithTotals,
+    ComparesThroughDoubles,
+    DeadKeepTheirNames,
+    EmptyBatchesUseNothingUp,
+    FindsItselfDead,
+    FirstClaimAfterALossWins,
+    ForgetsRefusals,
+    GuardsOutliveIncarnations,
+    HeartbeatsRenewNoLease,
+    InstancesShareAGuard,
+    JoinsFindNoDead,
+    JoinsTakeAThousandClaims,
+    KeepsEarlierIncarnations,
+    LeasesEndLate,
+    LeavingKeepsTheSlices,
+    ListsSlicesInReverse,
+    ListsStaleSlices,
+    NamesGoToTheLatestJoin,
+    PutsClaimsBackTwice,
+    PutsStaleClaimsBack,
+    ReadsAreNotNumbered,
+    ReadsFindNoDead,
+    ReadsMakeSlices,
+    ReadsRenewNoLease,
+    RemovalsKeepTheEpoch,
+    RemovedSlicesRenewTheEpoch,
+    RenewsLeasesThatWereCollected,
+    ReplacedSlicesAddUp,
+    ReplayedSetsRenewEpochs,
+    ReplaysAnswerWithTheFirstAnswer,
+    Saturates,
+    SetsKeepTheEpoch,
+    SharesNames,
+    SpacesShareTheirKeys,
+    StopsAtARefusal,
+    SubtractsStaleSlices,
+    TakesAClearForALoss,
+    TakesALossForAClear,
+    TheDeadTakeWholeKeys,
+    TotalsWrapAround,
+    TrimsNames,
+}
+
+struct Broken {
+    fault: Fault,
+    /// In milliseconds; the test moves it.
+    now: Mutex<u64>,
+    spaces: Mutex<BTreeMap<String, Instances>>,
+    /// The plain half, which has no faults here.
+    plain: MemoryBackend,
+}
+
+impl Broken {
+    fn new(fault: Fault) -> Arc<Self> {
+        Arc::new(Self {
+            fault,
+            now: Mutex::new(1),
+            spaces: Mutex::default(),
+            plain: MemoryBackend::new(),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        *self.now.lock().unwrap()
+    }
+
+    fn spaces(&self) -> MutexGuard<'_, BTreeMap<String, Instances>> {
+        self.spaces.lock().unwrap()
+    }
+
+    fn on<T>(&self, space: &Space, work: impl FnOnce(&mut Instances) -> T) -> T {
+        let shared = self.fault == Fault::SpacesShareTheirKeys;
+        let name = if shared { String::new() } else { space.prefix().to_string() };
+        work(self.spaces().entry(name).or_insert_with(|| Instances::new(self.fault)))
+    }
+}
+
+#[async_trait]
+impl Backend for Broken {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        self.plain.apply(space, writes, guard).await
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.plain.read(space, keys).await
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.plain.remove(space, keys).await
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.plain.clear(space).await
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        self.on(space, |all| all.join(self.now(), instance, slices))
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let mut writes = writes.to_vec();
+        if self.fault == Fault::AddsInTwoSteps
+            && let [write] = &mut *writes
+            && let SliceChange::Add(count) = write.change
+            && write.condition == CounterComparator::Nil
+        {
+            let old = self.on(space, |all| all.standing(&write.key, member.incarnation.0));
+            tokio::task::yield_now().await;
+            write.change = SliceChange::SetSlice(old.slice.wrapping_add(count));
+        }
+        let replayed = self.on(space, |all| all.is_replayed(member, sequence));
+        if self.fault == Fault::ChecksGuardsBeforehand {
+            tokio::task::yield_now().await;
+        }
+        self.on(space, |all| all.apply(self.now(), member, &writes, sequence, replayed))
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        self.on(space, |all| all.read(self.now(), member, keys))
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        self.on(space, |all| all.remove(self.now(), member, keys, scope))
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.on(space, |all| all.clear(self.now(), member, scope))
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.on(space, |all| all.heartbeat(self.now(), member))
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.on(space, |all| all.leave(member));
+        Ok(())
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.on(space, |all| all.slices(self.now(), member, key))
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        self.plain.fresh_id()
+    }
+}
+
+fn fixture(fault: Fault) -> Fixture {
+    let store = Broken::new(fault);
+    let (clock, wiped) = (store.clone(), store.clone());
+    Fixture::new(store)
+        .advance_with(move |step| *clock.now.lock().unwrap() += step.as_millis() as u64)
+        .wipe_with(move |space| {
+            wiped.on(&space, Instances::wipe);
+            async {}
+        })
+}
+
+async fn sound() -> Fixture {
+    fixture(Fault::None)
+}
+
+// Without a fault this store passes, so what fails below fails because of the fault.
+distkit::conformance_suite!(sound);
+
+faults::caught! {
+    in "instance_epochs.rs" "instance_guard.rs" "instance_life.rs" "instance_sum.rs";
+    AddsInTwoSteps by concurrent_slices_sum_exactly,
+    AddsToStaleSlices by a_set_takes_all_slices totals_are_the_sums_of_the_slices,
+    AnswersReadsOfTheNotJoined by those_not_joined_touch_nothing,
+    AppliesLowerSequences by a_replayed_slice_batch_changes_nothing,
+    BelievesInventedEpochs by invented_epochs_are_dropped,
+    ChecksGuardsBeforehand by concurrent_copies_of_a_slice_batch_happen_once,
+    ClaimsDropCountsSinceALoss by counts_made_since_a_loss_stay,
+    ClearedSlicesAreEverybodys by clearing_slices_leaves_the_others,
+    ClearsEndGuards by nothing_comes_back_after_a_clear,
+    ClearsForgetTheFloor by nothing_comes_back_after_a_clear,
+    ClearsTakeAThousandKeys by a_big_clear_is_one_call,
+    CollectsFiftySlices by many_dead_are_collected_exactly leaving_takes_the_slices_along,
+    ComparesSlicesWithTotals by slice_conditions_compare_exactly,
+    ComparesThroughDoubles by slice_conditions_compare_exactly,
+    DeadKeepTheirNames by the_dead_hold_no_names,
+    EmptyBatchesUseNothingUp by a_replayed_slice_batch_changes_nothing,
+    FindsItselfDead by a_lease_that_nobody_found_is_renewed,
+    FirstClaimAfterALossWins by lost_data_heals_under_the_latest_epoch,
+    ForgetsRefusals by refused_slices_are_refused_again,
+    GuardsOutliveIncarnations by guards_end_with_the_incarnation,
+    HeartbeatsRenewNoLease by leases_run_exactly,
+    InstancesShareAGuard by guards_end_with_the_incarnation,
+    JoinsFindNoDead by every_operation_finds_the_dead,
+    JoinsTakeAThousandClaims by big_joins_put_everything_back,
+    KeepsEarlierIncarnations by an_id_has_one_incarnation,
+    LeasesEndLate by leases_run_exactly,
+    LeavingKeepsTheSlices by leaving_takes_the_slices_along,
+    ListsSlicesInReverse by totals_are_the_sums_of_the_slices,
+    ListsStaleSlices by a_set_takes_all_slices,
+    NamesGoToTheLatestJoin by a_name_has_one_holder,
+    PutsClaimsBackTwice by a_claim_is_put_back_once,
+    PutsStaleClaimsBack by
+        stale_slices_do_not_come_back
+        nothing_comes_back_after_a_clear
+        a_clear_after_a_loss_is_final,
+    ReadsAreNotNumbered by versions_grow,
+    ReadsFindNoDead by every_operation_finds_the_dead,
+    ReadsMakeSlices by a_missing_key_has_no_slices,
+    ReadsRenewNoLease by leases_run_exactly,
+    RemovalsKeepTheEpoch by
+        stale_slices_do_not_come_back
+        a_set_takes_all_slices
+        totals_are_the_sums_of_the_slices,
+    RemovedSlicesRenewTheEpoch by slices_change_without_an_epoch,
+    RenewsLeasesThatWereCollected by those_not_joined_touch_nothing leases_run_exactly,
+    ReplacedSlicesAddUp by slices_change_without_an_epoch totals_are_the_sums_of_the_slices,
+    ReplayedSetsRenewEpochs by a_replayed_slice_batch_changes_nothing,
+    ReplaysAnswerWithTheFirstAnswer by a_replayed_slice_batch_changes_nothing,
+    Saturates by slices_are_exact_on_the_whole_range slice_batches_keep_their_order,
+    SetsKeepTheEpoch by
+        stale_slices_do_not_come_back
+        a_set_takes_all_slices
+        totals_are_the_sums_of_the_slices,
+    SharesNames by a_name_has_one_holder,
+    SpacesShareTheirKeys by slices_of_any_key_stay_apart those_not_joined_touch_nothing,
+    StopsAtARefusal by slice_batches_keep_their_order refused_slices_are_refused_again,
+    SubtractsStaleSlices by a_set_takes_all_slices,
+    TakesAClearForALoss by nothing_comes_back_after_a_clear a_clear_after_a_loss_is_final,
+    TakesALossForAClear by
+        lost_data_heals
+        lost_data_heals_under_the_latest_epoch
+        counts_made_since_a_loss_stay,
+    TheDeadTakeWholeKeys by the_dead_take_their_slices_only,
+    TotalsWrapAround by totals_out_of_range_are_clamped,
+    TrimsNames by any_id_and_name_work,
+}

@@ -1,0 +1,334 @@
+//! A store of instance-aware counters in maps, right but for its fault.
+//!
+//! Unlike the memory store it keeps the totals, and slices of older epochs until their owners go, so
+//! that what can go wrong with either does.
+
+mod operations;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use distkit::{
+    RedisKey,
+    backend::{
+        BackendError, Epoch, Incarnation, Instance, InstanceSlice, Joined, Member, Outcome, Slice,
+        Standing, Written,
+    },
+};
+
+use super::Fault;
+
+struct Seat {
+    id: Arc<str>,
+    name: Option<RedisKey>,
+    first: u64,
+    ends: u64,
+    version: u64,
+}
+
+#[derive(Default)]
+struct Guard {
+    sequence: u64,
+    outcomes: Vec<Outcome<Written<Standing>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Part {
+    epoch: u64,
+    value: i64,
+}
+
+pub(super) struct Instances {
+    fault: Fault,
+    highest: u64,
+    born: u64,
+    floor: u64,
+    seats: BTreeMap<u64, Seat>,
+    /// Those who were collected, as far as their names go.
+    ghosts: Vec<Seat>,
+    guards: BTreeMap<String, Guard>,
+    epochs: BTreeMap<RedisKey, u64>,
+    totals: BTreeMap<RedisKey, i128>,
+    parts: BTreeMap<(RedisKey, u64), Part>,
+}
+
+impl Instances {
+    pub(super) fn new(fault: Fault) -> Self {
+        Self {
+            fault,
+            highest: 1000,
+            born: 0,
+            floor: 0,
+            seats: BTreeMap::new(),
+            ghosts: Vec::new(),
+            guards: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            totals: BTreeMap::new(),
+            parts: BTreeMap::new(),
+        }
+    }
+
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn next(&mut self) -> u64 {
+        self.highest += 1;
+        self.highest
+    }
+
+    pub(super) fn wipe(&mut self) {
+        *self = Self { highest: self.highest, ..Self::new(self.fault) };
+    }
+
+    pub(super) fn join(
+        &mut self,
+        now: u64,
+        instance: &Instance,
+        claims: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        if self.born == 0 {
+            self.born = self.next();
+            self.floor = self.born;
+        }
+        if !self.is(Fault::JoinsFindNoDead) {
+            self.collect(now, None);
+        }
+        let mut older = BTreeSet::new();
+        let ghosts = self.ghosts.iter().map(|ghost| (&0, ghost));
+        for (inc, seat) in self.seats.iter().chain(ghosts) {
+            let same_name = instance.name.is_some() && seat.name == instance.name;
+            if seat.id == instance.id {
+                if !self.is(Fault::KeepsEarlierIncarnations) {
+                    older.insert(*inc);
+                }
+            } else if same_name && !self.is(Fault::SharesNames) {
+                let newer = instance.first_joined.is_some_and(|mine| seat.first > mine.0);
+                if newer && !self.is(Fault::NamesGoToTheLatestJoin) {
+                    return Err(BackendError::Replaced);
+                }
+                older.insert(*inc);
+            }
+        }
+        for inc in older {
+            self.unseat(inc);
+        }
+        let inc = self.next();
+        let mut seat = Seat {
+            id: instance.id.clone(),
+            name: instance.name.clone(),
+            first: instance.first_joined.map_or(inc, |first| first.0),
+            ends: now + instance.lease.as_millis() as u64,
+            version: 0,
+        };
+        if self.is(Fault::TrimsNames) {
+            seat.name = seat.name.and_then(|name| RedisKey::new(name.trim_matches(' ')).ok());
+            seat.name = seat.name.map(|name| RedisKey::new(name.replace("\r\n", " ")).unwrap());
+        }
+        self.seats.insert(inc, seat);
+        let mut standings = Vec::new();
+        for (n, claim) in claims.iter().enumerate() {
+            if !(self.is(Fault::JoinsTakeAThousandClaims) && n >= 1000) {
+                self.put_back(inc, claim);
+            }
+            standings.push(Ok(self.standing(&claim.key, inc)));
+        }
+        Ok(Joined { incarnation: Incarnation(inc), standings })
+    }
+
+    fn put_back(&mut self, inc: u64, claim: &Slice) {
+        let again = self.parts.contains_key(&(claim.key.clone(), inc));
+        if (again && !self.is(Fault::PutsClaimsBackTwice))
+            || !self.admits(&claim.key, claim.epoch.0)
+        {
+            return;
+        }
+        let epoch = self.epoch(&claim.key);
+        *self.totals.entry(claim.key.clone()).or_default() += i128::from(claim.value);
+        let mine = self.parts.entry((claim.key.clone(), inc)).or_insert(Part { epoch, value: 0 });
+        mine.value += claim.value;
+    }
+
+    /// Whether a claim under this epoch counts.
+    fn admits(&mut self, key: &RedisKey, claimed: u64) -> bool {
+        let current = self.epoch(key);
+        if claimed == current || self.is(Fault::PutsStaleClaimsBack) {
+            return true;
+        }
+        if self.is(Fault::BelievesInventedEpochs) && claimed > current {
+            return true;
+        }
+        let cleared = self.floor != self.born && !self.is(Fault::TakesAClearForALoss);
+        if cleared || self.is(Fault::TakesALossForAClear) {
+            return false;
+        }
+        let since = if self.is(Fault::TakesAClearForALoss) { self.floor } else { self.born };
+        if current > since || claimed > since {
+            return false;
+        }
+        if claimed == since {
+            return true;
+        }
+        if current < since && claimed < current {
+            return false;
+        }
+        if current < since && self.is(Fault::FirstClaimAfterALossWins) {
+            return false;
+        }
+        if current < since || self.is(Fault::ClaimsDropCountsSinceALoss) {
+            self.totals.remove(key);
+        } else {
+            for ((of, _), part) in &mut self.parts {
+                if of == key {
+                    part.epoch = claimed;
+                }
+            }
+        }
+        self.epochs.insert(key.clone(), claimed);
+        true
+    }
+
+    fn collect(&mut self, now: u64, mine: Option<u64>) {
+        let grace = u64::from(self.is(Fault::LeasesEndLate));
+        let finds_itself = self.is(Fault::FindsItselfDead);
+        let dead: Vec<_> = self
+            .seats
+            .iter()
+            .filter(|(inc, seat)| seat.ends + grace <= now && (finds_itself || Some(**inc) != mine))
+            .map(|(inc, _)| *inc)
+            .collect();
+        for inc in dead {
+            if let Some(seat) = self.unseat(inc)
+                && self.is(Fault::DeadKeepTheirNames)
+                && seat.name.is_some()
+            {
+                self.ghosts.push(seat);
+            }
+        }
+    }
+
+    /// Removes an instance and its slices.
+    fn unseat(&mut self, inc: u64) -> Option<Seat> {
+        let seat = self.seats.remove(&inc)?;
+        self.guards.remove(&inc.to_string());
+        let keys = self.parts.keys().filter(|(_, of)| *of == inc);
+        let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
+        for (n, key) in keys.into_iter().enumerate() {
+            if self.is(Fault::CollectsFiftySlices) && n >= 50 {
+                break;
+            }
+            if self.is(Fault::TheDeadTakeWholeKeys) {
+                self.totals.remove(&key);
+                self.parts.retain(|(of, _), _| *of != key);
+            } else {
+                self.take_part(&key, inc);
+            }
+        }
+        Some(seat)
+    }
+
+    fn take_part(&mut self, key: &RedisKey, inc: u64) {
+        let Some(part) = self.parts.remove(&(key.clone(), inc)) else { return };
+        if part.epoch == self.epoch(key) || self.is(Fault::SubtractsStaleSlices) {
+            *self.totals.entry(key.clone()).or_default() -= i128::from(part.value);
+        }
+    }
+
+    /// Begins an operation, and numbers it.
+    fn enter(&mut self, now: u64, member: &Member, kind: Kind) -> Result<u64, BackendError> {
+        let inc = member.incarnation.0;
+        if !self.seats.contains_key(&inc) {
+            let forgiven = match self.fault {
+                Fault::AnswersReadsOfTheNotJoined => kind == Kind::Read,
+                Fault::RenewsLeasesThatWereCollected => kind == Kind::Heartbeat,
+                _ => false,
+            };
+            return if forgiven { Ok(0) } else { Err(BackendError::NotJoined) };
+        }
+        let renews = match self.fault {
+            Fault::ReadsRenewNoLease => kind != Kind::Read,
+            Fault::HeartbeatsRenewNoLease => kind != Kind::Heartbeat,
+            Fault::FindsItselfDead => now < self.seats[&inc].ends,
+            _ => true,
+        };
+        if !(self.is(Fault::ReadsFindNoDead) && kind == Kind::Read) {
+            self.collect(now, Some(inc));
+        }
+        let seat = self.seats.get_mut(&inc).ok_or(BackendError::NotJoined)?;
+        if renews {
+            seat.ends = now + member.lease.as_millis() as u64;
+        }
+        if self.fault != Fault::ReadsAreNotNumbered || kind != Kind::Read {
+            seat.version += 1;
+        }
+        Ok(seat.version)
+    }
+
+    pub(super) fn heartbeat(&mut self, now: u64, member: &Member) -> Result<(), BackendError> {
+        self.enter(now, member, Kind::Heartbeat).map(drop)
+    }
+
+    pub(super) fn leave(&mut self, member: &Member) {
+        if self.is(Fault::LeavingKeepsTheSlices) {
+            self.seats.remove(&member.incarnation.0);
+        } else {
+            self.unseat(member.incarnation.0);
+        }
+    }
+
+    pub(super) fn slices(
+        &mut self,
+        now: u64,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.enter(now, member, Kind::Other)?;
+        let epoch = self.epoch(key);
+        let mut listed: Vec<_> = self
+            .parts
+            .iter()
+            .filter(|((of, _), part)| {
+                of == key && (part.epoch == epoch || self.is(Fault::ListsStaleSlices))
+            })
+            .filter_map(|((_, inc), part)| {
+                let seat = self.seats.get(inc)?;
+                let (instance_id, name) = (seat.id.to_string(), seat.name.clone());
+                Some(InstanceSlice { instance_id, name, value: part.value })
+            })
+            .collect();
+        match self.fault {
+            Fault::ListsSlicesInReverse => listed.sort_by(|a, b| b.cmp(a)),
+            _ => listed.sort(),
+        }
+        Ok(listed)
+    }
+
+    pub(super) fn standing(&self, key: &RedisKey, inc: u64) -> Standing {
+        let epoch = self.epoch(key);
+        let total = self.totals.get(key).copied().unwrap_or(0);
+        let part = self.parts.get(&(key.clone(), inc)).filter(|part| part.epoch == epoch);
+        Standing {
+            total: if self.is(Fault::TotalsWrapAround) { total as i64 } else { clamp(total) },
+            slice: part.map_or(0, |part| part.value),
+            epoch: Epoch(epoch),
+        }
+    }
+
+    fn epoch(&self, key: &RedisKey) -> u64 {
+        self.epochs.get(key).copied().unwrap_or(self.floor)
+    }
+}
+
+#[derive(PartialEq)]
+enum Kind {
+    Read,
+    Write,
+    Heartbeat,
+    Other,
+}
+
+fn clamp(sum: i128) -> i64 {
+    i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
+}

@@ -1,0 +1,39 @@
+//! Who lives is never taken for dead, however little it does: under simulated time, which has hours to
+//! spare.
+
+use std::time::Duration;
+
+use distkit::backend::memory::MemoryBackend;
+
+use crate::world::{Place, World, key};
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+
+async fn never_flaps(lax: bool) {
+    for threshold_ms in [300, 1000, 30_000, 10 * MINUTE_MS, HOUR_MS, 24 * HOUR_MS] {
+        let world = World { place: Place::Memory(MemoryBackend::new()), lax };
+        let quiet = world.process_with(threshold_ms, None).await;
+        let watching = world.process_with(threshold_ms, None).await;
+        quiet.inc(&key("k"), 3).await.unwrap();
+        let step = Duration::from_millis(threshold_ms / 50 + 1);
+        for _ in 0..500 {
+            tokio::time::sleep(step).await;
+            assert_eq!(watching.get(&key("k")).await.unwrap(), (3, 0), "{threshold_ms} ms");
+        }
+        // And it does not take longer than that to find out that it has gone.
+        drop(quiet);
+        tokio::time::sleep(Duration::from_millis(threshold_ms)).await;
+        assert_eq!(watching.get(&key("k")).await.unwrap(), (0, 0), "{threshold_ms} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strict_never_flaps() {
+    never_flaps(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lax_never_flaps() {
+    never_flaps(true).await;
+}

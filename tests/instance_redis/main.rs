@@ -1,0 +1,113 @@
+//! What the instance-aware counters leave in a server, and what they cost it.
+#![cfg(feature = "redis-rs")]
+#![allow(clippy::unwrap_used)]
+
+mod backlog;
+mod bed;
+
+use distkit::backend::{Backend, Instance, Member, Scope, Slice, SliceChange, Standing};
+
+use bed::{Bed, LONG, adds, change, key};
+
+#[tokio::test]
+async fn the_servers_own_data_add_up_after_every_step() {
+    let bed = Bed::new().await;
+    let members = [bed.join(LONG).await, bed.join(LONG).await, bed.join(LONG).await];
+    let keys = [key("a"), key("b")];
+    let mut dice = 88_172_645_463_325_252_u64;
+    for _ in 0..150 {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        let (member, key) = (&members[dice as usize % 3], &keys[(dice >> 8) as usize % 2]);
+        let count = (dice >> 16) as i64 % 100;
+        let keys = std::slice::from_ref(key);
+        match (dice >> 32) % 7 {
+            0 | 1 => drop(bed.apply(member, &[change(key, SliceChange::Add(count))]).await),
+            2 => drop(bed.apply(member, &[change(key, SliceChange::SetTotal(count))]).await),
+            3 => drop(bed.apply(member, &[change(key, SliceChange::SetSlice(count))]).await),
+            4 => drop(bed.store.remove_on(&bed.space, member, keys, Scope::Total).await.unwrap()),
+            5 => drop(bed.store.remove_on(&bed.space, member, keys, Scope::Slice).await.unwrap()),
+            _ => bed.store.clear_on(&bed.space, member, Scope::Slice).await.unwrap(),
+        }
+        bed.audit();
+    }
+    bed.apply(&members[0], &adds(700)).await;
+    bed.store.clear_on(&bed.space, &members[1], Scope::Total).await.unwrap();
+    assert_eq!(bed.audit(), 0, "a clear leaves no counter behind");
+    for member in &members {
+        bed.apply(member, &adds(3)).await;
+        bed.store.leave(&bed.space, member).await.unwrap();
+        bed.audit();
+    }
+    assert_eq!(bed.lines(&["KEYS", "*"]), ["distkit:{bed}:i:meta"]);
+}
+
+#[tokio::test]
+async fn a_join_brings_fifty_thousand_slices_even_to_a_server_that_forgot_the_scripts() {
+    const SLICES: usize = 50_000;
+    let bed = Bed::new().await;
+    let id = bed.store.fresh_id();
+    let mut instance = Instance { id, name: None, lease: LONG, first_joined: None };
+    let first = bed.store.join(&bed.space, &instance, &[]).await.unwrap();
+    instance.first_joined = Some(first.incarnation);
+    let member = Member { incarnation: first.incarnation, lease: LONG };
+    let mut claims = Vec::with_capacity(SLICES);
+    for writes in adds(SLICES).chunks(1000) {
+        for (standing, write) in bed.apply(&member, writes).await.iter().zip(writes) {
+            let Standing { epoch, slice, .. } = *standing;
+            claims.push(Slice { key: write.key.clone(), epoch, value: slice });
+        }
+    }
+    for flush in [false, true] {
+        bed.server.cli(&["SCRIPT", "FLUSH"]);
+        if flush {
+            bed.server.cli(&["FLUSHALL"]);
+        }
+        let start = tokio::time::Instant::now();
+        let joined = bed.store.join(&bed.space, &instance, &claims).await.unwrap();
+        println!("{SLICES} slices put back in {:?}", start.elapsed());
+        assert_eq!(joined.standings.len(), SLICES);
+        assert!(joined.standings.iter().all(|s| s.as_ref().is_ok_and(|s| s.total == 1)));
+        let counted =
+            bed.server.cli(&["SCARD", &format!("distkit:{{bed}}:i:keys:{}", joined.incarnation)]);
+        assert_eq!(counted, SLICES.to_string());
+    }
+    bed.server.cli(&["SCRIPT", "FLUSH"]);
+    let member = Member {
+        incarnation: bed.store.join(&bed.space, &instance, &[]).await.unwrap().incarnation,
+        lease: LONG,
+    };
+    bed.server.cli(&["SCRIPT", "FLUSH"]);
+    assert_eq!(bed.apply(&member, &adds(1)).await[0].total, 1);
+}
+
+#[tokio::test]
+async fn foreign_data_is_named_and_harms_no_other_key() {
+    let bed = Bed::new().await;
+    let (one, other) = (bed.join(LONG).await, bed.join(LONG).await);
+    bed.apply(&one, &adds(3)).await;
+    bed.apply(&other, &adds(3)).await;
+    let (text, list) = ("distkit:{bed}:i:k:k0", "distkit:{bed}:i:k:k1");
+    bed.server.cli(&["HSET", text, "t", "abc"]);
+    bed.server.cli(&["DEL", list]);
+    bed.server.cli(&["LPUSH", list, "x"]);
+    let ordered = bed.store.apply_on(&bed.space, &one, &adds(3), Some(1)).await.unwrap();
+    let outcomes = ordered.answer.outcomes;
+    for (outcome, found) in outcomes.iter().zip(["abc", "WRONGTYPE"]) {
+        let refusal = outcome.as_ref().unwrap_err().to_string();
+        assert!(refusal.contains(found), "{refusal}");
+    }
+    assert_eq!(outcomes[2].as_ref().unwrap().new.total, 3);
+    // Collecting goes past what is not ours.
+    bed.store.leave(&bed.space, &other).await.unwrap();
+    let keys = [key("k0"), key("k1"), key("k2")];
+    let read = bed.store.read_on(&bed.space, &one, &keys).await.unwrap().answer;
+    assert!(read[0].is_err() && read[1].is_err());
+    assert_eq!(read[2].as_ref().unwrap().total, 2);
+    let set =
+        [change(&keys[0], SliceChange::SetTotal(5)), change(&keys[1], SliceChange::SetTotal(6))];
+    let totals: Vec<_> = bed.apply(&one, &set).await.iter().map(|s| s.total).collect();
+    assert_eq!(totals, [5, 6], "an assignment replaces it");
+    assert_eq!(bed.audit(), 3);
+}
