@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -20,7 +21,7 @@ use distkit::{
     backend::{
         Applied, Backend, BackendError, Change, Instance, InstanceSlice, Joined, Member, Ordered,
         Outcome, Refusal, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
-        memory::MemoryBackend,
+        memory::{ManualClock, MemoryBackend},
     },
     conformance::{self as rules, Fixture},
 };
@@ -66,12 +67,19 @@ enum Fault {
     AnswersTheCallBefore,
     HoldsALockWhenDropped,
     TakesTheGuardFirst,
+    ForgetsWritersEarly,
+    RemembersWritersForEver,
+    ReplaysProlongGuards,
+    NewBatchesProlongNoGuard,
 }
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, Default)]
 struct Writer {
     sequence: u64,
     first: Vec<Outcome<Written>>,
+    forgotten_at: Duration,
 }
 
 /// A store in a map, right but for its fault.
@@ -83,6 +91,7 @@ struct Broken {
     locked: AtomicBool,
     turn: tokio::sync::Mutex<()>,
     pending_answer: Mutex<Option<Vec<Outcome<i64>>>>,
+    clock: ManualClock,
     /// The instance-aware half, which has no faults here.
     members: MemoryBackend,
 }
@@ -91,6 +100,7 @@ type Address = (String, String);
 
 impl Broken {
     fn new(fault: Fault) -> Arc<Self> {
+        let clock = ManualClock::new();
         Arc::new(Self {
             fault,
             values: Mutex::default(),
@@ -99,7 +109,8 @@ impl Broken {
             locked: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
             pending_answer: Mutex::default(),
-            members: MemoryBackend::new(),
+            members: MemoryBackend::with_clock(clock.clone()),
+            clock,
         })
     }
 
@@ -228,6 +239,12 @@ impl Broken {
     fn replayed(&self, space: &Space, guard: &ReplayGuard) -> Option<Vec<Outcome<Written>>> {
         let mut writers = self.writers.lock().unwrap();
         let writer = writers.entry(self.writer(space, guard)).or_default();
+        if writer.forgotten_at <= self.clock.now() && !self.is(Fault::RemembersWritersForEver) {
+            *writer = Writer::default();
+        }
+        if self.is(Fault::ReplaysProlongGuards) {
+            writer.forgotten_at = self.clock.now() + DAY;
+        }
         let old = match self.fault {
             Fault::AppliesReplaysAgain => false,
             Fault::AppliesLowerSequences => guard.sequence == writer.sequence,
@@ -249,8 +266,13 @@ impl Broken {
 
     fn remember(&self, space: &Space, guard: &ReplayGuard, first: Vec<Outcome<Written>>) {
         let mut writers = self.writers.lock().unwrap();
-        let writer = Writer { sequence: guard.sequence, first };
-        writers.insert(self.writer(space, guard), writer);
+        let writer = writers.entry(self.writer(space, guard)).or_default();
+        let forgotten_at = match self.fault {
+            Fault::ForgetsWritersEarly => self.clock.now() + DAY - Duration::from_secs(1),
+            Fault::NewBatchesProlongNoGuard if writer.sequence > 0 => writer.forgotten_at,
+            _ => self.clock.now() + DAY,
+        };
+        *writer = Writer { sequence: guard.sequence, first, forgotten_at };
     }
 
     fn limit(&self, fault: Fault, len: usize) -> Result<(), BackendError> {
@@ -449,7 +471,9 @@ impl Backend for Broken {
 
 fn fixture(fault: Fault) -> Fixture {
     let store = Broken::new(fault);
-    Fixture::new(store.clone()).plant_with(move |space, key, text| {
+    let clock = store.clock.clone();
+    let fixture = Fixture::new(store.clone()).advance_with(move |step| clock.advance(step));
+    fixture.plant_with(move |space, key, text| {
         let address = store.address(&space, &key);
         store.values.lock().unwrap().insert(address, text);
         async {}
@@ -516,4 +540,8 @@ faults::caught! {
     AnswersTheCallBefore by cancelled_calls_break_nothing_else,
     HoldsALockWhenDropped by cancelled_calls_break_nothing_else,
     TakesTheGuardFirst by cancelled_guarded_batches_happen_once,
+    ForgetsWritersEarly by guards_expire_a_day_after_the_last_batch,
+    RemembersWritersForEver by guards_expire_a_day_after_the_last_batch,
+    ReplaysProlongGuards by guards_expire_a_day_after_the_last_batch,
+    NewBatchesProlongNoGuard by guards_expire_a_day_after_the_last_batch,
 }

@@ -10,13 +10,14 @@ use std::{sync::Arc, time::Duration};
 use distkit::{backend::IntoBackend, conformance::Fixture};
 use distkit_testkit::{Cluster, Server};
 use fred::{
+    clients::Client,
     interfaces::ClientLike,
     types::{
         Builder,
         config::{Config, ReconnectPolicy, ServerConfig},
     },
 };
-use servers::{Shared, fixture};
+use servers::{Shared, clocked, clocked_fixture, fixture};
 
 static REDIS: Shared<Server> = Shared::new();
 static VALKEY: Shared<Server> = Shared::new();
@@ -41,11 +42,28 @@ fn builder(config: Config) -> Builder {
     builder
 }
 
-async fn client_of_redis() -> Fixture {
-    let server = redis();
+async fn client(server: &Server) -> Client {
     let client = builder(Config::from_url(&server.url()).unwrap()).build().unwrap();
     client.init().await.unwrap();
+    client
+}
+
+async fn client_of_redis() -> Fixture {
+    let server = redis();
+    let client = client(&server).await;
     fixture(server, client.into_backend())
+}
+
+async fn client_of_clocked_redis() -> Fixture {
+    let server = clocked(Server::redis());
+    let client = client(&server).await;
+    clocked_fixture(server, client.into_backend())
+}
+
+async fn client_of_clocked_valkey() -> Fixture {
+    let server = clocked(Server::valkey());
+    let client = client(&server).await;
+    clocked_fixture(server, client.into_backend())
 }
 
 async fn pool_of_valkey() -> Fixture {
@@ -71,6 +89,8 @@ async fn valkey_cluster() -> Fixture {
     clustered(VALKEY_CLUSTER.get(|| Cluster::of(Server::valkey()))).await
 }
 
+distkit::conformance_suite!(redis_with_a_manual_clock, client_of_clocked_redis);
+distkit::conformance_suite!(valkey_with_a_manual_clock, client_of_clocked_valkey);
 distkit::conformance_suite!(redis_through_a_client, client_of_redis);
 distkit::conformance_suite!(valkey_with_a_password_through_a_pool, pool_of_valkey);
 distkit::conformance_suite!(redis_cluster_through_a_client, redis_cluster);

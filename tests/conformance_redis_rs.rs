@@ -14,9 +14,9 @@ use distkit::{
 use distkit_testkit::Server;
 use redis::{
     AsyncConnectionConfig,
-    aio::{ConnectionManagerConfig, MultiplexedConnection},
+    aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
 };
-use servers::{Shared, fixture};
+use servers::{Shared, clocked, clocked_fixture, fixture};
 
 /// The client's own 500 ms are too little for a batch of 10 000 in a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,11 +38,15 @@ async fn multiplexed(server: &Server) -> MultiplexedConnection {
     client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
-async fn manager_to_redis() -> Fixture {
-    let server = redis();
+async fn manager(server: &Server) -> ConnectionManager {
     let client = redis::Client::open(server.url()).unwrap();
     let config = ConnectionManagerConfig::new().set_response_timeout(Some(PATIENCE));
-    let connection = client.get_connection_manager_with_config(config).await.unwrap();
+    client.get_connection_manager_with_config(config).await.unwrap()
+}
+
+async fn manager_to_redis() -> Fixture {
+    let server = redis();
+    let connection = manager(&server).await;
     fixture(server, connection.into_backend())
 }
 
@@ -58,6 +62,20 @@ async fn multiplexed_to_valkey() -> Fixture {
     fixture(server, connection.into_backend())
 }
 
+async fn manager_to_clocked_redis() -> Fixture {
+    let server = clocked(Server::redis());
+    let connection = manager(&server).await;
+    clocked_fixture(server, connection.into_backend())
+}
+
+async fn resending_to_clocked_valkey() -> Fixture {
+    let server = clocked(Server::valkey());
+    let store = RedisStore::resending(multiplexed(&server).await);
+    clocked_fixture(server, store)
+}
+
+distkit::conformance_suite!(redis_with_a_manual_clock, manager_to_clocked_redis);
+distkit::conformance_suite!(valkey_with_a_manual_clock, resending_to_clocked_valkey);
 distkit::conformance_suite!(redis_through_a_manager, manager_to_redis);
 distkit::conformance_suite!(redis_through_a_resending_connection, resending_to_redis);
 distkit::conformance_suite!(valkey_with_a_password_through_one_connection, multiplexed_to_valkey);

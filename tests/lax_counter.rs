@@ -494,6 +494,21 @@ async fn a_set_of_unknown_outcome_is_never_applied_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_set_of_unknown_outcome_absorbs_what_was_before_it_also_when_nobody_can_be_asked_at_first()
+ {
+    let bed = bed();
+    let a = key("a");
+    bed.counter.inc(&a, 5).await.unwrap();
+    bed.link.lose_next_replies(1);
+    assert!(bed.counter.set(&a, 100).await.unwrap_err().may_have_happened());
+    bed.link.cut();
+    bed.counter.flush().await.unwrap_err();
+    bed.link.restore();
+    bed.counter.flush().await.unwrap();
+    assert_eq!(bed.stored(&a).await, 100);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_call_leaves_nothing_behind() {
     for cancel_at in 0..10 {
         let bed = bed();

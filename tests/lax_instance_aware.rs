@@ -369,6 +369,17 @@ async fn forgotten_keys_come_back_after_a_collection() {
     assert_eq!(bed.lax.inc(&k, 1).await.unwrap(), (6, 6));
 }
 
+/// What comes to nothing is not sent, so the answer to a flush does not bring its key up to date.
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_total_was_forgotten_is_read_although_it_has_nothing_to_send() {
+    let bed = bed();
+    let jobs = key("jobs");
+    bed.lax.inc(&jobs, 0).await.unwrap();
+    bed.link.lose_next_requests(1);
+    assert!(bed.lax.set(&jobs, 0).await.unwrap_err().may_have_happened());
+    assert_eq!(bed.lax.get(&jobs).await.unwrap(), (0, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handle_counts_as_its_counter_does() {
     let bed = bed();

@@ -63,7 +63,8 @@ pub use redis_rs::{RedisConnection, RedisStore};
 /// 8. **Time** is the store's, never the caller's.
 /// 9. **Spaces are apart.** Any valid prefix and any valid key work, and none reaches into another.
 /// 10. **Errors tell.** [`BackendError::NotApplied`] means that nothing happened or will;
-///     [`BackendError::OutcomeUnknown`] that all, a part, or nothing may have. A store never sends a
+///     [`BackendError::OutcomeUnknown`] that all, a part, or nothing may have. A [`read`](Self::read)
+///     changes nothing and so never fails with the latter. A store never sends a
 ///     request a second time by itself unless the first one cannot take effect twice.
 /// 11. **Cancel safety.** Dropping a returned future may leave its outcome unknown, and breaks nothing
 ///     else.

@@ -44,8 +44,9 @@ impl Fixture {
         self
     }
 
-    /// How to move the store's time forward, where a test can. Without it leases are checked as far as
-    /// waiting can.
+    /// How to move the store's time forward, where a test can. It must stand still in between, and the
+    /// test be the only one that uses the store: some rules let a day pass. Without it leases are checked as
+    /// far as waiting can, and that guards expire is not.
     pub fn advance_with(mut self, advance: impl Fn(Duration) + Send + Sync + 'static) -> Self {
         self.advance = Some(Arc::new(advance));
         self

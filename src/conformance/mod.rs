@@ -89,9 +89,12 @@
 //! Every rule works under prefixes of its own, all of which contain an id from [`Backend::fresh_id`],
 //! so that the tests can share one server and run at the same time. What they wrote stays there.
 //!
-//! Two rules of the contract cannot be checked through [`Backend`] alone, and are left to the store's
-//! own tests: what errors tell, and that what is remembered of a writer expires after a day of the
-//! store's time.
+//! What takes the store's time to pass, leases and the day after which a writer is forgotten, is checked
+//! exactly with [`Fixture::advance_with`], and without it as far as waiting can, or not at all. A store
+//! whose time one test moves cannot be shared with others.
+//!
+//! One rule of the contract cannot be checked through [`Backend`] alone, and is left to the store's own
+//! tests: what errors tell.
 //!
 //! [`Backend`]: crate::backend::Backend
 //! [`Backend::fresh_id`]: crate::backend::Backend::fresh_id
@@ -163,7 +166,8 @@ pub use replay::{
     a_lower_sequence_changes_nothing, a_replayed_batch_changes_nothing,
     an_empty_batch_uses_up_its_sequence, big_guarded_batches_are_one_call,
     concurrent_copies_of_a_guarded_batch_happen_once, guarded_sets_and_conditions_happen_once,
-    refused_items_are_refused_again, sequences_are_exact_to_two_to_the_53, writers_are_independent,
+    guards_expire_a_day_after_the_last_batch, refused_items_are_refused_again,
+    sequences_are_exact_to_two_to_the_53, writers_are_independent,
 };
 pub use spaces::{any_key_works, any_prefix_works_and_none_reaches_into_another};
 
@@ -223,6 +227,7 @@ macro_rules! conformance_suite {
             fresh_ids_are_unique
             guarded_sets_and_conditions_happen_once
             guards_end_with_the_incarnation
+            guards_expire_a_day_after_the_last_batch
             guards_survive_removal_and_clear
             invented_epochs_are_dropped
             leases_run_exactly

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tokio::task::JoinSet;
 
 use super::batches::BIG;
@@ -136,6 +138,32 @@ pub async fn sequences_are_exact_to_two_to_the_53(fixture: &Fixture) {
         first_time(&probe, &writes, &guard).await;
         replay(&probe, &writes, &guard, &[Some(total)]).await;
     }
+}
+
+/// Rule 7: a writer is remembered until a day after its last batch that was applied, and no longer. Needs
+/// [`Fixture::advance_with`].
+pub async fn guards_expire_a_day_after_the_last_batch(fixture: &Fixture) {
+    const MS: Duration = Duration::from_millis(1);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    if !fixture.has_clock() {
+        return;
+    }
+    let probe = fixture.fresh();
+    let mut guard = probe.guard(1);
+    let writes = [Write::add(key("hits"), 1)];
+    first_time(&probe, &writes, &guard).await;
+    fixture.pass(DAY - MS);
+    replay(&probe, &writes, &guard, &[Some(1)]).await;
+    guard.sequence = 2;
+    first_time(&probe, &writes, &guard).await;
+    fixture.pass(DAY / 2);
+    replay(&probe, &writes, &guard, &[Some(2)]).await;
+    fixture.pass(DAY / 2 - MS);
+    replay(&probe, &writes, &guard, &[Some(2)]).await;
+    fixture.pass(2 * MS);
+    guard.sequence = 1;
+    first_time(&probe, &writes, &guard).await;
+    assert_eq!(probe.total(&key("hits")).await, 3);
 }
 
 /// Rule 7: one writer's sequences say nothing about another's.

@@ -96,9 +96,16 @@ impl<L: Ledger> Session<'_, L> {
         let to_send = if healthy { std::mem::take(&mut self.writer.todo) } else { Vec::new() };
         let cells = self.to_read(&to_send, &wanted, refresh);
         self.writer.todo.splice(0..0, to_send);
+        let started = self.core.now();
         let reading = read(self.core, &cells);
-        let (flushed, failures) =
+        let (flushed, mut failures) =
             if healthy { join(self.commit_todo(), reading).await } else { (Ok(()), reading.await) };
+        if flushed.is_ok() {
+            // What comes to nothing is not sent, and what is refused is not answered with a total.
+            let mut missed = self.not_known_since(started, &wanted);
+            missed.retain(|cell| !cells.iter().any(|read| Arc::ptr_eq(read, cell)));
+            failures.extend(read(self.core, &missed).await);
+        }
         for Wanted { cell, reply } in wanted {
             let answer = match failures.iter().find(|(failed, _)| Arc::ptr_eq(failed, &cell)) {
                 Some((_, error)) => Err(error.clone()),
@@ -139,6 +146,18 @@ impl<L: Ledger> Session<'_, L> {
         }
         for cell in to_send.iter().chain(&cells) {
             cell.seen.store(false, Relaxed);
+        }
+        cells
+    }
+
+    /// Each wanted cell once whose total is older, unless the store holds no number there.
+    fn not_known_since(&self, at: u64, wanted: &[Wanted]) -> Vec<Arc<Cell>> {
+        let mut cells: Vec<Arc<Cell>> = Vec::new();
+        for Wanted { cell, .. } in wanted {
+            let known = cell.known_at() >= at || self.is_corrupt(cell);
+            if !known && !cells.iter().any(|other| Arc::ptr_eq(other, cell)) {
+                cells.push(Arc::clone(cell));
+            }
         }
         cells
     }

@@ -317,8 +317,10 @@ impl<L: Ledger> Session<'_, L> {
     fn begin(&mut self, what: Batch) -> ReplayGuard {
         self.writer.sequence += 1;
         let sequence = self.writer.sequence;
+        // What a fence is about is sent by the caller, whatever becomes of the fence.
+        let sent = matches!(what, Batch::Fence(_));
         self.writer.unresolved =
-            Some(Unresolved { sequence, first_sent: Instant::now(), sent: false, what });
+            Some(Unresolved { sequence, first_sent: Instant::now(), sent, what });
         ReplayGuard { writer: Arc::clone(&self.writer.id), sequence }
     }
 

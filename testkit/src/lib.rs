@@ -15,10 +15,24 @@
 //! `setpriv` of util-linux is installed) also when the test process is killed or the `Server` is in a
 //! `static`.
 //!
+//! The wall clock of a server can be moved by the test, so that what expires after 30 seconds or a day
+//! costs neither:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use distkit_testkit::Server;
+//!
+//! let server = Server::redis().manual_clock().start();
+//! server.cli(&["SET", "a", "1", "EX", "30"]);
+//! server.advance(Duration::from_secs(31));
+//! assert_eq!(server.cli(&["GET", "a"]), "");
+//! ```
+//!
 //! Everything blocks: do not start a server from a task on which others wait. Everything panics with an
 //! explanation when it cannot be done, as a test should.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod cluster;
 mod flavor;
 mod ports;

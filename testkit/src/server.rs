@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Flavor, ports::free_port, spawn::spawn, wait_until};
+use crate::{DEADLINE, Flavor, clock::Clock, ports::free_port, spawn, wait_until};
 
 /// How a server is to be started. Made by [`Server::redis`] and [`Server::valkey`].
 #[derive(Debug, Clone)]
@@ -20,18 +20,35 @@ pub struct ServerBuilder {
     flavor: Flavor,
     append_only: bool,
     cluster: bool,
+    manual_clock: bool,
     password: Option<String>,
     args: Vec<String>,
 }
 
 impl ServerBuilder {
     fn new(flavor: Flavor) -> Self {
-        Self { flavor, append_only: false, cluster: false, password: None, args: Vec::new() }
+        Self {
+            flavor,
+            append_only: false,
+            cluster: false,
+            manual_clock: false,
+            password: None,
+            args: Vec::new(),
+        }
     }
 
     /// Every write is on disk before it is answered, so that it outlives [`Server::kill_9`].
     pub fn append_only_always(mut self) -> Self {
         self.append_only = true;
+        self
+    }
+
+    /// The server's wall clock stands still until [`Server::advance`] moves it, also over a restart: `TIME`
+    /// and everything that expires follow it. Its timers go on.
+    ///
+    /// Not for clusters, whose nodes judge one another by the clock. On Linux only.
+    pub fn manual_clock(mut self) -> Self {
+        self.manual_clock = true;
         self
     }
 
@@ -58,6 +75,7 @@ impl ServerBuilder {
     }
 
     pub(crate) fn cluster(mut self) -> Self {
+        assert!(!self.manual_clock, "the nodes of a cluster judge one another by the clock");
         self.cluster = true;
         self
     }
@@ -70,11 +88,16 @@ impl ServerBuilder {
     pub fn start(self) -> Server {
         // A port found free may be gone when the server asks for it.
         for _ in 0..10 {
+            let dir = tempfile::Builder::new()
+                .prefix("distkit-")
+                .tempdir()
+                .expect("a temporary directory");
+            let clock = self
+                .manual_clock
+                .then(|| Clock::new(dir.path()).expect("a file in a temporary directory"));
             let server = Server {
-                dir: tempfile::Builder::new()
-                    .prefix("distkit-")
-                    .tempdir()
-                    .expect("a temporary directory"),
+                dir,
+                clock,
                 port: free_port(),
                 bus_port: self.cluster.then(free_port),
                 builder: self.clone(),
@@ -96,6 +119,7 @@ pub struct Server {
     // Before `dir`: a server must not outlive its directory. `Drop` sees to it; the order is for readers.
     child: Mutex<Option<Child>>,
     dir: TempDir,
+    clock: Option<Clock>,
     port: u16,
     bus_port: Option<u16>,
     builder: ServerBuilder,
@@ -228,6 +252,28 @@ impl Server {
         signal(self.child().as_ref().expect("a running server"), "CONT");
     }
 
+    /// Moves the server's clock forward. The next command that it runs sees the new time.
+    ///
+    /// # Panics
+    ///
+    /// When it has no [`manual_clock`](ServerBuilder::manual_clock).
+    pub fn advance(&self, step: Duration) {
+        self.clock().advance(step).expect("a write to the clock's file");
+    }
+
+    /// The time since 1970 that the server's clock shows.
+    ///
+    /// # Panics
+    ///
+    /// When it has no [`manual_clock`](ServerBuilder::manual_clock).
+    pub fn now(&self) -> Duration {
+        self.clock().now()
+    }
+
+    fn clock(&self) -> &Clock {
+        self.clock.as_ref().expect("a server with a clock to move")
+    }
+
     fn child(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
         self.child.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -275,7 +321,12 @@ impl Server {
             let error = std::io::ErrorKind::NotFound.into();
             panic!("{}", flavor.explain(flavor.server(), &error));
         }
-        let child = spawn(flavor.server(), &self.command_line())
+        let mut command = spawn::command(flavor.server());
+        command.args(self.command_line());
+        if let Some(clock) = &self.clock {
+            command.env("LD_PRELOAD", Clock::library()).env("DISTKIT_CLOCK", clock.path());
+        }
+        let child = spawn::spawn(command)
             .unwrap_or_else(|error| panic!("{}", flavor.explain(flavor.server(), &error)));
         *self.child() = Some(child);
 

@@ -7,11 +7,23 @@ use std::{
 
 type Request = (Command, mpsc::Sender<io::Result<Child>>);
 
-/// Starts a process that the kernel kills when this process ends, however it ends, if `setpriv` is there.
+/// A command that starts `program` so that the kernel kills it when this process ends, however it ends, if
+/// `setpriv` is there. For [`spawn`], without which the thread that starts it would have to stay.
+pub(crate) fn command(program: &str) -> Command {
+    if dies_with_us() {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", program]);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+/// Starts a [`command`].
 ///
 /// The kernel counts the end of the *thread* that started the child, and a test's thread ends with its
 /// test, while a server in a `static` goes on. So one thread that never ends starts them all.
-pub(crate) fn spawn(program: &str, args: &[String]) -> io::Result<Child> {
+pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Request>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, requests) = mpsc::channel::<Request>();
@@ -30,15 +42,7 @@ pub(crate) fn spawn(program: &str, args: &[String]) -> io::Result<Child> {
         Mutex::new(sender)
     });
 
-    let mut command = if dies_with_us() {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", program]);
-        command
-    } else {
-        Command::new(program)
-    };
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let (sender, reply) = mpsc::channel();
     let spawner = spawner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     spawner.send((command, sender)).expect("the spawner never ends");

@@ -1,12 +1,15 @@
 //! Servers that the tests of one binary share.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use distkit::{
     backend::{Backend, Space},
     conformance::Fixture,
 };
-use distkit_testkit::{Cluster, Server};
+use distkit_testkit::{Cluster, Server, ServerBuilder};
 
 /// A server that runs while a test holds it: a `static` of the server itself would never be dropped.
 pub(crate) struct Shared<T>(Mutex<Weak<T>>);
@@ -53,8 +56,7 @@ const WIPE: &str = "for _, key in ipairs(redis.call('KEYS', '*')) do \
 pub(crate) fn fixture<S: Cli>(server: Arc<S>, backend: impl Backend) -> Fixture {
     let wiped = server.clone();
     let fixture = Fixture::new(backend).keep(server.clone()).wipe_with(move |space| {
-        let names = instances(&space);
-        assert_eq!(wiped.run(&["EVAL", WIPE, "1", &names, &names]), "wiped");
+        wipe(&*wiped, &space);
         async {}
     });
     fixture.plant_with(move |space, key, text| {
@@ -62,6 +64,29 @@ pub(crate) fn fixture<S: Cli>(server: Arc<S>, backend: impl Backend) -> Fixture 
         assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
         async {}
     })
+}
+
+/// A server of one test's own, whose clock the suite may move: it lets a day pass, which no other test
+/// beside it would survive.
+pub(crate) fn clocked(builder: ServerBuilder) -> Arc<Server> {
+    Arc::new(builder.manual_clock().start())
+}
+
+/// As [`fixture`], with the hand on the server's clock.
+pub(crate) fn clocked_fixture(server: Arc<Server>, backend: impl Backend) -> Fixture {
+    let (clock, wiped) = (server.clone(), server.clone());
+    let fixture = fixture(server, backend).advance_with(move |step| clock.advance(step));
+    fixture.wipe_with(move |space| {
+        wipe(&*wiped, &space);
+        // As a restart does. That time has passed is all that an empty server knows of what was before.
+        wiped.advance(Duration::from_secs(1));
+        async {}
+    })
+}
+
+fn wipe(server: &impl Cli, space: &Space) {
+    let names = instances(space);
+    assert_eq!(server.run(&["EVAL", WIPE, "1", &names, &names]), "wiped");
 }
 
 /// What all names of a space's instance-aware counters begin with.

@@ -16,6 +16,7 @@ mod instances;
 mod instances_exactly_once;
 mod lax;
 mod limits;
+mod linearizable;
 mod outages;
 mod races;
 mod support;

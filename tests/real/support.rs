@@ -100,7 +100,7 @@ impl Bench {
         Self::on(client, Server::valkey().append_only_always().start())
     }
 
-    fn on(client: Client, server: Server) -> Self {
+    pub(crate) fn on(client: Client, server: Server) -> Self {
         Self { client, server: Arc::new(server) }
     }
 

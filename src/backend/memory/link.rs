@@ -41,7 +41,9 @@ pub enum LinkFault {
 ///
 /// Every link of a store sees the same data. A clone is the same link: it shares the faults and the
 /// count of requests. A link starts whole, with no latency, and then answers at once, without
-/// yielding to the runtime; with a latency it sleeps on tokio's timer.
+/// yielding to the runtime; with a latency it sleeps on tokio's timer. Where a request or a reply is
+/// lost, a plain [`read`](Backend::read) fails with [`BackendError::NotApplied`], for it changes nothing,
+/// and everything else with [`BackendError::OutcomeUnknown`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -233,7 +235,11 @@ impl Backend for MemoryLink {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.send(|store| store.read_now(space, keys)).await
+        // A read changes nothing, so there is nothing that the caller could not know.
+        self.send(|store| store.read_now(space, keys)).await.map_err(|error| match error {
+            BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
+            error => error,
+        })
     }
 
     async fn remove(

@@ -127,7 +127,8 @@ impl Plain {
     }
 
     fn forget_writers(&mut self, now: Duration) {
-        while self.expiries.first().is_some_and(|(expiry, _)| *expiry <= now) {
+        // Like a server's keys, they outlast the millisecond in which they expire.
+        while self.expiries.first().is_some_and(|(expiry, _)| *expiry < now) {
             if let Some((_, id)) = self.expiries.pop_first() {
                 self.writers.remove(&id);
             }

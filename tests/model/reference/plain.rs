@@ -1,0 +1,80 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use distkit::backend::Change;
+
+use super::{Item, Outcomes, Overflow, Wrote};
+use crate::cast::Key;
+
+/// A writer is remembered for a day after its last batch. A key of a server outlasts the millisecond in which
+/// it expires.
+const DAY: u64 = 86_400_000;
+
+/// Plain counters: a number for each key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Plain {
+    values: BTreeMap<Key, i64>,
+    writers: BTreeMap<String, Writer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Writer {
+    sequence: u64,
+    refused: BTreeSet<usize>,
+    at: u64,
+}
+
+impl Plain {
+    pub(crate) fn get(&self, key: Key) -> i64 {
+        self.values.get(&key).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> i64 {
+        self.values.remove(&key).unwrap_or(0)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.values.clear();
+    }
+
+    /// A batch, and whether it had been applied before.
+    pub(crate) fn write(
+        &mut self,
+        now: u64,
+        items: &[Item<Change>],
+        guard: Option<(&str, u64)>,
+    ) -> (bool, Outcomes<i64>) {
+        let Some((writer, sequence)) = guard else {
+            return (false, items.iter().map(|item| self.write_one(item)).collect());
+        };
+        if let Some(known) = self.writers.get(writer)
+            && now <= known.at + DAY
+            && sequence <= known.sequence
+        {
+            let stands = |(at, item): (usize, &Item<Change>)| {
+                if sequence == known.sequence && known.refused.contains(&at) {
+                    return Err(Overflow);
+                }
+                let value = self.get(item.key);
+                Ok(Wrote { old: value, new: value, met: true })
+            };
+            return (true, items.iter().enumerate().map(stands).collect());
+        }
+        let outcomes: Outcomes<i64> = items.iter().map(|item| self.write_one(item)).collect();
+        let refused = (0..items.len()).filter(|at| outcomes[*at].is_err()).collect();
+        self.writers.insert(writer.to_owned(), Writer { sequence, refused, at: now });
+        (false, outcomes)
+    }
+
+    fn write_one(&mut self, item: &Item<Change>) -> Result<Wrote<i64>, Overflow> {
+        let old = self.get(item.key);
+        if !item.condition.matches(old) {
+            return Ok(Wrote { old, new: old, met: false });
+        }
+        let new = match item.change {
+            Change::Add(count) => old.checked_add(count).ok_or(Overflow)?,
+            Change::Set(count) => count,
+        };
+        self.values.insert(item.key, new);
+        Ok(Wrote { old, new, met: true })
+    }
+}

@@ -1,0 +1,98 @@
+//! A store, its clock, and the ways to it, with everything that can go wrong.
+
+use std::{sync::Arc, time::Duration};
+
+use distkit::backend::{
+    Backend,
+    memory::{ManualClock, MemoryBackend, MemoryLink},
+};
+
+use crate::cast::Who;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Requests fail, and nothing of them happens.
+    Cut,
+    Restored,
+    /// The next request gets lost.
+    LosesRequest,
+    /// The next request is applied, and its answer gets lost.
+    LosesReply,
+}
+
+/// What a world can do to those who live in it. Steps that ask for more are skipped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Powers {
+    pub(crate) cut: bool,
+    pub(crate) lose: bool,
+    pub(crate) restart: bool,
+    pub(crate) lose_data: bool,
+}
+
+/// What a history is played on. Between two calls of [`advance`](Self::advance) its time stands still.
+#[allow(async_fn_in_trait, reason = "nothing outside of this test implements it")]
+pub(crate) trait World {
+    fn powers(&self) -> Powers;
+
+    /// The way of this process to the store.
+    fn link(&self, who: Who) -> Arc<dyn Backend>;
+
+    fn fault(&self, who: Who, fault: Fault);
+
+    async fn advance(&self, step: Duration);
+
+    /// A restart of the store, with its data or without, that takes a millisecond at least.
+    async fn restart(&self, keep_data: bool);
+}
+
+/// The memory store with a clock that is moved by hand.
+pub(crate) struct Simulated {
+    clock: ManualClock,
+    store: MemoryBackend,
+    links: [MemoryLink; Who::ALL.len()],
+}
+
+impl Simulated {
+    pub(crate) fn new() -> Self {
+        let clock = ManualClock::new();
+        let store = MemoryBackend::with_clock(clock.clone());
+        let links = Who::ALL.map(|_| store.link());
+        Self { clock, store, links }
+    }
+}
+
+impl World for Simulated {
+    fn powers(&self) -> Powers {
+        Powers { cut: true, lose: true, restart: true, lose_data: true }
+    }
+
+    fn link(&self, who: Who) -> Arc<dyn Backend> {
+        Arc::new(self.links[who as usize].clone())
+    }
+
+    fn fault(&self, who: Who, fault: Fault) {
+        let link = &self.links[who as usize];
+        match fault {
+            Fault::Cut => link.cut(),
+            Fault::Restored => link.restore(),
+            Fault::LosesRequest => link.lose_next_requests(1),
+            Fault::LosesReply => link.lose_next_replies(1),
+        }
+    }
+
+    async fn advance(&self, step: Duration) {
+        self.clock.advance(step);
+    }
+
+    async fn restart(&self, keep_data: bool) {
+        if !keep_data {
+            self.store.wipe();
+        }
+        self.clock.advance(Duration::from_millis(1));
+    }
+}
+
+/// A runtime of one thread whose timers cost no time.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}

@@ -1,0 +1,307 @@
+//! A real server in the place of the simulator: with a clock that stands still, faulty ways to it, and loss of
+//! its data.
+#![allow(dead_code, reason = "not every test binary has a use for all of it")]
+
+mod proxy;
+mod resp;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use distkit::{
+    RedisKey,
+    backend::{
+        Applied, Backend, BackendError, Instance, InstanceSlice, IntoBackend, Joined, Member,
+        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+    },
+};
+use distkit_testkit::{Server, ServerBuilder};
+use fred::{
+    interfaces::ClientLike,
+    types::{
+        Builder,
+        config::{Config, ReconnectPolicy},
+    },
+};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio::{sync::Mutex, time::Instant};
+
+use proxy::{PROBED, Proxy};
+
+/// Nothing is lost by waiting: what is lost closes its connection.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Client {
+    RedisRs,
+    Fred,
+}
+
+impl Client {
+    fn connect(self, port: u16) -> Arc<dyn Backend> {
+        let url = format!("redis://127.0.0.1:{port}/");
+        match self {
+            Self::RedisRs => {
+                let config = ConnectionManagerConfig::new()
+                    .set_response_timeout(Some(PATIENCE))
+                    .set_connection_timeout(Some(PATIENCE))
+                    .set_min_delay(Duration::from_millis(1))
+                    .set_max_delay(Duration::from_millis(10));
+                let client = redis::Client::open(url).unwrap();
+                ConnectionManager::new_lazy_with_config(client, config).unwrap().into_backend()
+            }
+            Self::Fred => {
+                let config = Config { fail_fast: false, ..Config::from_url(&url).unwrap() };
+                let mut policy = ReconnectPolicy::new_constant(0, 1);
+                policy.set_jitter(1);
+                let client = Builder::from_config(config)
+                    .with_performance_config(|performance| {
+                        performance.default_command_timeout = PATIENCE;
+                    })
+                    .set_policy(policy)
+                    .build()
+                    .unwrap();
+                client.connect();
+                client.into_backend()
+            }
+        }
+    }
+}
+
+/// A server, and several connections to it, each with faults of its own.
+///
+/// One after the other, any number of histories is played on it, each under a prefix of its own; the clock
+/// only moves on.
+pub(crate) struct RealStore {
+    server: Server,
+    links: Vec<Arc<Link>>,
+}
+
+impl RealStore {
+    pub(crate) async fn start(builder: ServerBuilder, client: Client, links: usize) -> Self {
+        // What a killed process has written, its machine still has.
+        let log = ["--appendonly", "yes", "--appendfsync", "no"];
+        let server = builder.args(&log).manual_clock().start();
+        let ids = Arc::new(AtomicU64::new(0));
+        let mut all = Vec::new();
+        for _ in 0..links {
+            let proxy = Proxy::before(server.port()).await;
+            all.push(Arc::new(Link {
+                store: client.connect(proxy.port()),
+                proxy,
+                cut: AtomicBool::new(false),
+                shaken: AtomicBool::new(true),
+                settling: Mutex::default(),
+                ids: ids.clone(),
+            }));
+        }
+        Self { server, links: all }
+    }
+
+    pub(crate) fn link(&self, link: usize) -> Arc<dyn Backend> {
+        self.links[link].clone()
+    }
+
+    pub(crate) fn set_cut(&self, link: usize, cut: bool) {
+        self.links[link].cut.store(cut, SeqCst);
+    }
+
+    pub(crate) fn lose_next_request(&self, link: usize) {
+        self.links[link].proxy.lose_next_requests(1);
+    }
+
+    /// The next request is applied, and its answer gets lost.
+    pub(crate) fn lose_next_reply(&self, link: usize) {
+        self.links[link].proxy.lose_next_replies(1);
+    }
+
+    /// Ends all faults, and numbers fresh ids from 1 again: the next history uses another prefix.
+    pub(crate) fn mend(&self) {
+        for link in &self.links {
+            link.cut.store(false, SeqCst);
+            link.proxy.lose_next_requests(0);
+            link.proxy.lose_next_replies(0);
+            link.ids.store(0, SeqCst);
+        }
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.server.now()
+    }
+
+    pub(crate) fn advance(&self, step: Duration) {
+        self.server.advance(step);
+    }
+
+    /// Puts text where a plain counter is kept.
+    pub(crate) fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
+        let totals = format!("distkit:{{{}}}:totals", space.prefix());
+        let answer = self.server.cli(&["HSET", &*totals, key, text]);
+        assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
+    }
+
+    /// Kills the server and starts it again with its data.
+    pub(crate) fn restart(&self) {
+        self.server.restart();
+        self.links.iter().for_each(|link| link.shaken.store(true, SeqCst));
+    }
+
+    /// Loses what a server loses that restarts empty.
+    pub(crate) fn wipe(&self) {
+        assert_eq!(self.server.cli(&["FLUSHALL"]), "OK");
+        assert_eq!(self.server.cli(&["SCRIPT", "FLUSH"]), "OK");
+    }
+}
+
+/// One client's connection, through a proxy that loses what it is told to.
+///
+/// A cut is made on this side of the client: what a client says of a server that it cannot reach has tests of
+/// its own.
+struct Link {
+    store: Arc<dyn Backend>,
+    proxy: Proxy,
+    cut: AtomicBool,
+    /// Something has failed, and the client may have no connection that works.
+    shaken: AtomicBool,
+    settling: Mutex<()>,
+    ids: Arc<AtomicU64>,
+}
+
+impl Link {
+    /// Waits for a connection, so that each fault is met by one request and not by the next one too.
+    async fn settle(&self) {
+        let _one_at_a_time = self.settling.lock().await;
+        if !self.shaken.load(SeqCst) {
+            return;
+        }
+        let space = Space::new(RedisKey::try_from(PROBED).unwrap());
+        let key = [RedisKey::try_from(PROBED).unwrap()];
+        let start = Instant::now();
+        while let Err(error) = self.store.read(&space, &key).await {
+            assert!(start.elapsed() < PATIENCE, "no connection: {error}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.shaken.store(false, SeqCst);
+    }
+
+    async fn through<T>(
+        &self,
+        call: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        if self.cut.load(SeqCst) {
+            return Err(BackendError::not_applied("the link is cut"));
+        }
+        self.settle().await;
+        let answer = call.await;
+        if matches!(answer, Err(BackendError::NotApplied(_) | BackendError::OutcomeUnknown(_))) {
+            self.shaken.store(true, SeqCst);
+        }
+        answer
+    }
+}
+
+#[async_trait]
+impl Backend for Link {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        self.through(self.store.apply(space, writes, guard)).await
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.through(self.store.read(space, keys)).await
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.through(self.store.remove(space, keys)).await
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.through(self.store.clear(space)).await
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        self.through(self.store.join(space, instance, slices)).await
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.through(self.store.apply_on(space, member, writes, sequence)).await
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        self.through(self.store.read_on(space, member, keys)).await
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        self.through(self.store.remove_on(space, member, keys, scope)).await
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.through(self.store.clear_on(space, member, scope)).await
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.through(self.store.heartbeat(space, member)).await
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.through(self.store.leave(space, member)).await
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.through(self.store.slices_on(space, member, key)).await
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        format!("id-{}", self.ids.fetch_add(1, SeqCst) + 1).into()
+    }
+}
