@@ -245,8 +245,8 @@ pub async fn lost_data_heals_under_the_latest_epoch(fixture: &Fixture) {
         let new = current.claim(&k).await;
         fixture.wipe(&probe.space).await;
         if stale_first {
-            let adopted = old.epoch;
-            assert_eq!(stale.rejoin(&[old]).await, [standing(10, 10, adopted)]);
+            let first = stale.rejoin(&[old]).await[0];
+            assert_eq!((first.total, first.slice), (10, 10), "nobody has told of the change");
             assert_eq!(current.rejoin(&[new]).await, [standing(3, 3, new_epoch)]);
         } else {
             assert_eq!(current.rejoin(&[new]).await, [standing(3, 3, new_epoch)]);
@@ -299,4 +299,67 @@ pub async fn counts_made_since_a_loss_stay(fixture: &Fixture) {
     // It may come back with what it knew before the other's epoch was taken over.
     assert_eq!(fresh.rejoin(&[since]).await[0].total, 11);
     assert_eq!(agreed_total(&[knows, fresh], &k).await, 11);
+}
+
+/// Rule 18: a store's beginning is no change, so that losses in a row lose nothing. Needs
+/// [`Fixture::wipe_with`].
+pub async fn losses_in_a_row_heal(fixture: &Fixture) {
+    if !fixture.can_wipe() {
+        return;
+    }
+    for first_back in [0, 1] {
+        let probe = fixture.fresh();
+        let mut guests = [Guest::join(&probe).await, Guest::join(&probe).await];
+        let k = key("k");
+        guests[0].add(&k, 10).await;
+        let mut claims = [guests[0].claim(&k).await, guests[0].claim(&k).await];
+        for round in 1..4 {
+            fixture.wipe(&probe.space).await;
+            if round == 1 {
+                // What it counts now, it counts under the epoch of the new beginning.
+                guests[1].rejoin(&[]).await;
+                guests[1].add(&k, 1).await;
+                claims[1] = guests[1].claim(&k).await;
+                guests[0].rejoin(&claims[..1]).await;
+            } else {
+                for at in [first_back, 1 - first_back] {
+                    guests[at].rejoin(&claims[at..=at]).await;
+                }
+            }
+            assert_eq!(agreed_total(&guests, &k).await, 11, "after loss {round}");
+        }
+    }
+}
+
+/// Rule 18: a claim that tells of a change takes away what was put back from before that change, and nothing
+/// that was written since the loss. Needs [`Fixture::wipe_with`].
+pub async fn a_late_claim_takes_away_what_it_outdates(fixture: &Fixture) {
+    if !fixture.can_wipe() {
+        return;
+    }
+    let probe = fixture.fresh();
+    let mut guests = Guest::crowd(&probe, 4).await;
+    let k = key("k");
+    for guest in &guests[..2] {
+        guest.add(&k, 10).await;
+    }
+    let outdated = [guests[0].claim(&k).await, guests[1].claim(&k).await];
+    guests[2].set(&k, 100).await;
+    let change = guests[2].claim(&k).await;
+    fixture.wipe(&probe.space).await;
+    for (guest, claim) in guests.iter_mut().zip(outdated) {
+        guest.rejoin(&[claim]).await;
+    }
+    guests[0].add(&k, 1).await;
+    guests[3].rejoin(&[]).await;
+    guests[3].add(&k, 5).await;
+    assert_eq!(guests[3].total(&k).await, 26);
+    let back = guests[2].rejoin(std::slice::from_ref(&change)).await[0];
+    assert_eq!((back.total, back.slice), (106, 100));
+    assert_eq!(agreed_total(&guests, &k).await, 106);
+    let mut slices = Vec::new();
+    for guest in &guests {
+        slices.push(guest.read(&k).await.slice);
+    }
+    assert_eq!(slices, [1, 0, 100, 5]);
 }

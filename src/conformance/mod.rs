@@ -137,6 +137,7 @@ pub use handles::{
 };
 pub use instance_epochs::{
     a_big_clear_is_one_call, a_claim_is_put_back_once, a_clear_after_a_loss_is_final,
+    a_late_claim_takes_away_what_it_outdates, losses_in_a_row_heal,
     a_set_takes_all_slices, clearing_slices_leaves_the_others, counts_made_since_a_loss_stay,
     invented_epochs_are_dropped, lost_data_heals, lost_data_heals_under_the_latest_epoch,
     nothing_comes_back_after_a_clear, slices_change_without_an_epoch,
@@ -191,6 +192,7 @@ macro_rules! conformance_suite {
             a_clear_after_a_loss_is_final
             a_compare_and_set_loop_loses_no_update
             a_key_named_twice_is_written_twice_in_order
+            a_late_claim_takes_away_what_it_outdates
             a_lease_that_nobody_found_is_renewed
             a_lower_sequence_changes_nothing
             a_missing_key_has_no_slices
@@ -235,6 +237,7 @@ macro_rules! conformance_suite {
             long_mixed_runs_agree_with_a_reference
             lost_data_heals
             lost_data_heals_under_the_latest_epoch
+            losses_in_a_row_heal
             many_dead_are_collected_exactly
             nothing_comes_back_after_a_clear
             of_concurrent_conditional_sets_one_wins

@@ -53,6 +53,7 @@ enum Fault {
     JoinsFindNoDead,
     JoinsTakeAThousandClaims,
     KeepsEarlierIncarnations,
+    LateClaimsTakeNothingAway,
     LeasesEndLate,
     LeavingKeepsTheSlices,
     ListsSlicesInReverse,
@@ -78,6 +79,7 @@ enum Fault {
     SubtractsStaleSlices,
     TakesAClearForALoss,
     TakesALossForAClear,
+    TakesBeginningsForChanges,
     TheDeadTakeWholeKeys,
     TotalsWrapAround,
     TrimsNames,
@@ -277,6 +279,9 @@ faults::caught! {
     JoinsFindNoDead by every_operation_finds_the_dead,
     JoinsTakeAThousandClaims by big_joins_put_everything_back,
     KeepsEarlierIncarnations by an_id_has_one_incarnation,
+    LateClaimsTakeNothingAway by
+        a_late_claim_takes_away_what_it_outdates
+        lost_data_heals_under_the_latest_epoch,
     LeasesEndLate by leases_run_exactly,
     LeavingKeepsTheSlices by leaving_takes_the_slices_along,
     ListsSlicesInReverse by totals_are_the_sums_of_the_slices,
@@ -314,6 +319,7 @@ faults::caught! {
         lost_data_heals
         lost_data_heals_under_the_latest_epoch
         counts_made_since_a_loss_stay,
+    TakesBeginningsForChanges by losses_in_a_row_heal,
     TheDeadTakeWholeKeys by the_dead_take_their_slices_only,
     TotalsWrapAround by totals_out_of_range_are_clamped,
     TrimsNames by any_id_and_name_work,

@@ -38,6 +38,8 @@ struct Guard {
 struct Part {
     epoch: u64,
     value: i64,
+    /// A claim from before a loss that is part of the value: its epoch, and how much it is.
+    put_back: Option<(u64, i64)>,
 }
 
 pub(super) struct Instances {
@@ -79,6 +81,12 @@ impl Instances {
         self.highest
     }
 
+    /// The epoch of a change is odd, that of a beginning even.
+    fn next_change(&mut self) -> u64 {
+        self.highest += 1 + self.highest % 2;
+        self.highest
+    }
+
     pub(super) fn wipe(&mut self) {
         *self = Self { highest: self.highest, ..Self::new(self.fault) };
     }
@@ -90,7 +98,8 @@ impl Instances {
         claims: &[Slice],
     ) -> Result<Joined, BackendError> {
         if self.born == 0 {
-            self.born = self.next();
+            self.born = self.next_change() + 1;
+            self.highest = self.born;
             self.floor = self.born;
         }
         if !self.is(Fault::JoinsFindNoDead) {
@@ -147,8 +156,10 @@ impl Instances {
         }
         let epoch = self.epoch(&claim.key);
         *self.totals.entry(claim.key.clone()).or_default() += i128::from(claim.value);
-        let mine = self.parts.entry((claim.key.clone(), inc)).or_insert(Part { epoch, value: 0 });
+        let nothing = Part { epoch, value: 0, put_back: None };
+        let mine = self.parts.entry((claim.key.clone(), inc)).or_insert(nothing);
         mine.value += claim.value;
+        mine.put_back = (claim.epoch.0 < self.born).then_some((claim.epoch.0, claim.value));
     }
 
     /// Whether a claim under this epoch counts.
@@ -168,26 +179,40 @@ impl Instances {
         if current > since || claimed > since {
             return false;
         }
-        if claimed == since {
-            return true;
-        }
-        if current < since && claimed < current {
+        let is_change = |epoch| epoch % 2 == 1 || self.is(Fault::TakesBeginningsForChanges);
+        let last = if is_change(current) && current < since { current } else { 0 };
+        if claimed < last || last > 0 && self.is(Fault::FirstClaimAfterALossWins) {
             return false;
         }
-        if current < since && self.is(Fault::FirstClaimAfterALossWins) {
-            return false;
+        if is_change(claimed) && claimed < since {
+            self.take_over(key, claimed);
         }
-        if current < since || self.is(Fault::ClaimsDropCountsSinceALoss) {
-            self.totals.remove(key);
-        } else {
-            for ((of, _), part) in &mut self.parts {
-                if of == key {
-                    part.epoch = claimed;
+        true
+    }
+
+    fn take_over(&mut self, key: &RedisKey, change: u64) {
+        self.epochs.insert(key.clone(), change);
+        let mut total = 0;
+        let (keeps, drops) = (
+            self.is(Fault::LateClaimsTakeNothingAway),
+            self.is(Fault::ClaimsDropCountsSinceALoss),
+        );
+        self.parts.retain(|(of, _), part| {
+            if of != key {
+                return true;
+            }
+            if let Some((_, value)) = part.put_back.take_if(|(epoch, _)| *epoch < change && !keeps)
+            {
+                part.value -= value;
+                if part.value == 0 {
+                    return false;
                 }
             }
-        }
-        self.epochs.insert(key.clone(), claimed);
-        true
+            part.epoch = change;
+            total += i128::from(part.value);
+            !drops
+        });
+        self.totals.insert(key.clone(), if drops { 0 } else { total });
     }
 
     fn collect(&mut self, now: u64, mine: Option<u64>) {

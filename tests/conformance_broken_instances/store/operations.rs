@@ -128,8 +128,10 @@ impl Instances {
     }
 
     fn put(&mut self, key: &RedisKey, inc: u64, value: i64, total: i128) {
-        let part = Part { epoch: self.epoch(key), value };
-        self.parts.insert((key.clone(), inc), part);
+        let epoch = self.epoch(key);
+        let before = self.parts.get(&(key.clone(), inc)).filter(|part| part.epoch == epoch);
+        let put_back = before.and_then(|part| part.put_back);
+        self.parts.insert((key.clone(), inc), Part { epoch, value, put_back });
         self.totals.insert(key.clone(), total);
     }
 
@@ -194,7 +196,7 @@ impl Instances {
     }
 
     fn renew_epoch(&mut self, key: &RedisKey) {
-        let epoch = self.next();
+        let epoch = self.next_change();
         self.epochs.insert(key.clone(), epoch);
         self.totals.remove(key);
     }
@@ -215,7 +217,7 @@ impl Instances {
             return Ok(());
         }
         if !self.is(Fault::ClearsForgetTheFloor) {
-            self.floor = self.next();
+            self.floor = self.next_change();
         }
         if self.is(Fault::ClearsEndGuards) {
             self.guards.clear();
