@@ -1,120 +1,26 @@
 //! Which calls the lax counter makes, one by one.
 #![cfg(feature = "counter")]
 
+#[allow(dead_code, reason = "other tests need the rest")]
+#[path = "support/mock_store.rs"]
+mod mock_store;
+
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use distkit::{
     RedisKey,
-    backend::{
-        Applied, Backend, BackendError, Change, Instance, InstanceSlice, Joined, Member, Ordered,
-        Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
-    },
+    backend::{Applied, BackendError, Change, ReplayGuard, Write, Written},
     counter::{CounterOptions, CounterTrait, LaxCounter},
 };
-use mockall::{Sequence, automock};
-
-/// What a test expects, in owned values, which a mock takes more easily than borrowed ones.
-#[automock]
-trait Calls: Send + Sync {
-    fn apply(
-        &self,
-        writes: Vec<Write>,
-        guard: Option<ReplayGuard>,
-    ) -> Result<Applied, BackendError>;
-    fn read(&self, keys: Vec<RedisKey>) -> Result<Vec<Outcome<i64>>, BackendError>;
-}
-
-struct Mocked(Arc<MockCalls>);
-
-#[async_trait]
-impl Backend for Mocked {
-    async fn apply(
-        &self,
-        _: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        self.0.apply(writes.to_vec(), guard.cloned())
-    }
-
-    async fn read(&self, _: &Space, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.0.read(keys.to_vec())
-    }
-
-    async fn remove(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-        unreachable!("no test deletes")
-    }
-
-    async fn clear(&self, _: &Space) -> Result<(), BackendError> {
-        unreachable!("no test clears")
-    }
-
-    async fn join(&self, _: &Space, _: &Instance, _: &[Slice]) -> Result<Joined, BackendError> {
-        unreachable!("a plain counter")
-    }
-
-    async fn apply_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &[SliceWrite],
-        _: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        unreachable!("a plain counter")
-    }
-
-    async fn read_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        unreachable!("a plain counter")
-    }
-
-    async fn remove_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &[RedisKey],
-        _: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        unreachable!("a plain counter")
-    }
-
-    async fn clear_on(&self, _: &Space, _: &Member, _: Scope) -> Result<(), BackendError> {
-        unreachable!("a plain counter")
-    }
-
-    async fn heartbeat(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
-        unreachable!("a plain counter")
-    }
-
-    async fn leave(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
-        unreachable!("a plain counter")
-    }
-
-    async fn slices_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        unreachable!("a plain counter")
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        "writer".into()
-    }
-}
+use mock_store::{ID, MockStore, PREFIX};
+use mockall::Sequence;
 
 fn key(name: &str) -> RedisKey {
     RedisKey::try_from(name).unwrap()
 }
 
 fn guard(sequence: u64) -> Option<ReplayGuard> {
-    Some(ReplayGuard { writer: "writer".into(), sequence })
+    Some(ReplayGuard { writer: ID.into(), sequence })
 }
 
 /// The store's answer when all keys held 0.
@@ -130,17 +36,17 @@ fn lost() -> BackendError {
     BackendError::outcome_unknown("lost")
 }
 
-fn counter(calls: MockCalls) -> Arc<LaxCounter> {
-    LaxCounter::new(CounterOptions::new(key("p"), Mocked(Arc::new(calls))))
+fn counter(calls: MockStore) -> Arc<LaxCounter> {
+    LaxCounter::new(CounterOptions::new(key(PREFIX), calls))
 }
 
-fn reads_zero(calls: &mut MockCalls, times: usize) {
+fn reads_zero(calls: &mut MockStore, times: usize) {
     calls.expect_read().times(times).returning(|keys| Ok(keys.iter().map(|_| Ok(0)).collect()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_is_one_guarded_batch() {
-    let mut calls = MockCalls::new();
+    let mut calls = MockStore::new();
     reads_zero(&mut calls, 3);
     calls
         .expect_apply()
@@ -159,7 +65,7 @@ async fn a_flush_is_one_guarded_batch() {
 
 #[tokio::test(start_paused = true)]
 async fn the_warm_path_makes_no_call() {
-    let mut calls = MockCalls::new();
+    let mut calls = MockStore::new();
     reads_zero(&mut calls, 1);
     calls.expect_apply().times(1).returning(|writes, _| Ok(applied(&writes)));
     let counter = counter(calls);
@@ -175,7 +81,7 @@ async fn the_warm_path_makes_no_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_sent_again_as_it_was() {
-    let mut calls = MockCalls::new();
+    let mut calls = MockStore::new();
     reads_zero(&mut calls, 1);
     let mut order = Sequence::new();
     let first = |writes: &Vec<Write>, g: &Option<ReplayGuard>| {
@@ -213,7 +119,7 @@ async fn a_batch_is_sent_again_as_it_was() {
 
 #[tokio::test(start_paused = true)]
 async fn a_set_is_sent_once_and_then_fenced() {
-    let mut calls = MockCalls::new();
+    let mut calls = MockStore::new();
     reads_zero(&mut calls, 2);
     let mut order = Sequence::new();
     calls

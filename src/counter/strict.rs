@@ -125,7 +125,3 @@ fn named<'a, T>(
 fn only_outcome<T>(key: &RedisKey, outcomes: Vec<Outcome<T>>) -> Result<T, DistkitError> {
     only(named(std::iter::once(key), counted(1, outcomes)?))
 }
-
-#[cfg(test)]
-#[path = "strict_tests.rs"]
-mod tests;

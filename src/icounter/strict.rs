@@ -8,8 +8,8 @@ use super::{
     membership::{Membership, as_member},
 };
 use crate::{
-    DistkitError, RedisKey,
-    backend::{InstanceSlice, Outcome, Scope, SliceWrite, Standing, Written},
+    CounterComparator, DistkitError, RedisKey,
+    backend::{InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written},
 };
 
 /// Instance-aware counters of which each call is one atomic operation in the store.
@@ -39,6 +39,26 @@ impl StrictInstanceAwareCounter {
     /// When this fails the slices stay until the lease has run out, or until `leave` is called again.
     pub async fn leave(&self) -> Result<(), DistkitError> {
         self.membership.leave().await
+    }
+
+    async fn write(
+        &self,
+        writes: &[SliceWrite],
+    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
+        let membership = &self.membership;
+        as_member!(
+            membership,
+            member => membership.backend().apply_on(membership.space(), member, writes, None),
+            ordered => {
+                let outcomes = ordered.answer.outcomes;
+                for (write, outcome) in writes.iter().zip(&outcomes) {
+                    if let Ok(written) = outcome {
+                        membership.note(&write.key, ordered.version, &written.new);
+                    }
+                }
+                outcomes
+            }
+        )
     }
 
     async fn remove(
@@ -76,20 +96,17 @@ impl InstanceAwareCounterTrait for StrictInstanceAwareCounter {
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
-        let membership = &self.membership;
-        as_member!(
-            membership,
-            member => membership.backend().apply_on(membership.space(), member, writes, None),
-            ordered => {
-                let outcomes = ordered.answer.outcomes;
-                for (write, outcome) in writes.iter().zip(&outcomes) {
-                    if let Ok(written) = outcome {
-                        membership.note(&write.key, ordered.version, &written.new);
-                    }
-                }
-                outcomes
-            }
-        )
+        self.write(writes).await
+    }
+
+    async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        let change = SliceChange::Add(count);
+        let write = SliceWrite { key: key.clone(), change, condition: CounterComparator::Nil };
+        match self.write(std::slice::from_ref(&write)).await?.pop() {
+            Some(Ok(written)) => Ok(pair(&written.new)),
+            Some(Err(refusal)) => Err(DistkitError::refused(key, refusal)),
+            None => unreachable!("apply_on answers each write"),
+        }
     }
 
     async fn get_all<'k>(

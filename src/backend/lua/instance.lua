@@ -115,6 +115,35 @@ local function slow()
     if tonumber(st.e) ~= floor then call('HSET', P .. 'tombs', st.key, st.e) end
   end
 
+  -- Takes from a key what was put back from before the change `epoch`, and makes that its epoch. What was
+  -- written since the data was lost stays.
+  function tools.take_over(st, epoch)
+    local all, limit = call('HGETALL', st.name), tonumber(epoch)
+    for i = 1, #all, 2 do
+      local who = string.match(all[i], '^o(%d+)$')
+      local claimed, value = string.match(all[i + 1], '^(%d+) (%-?%d+)$')
+      if who and claimed and tonumber(claimed) < limit then
+        call('HDEL', st.name, all[i])
+        local slice = parse(call('HGET', st.name, who) or '0')
+        local rest = slice and plus(slice, parse(value), -1) or pair(0, 0)
+        rest = less(rest, MIN) and MIN or less(MAX, rest) and MAX or rest
+        if show(rest) == '0' then
+          call('HDEL', st.name, who)
+          call('SREM', P .. 'keys:' .. who, st.key)
+        else
+          call('HSET', st.name, who, show(rest))
+        end
+      end
+    end
+    st.e = epoch
+    if call('HLEN', st.name) <= (st.s and 4 or 3) then
+      tools.vanish(st)
+      return tools.missing(st)
+    end
+    call('HSET', st.name, 'e', epoch)
+    rebuild(st)
+  end
+
   -- Deletes a key with all its slices.
   function tools.drop(st)
     if st.absent then return end
@@ -150,7 +179,11 @@ local function slow()
             end
           end
         end
-        if #had > 0 then gone = true call('HDEL', st.name, unpack(had)) end
+        if #had > 0 then
+          gone = true
+          for i = 1, #had do had[#had + 1] = 'o' .. had[i] end
+          call('HDEL', st.name, unpack(had))
+        end
       end
       collected = count < take and text(deaths) or dead[#dead]
     until count < take
@@ -170,8 +203,8 @@ local function slow()
     if floor ~= born and tonumber(h[2]) < floor then return call('UNLINK', name) end
     if not h[4] then return end
     local st = { key = key, name = name, t = h[1], e = h[2], s = h[3] }
-    if call('HLEN', name) <= (st.s and 5 or 4) then return tools.vanish(st) end
-    call('HDEL', name, inc)
+    call('HDEL', name, inc, 'o' .. inc)
+    if call('HLEN', name) <= (st.s and 4 or 3) then return tools.vanish(st) end
     reduce(st, parse(h[4]) or pair(0, 0))
   end
 

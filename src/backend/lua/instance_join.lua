@@ -3,8 +3,8 @@
 -- Gives 'ok', incarnation, then the claims' standings; or 'replaced'; or 'again'.
 local id, name, lease, first = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not read_meta() then
-  local now = text(MICROS)
-  call('HSET', META, 'born', now, 'epoch', now, 'floor', now, 'deaths', '0')
+  local now = text(2 * MICROS)
+  call('HSET', META, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', now, 'deaths', '0')
   read_meta()
 end
 if slow().find_dead() then return { 'again' } end

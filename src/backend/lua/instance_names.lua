@@ -2,7 +2,7 @@
 -- KEYS[2]  with a client that may send a command twice by itself: the record of a lane (string: the latest
 --          sequence and its answer). Then the last of ARGV is the sequence.
 -- KEYS[1]  <P>, what all names of the space begin with, and no name itself:
---   <P>meta         hash: born (creation, in us), epoch (the latest), floor (that of keys which know
+--   <P>meta         hash: born (twice the time of creation, in us), epoch (the latest), floor (that of keys which know
 --                  none), deaths (how many), last (incarnation), due (no lease ends before, in ms),
 --                  dead (there while <P>dead is not empty)
 --   <P>leases       zset: joined incarnation -> its lease does not end before, in ms
@@ -14,7 +14,9 @@
 --   <P>inst:<inc>   hash: id, name, first, seq and refused (guard)
 --   <P>v:<inc>      string: how many operations the incarnation has done
 --   <P>keys:<inc>   set: the counters of which the incarnation has a slice
---   <P>k:<KEY>      hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice
+--   <P>k:<KEY>      hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice,
+--                  o<inc> -> epoch and value of a claim from before born that is part of the slice
 --   <P>tombs        hash: KEY -> epoch, of keys without a slice whose epoch is not the floor
+-- Epochs of changes are odd, those of a store's beginning even.
 -- Counts are decimal text: Lua's numbers are exact below 2^53 only.
 local P, call, try = KEYS[1], redis.call, redis.pcall

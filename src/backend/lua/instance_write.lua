@@ -32,7 +32,7 @@ local function write(item, key, change, count, condition, operand)
   if change == 't' then
     slow().drop(st)
     if st.bad then t, v = '0', '0' end
-    local epoch = text(call('HINCRBY', META, 'epoch', 1))
+    local epoch = text(call('HINCRBY', META, 'epoch', 2))
     store({ key = st.key, name = st.name, absent = true, tomb = st.tomb, e = epoch }, count, count)
     return 'y', t, v, e, count, count, epoch
   end
@@ -43,6 +43,7 @@ local function write(item, key, change, count, condition, operand)
     return 'o', t, v, e, t, v, e
   end
   store(st, nt, nv)
+  if change == 's' then call('HDEL', st.name, 'o' .. INC) end
   return 'y', t, v, e, nt, nv, e
 end
 

@@ -32,12 +32,20 @@ struct Joiner {
 struct Counter {
     epoch: Epoch,
     slices: BTreeMap<Incarnation, i64>,
+    /// What of these slices was put back under an epoch from before the data was lost: it goes when a claim
+    /// tells of a later change.
+    put_back: BTreeMap<Incarnation, Slice>,
 }
 
 impl Counter {
     fn sum(&self) -> i128 {
         self.slices.values().copied().map(i128::from).sum()
     }
+}
+
+/// Whether an epoch is that of a change, and not of a store's beginning: those are even.
+fn is_change(epoch: Epoch) -> bool {
+    epoch.0 % 2 == 1
 }
 
 /// The instance-aware counters of one space, and their members.
@@ -71,7 +79,8 @@ impl Instances {
         claims: &[Slice],
     ) -> Result<Joined, BackendError> {
         if self.born == Epoch::default() {
-            self.born = Epoch(self.next_number(now));
+            self.born = Epoch(self.next_number(now).next_multiple_of(2));
+            self.highest = self.born.0;
             self.floor = self.born;
         }
         self.collect(now);
@@ -113,12 +122,17 @@ impl Instances {
         let taken = self.counters.get(key).is_some_and(|c| c.slices.contains_key(&who));
         if !taken && self.admit(key, claim.epoch) {
             self.give_slice(key, who, claim.value);
+            if let Some(counter) = self.counters.get_mut(key)
+                && claim.epoch < self.born
+            {
+                counter.put_back.insert(who, claim.clone());
+            }
         }
         self.standing(key, who)
     }
 
-    /// Whether a claim counts. A key that knows of no write since the data was lost takes over the
-    /// epoch of an older claim, and drops what was put back under a lesser one.
+    /// Whether a claim counts. Of a key without a change since the data was lost only claims can tell what it
+    /// was: it takes over the latest change that one of them knows of.
     fn admit(&mut self, key: &RedisKey, claimed: Epoch) -> bool {
         let current = self.epoch(key);
         if claimed == current {
@@ -127,21 +141,36 @@ impl Instances {
         if self.floor != self.born || current > self.born || claimed > self.born {
             return false;
         }
-        if claimed == self.born {
-            return true;
+        let last_change = if is_change(current) { current } else { Epoch::default() };
+        if claimed < last_change {
+            return false;
         }
-        if current < self.born {
-            if claimed < current {
-                return false;
-            }
-            self.counters.remove(key);
-            self.bare.insert(key.clone(), claimed);
-        } else if let Some(counter) = self.counters.get_mut(key) {
-            counter.epoch = claimed;
-        } else {
-            self.bare.insert(key.clone(), claimed);
+        if is_change(claimed) {
+            self.take_over(key, claimed);
         }
         true
+    }
+
+    /// Makes a change from before the loss the key's epoch. What was put back from before that change goes;
+    /// what was written since the loss stays.
+    fn take_over(&mut self, key: &RedisKey, change: Epoch) {
+        let Some(counter) = self.counters.get_mut(key) else {
+            self.bare.insert(key.clone(), change);
+            return;
+        };
+        counter.epoch = change;
+        let slices = &mut counter.slices;
+        counter.put_back.retain(|who, claim| {
+            let stays = claim.epoch >= change;
+            if let Some(slice) = slices.get_mut(who).filter(|_| !stays) {
+                *slice = slice.saturating_sub(claim.value);
+                if *slice == 0 {
+                    slices.remove(who);
+                }
+            }
+            stays
+        });
+        self.drop_if_empty(key);
     }
 
     /// Begins an operation: renews the lease, collects the dead, and numbers the answer.
@@ -209,6 +238,11 @@ impl Instances {
         };
         self.check_total(key, who, slice)?;
         self.give_slice(key, who, slice);
+        if let Some(counter) = self.counters.get_mut(key)
+            && matches!(write.change, SliceChange::SetSlice(_))
+        {
+            counter.put_back.remove(&who);
+        }
         Ok(Written { old, new: self.standing(key, who), condition_met: true })
     }
 
@@ -315,7 +349,7 @@ impl Instances {
     fn give_slice(&mut self, key: &RedisKey, who: Incarnation, slice: i64) {
         let epoch = self.epoch(key);
         self.bare.remove(key);
-        let empty = || Counter { epoch, slices: BTreeMap::new() };
+        let empty = || Counter { epoch, slices: BTreeMap::new(), put_back: BTreeMap::new() };
         self.counters.entry(key.clone()).or_insert_with(empty).slices.insert(who, slice);
     }
 
@@ -329,7 +363,15 @@ impl Instances {
     fn take_slices(&mut self, key: &RedisKey, whose: &BTreeSet<Incarnation>) {
         let Some(counter) = self.counters.get_mut(key) else { return };
         counter.slices.retain(|who, _| !whose.contains(who));
-        if counter.slices.is_empty() {
+        counter.put_back.retain(|who, _| !whose.contains(who));
+        self.drop_if_empty(key);
+    }
+
+    /// Drops a key without slices; its epoch must not be forgotten.
+    fn drop_if_empty(&mut self, key: &RedisKey) {
+        if let Some(counter) = self.counters.get(key)
+            && counter.slices.is_empty()
+        {
             let epoch = counter.epoch;
             self.counters.remove(key);
             if epoch != self.floor {
@@ -359,8 +401,9 @@ impl Instances {
         }
     }
 
+    /// The epoch of a change: an odd number above all others.
     fn next_epoch(&mut self) -> Epoch {
-        self.highest += 1;
+        self.highest += 1 + self.highest % 2;
         Epoch(self.highest)
     }
 

@@ -1,8 +1,13 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, futures::Notified};
 
 use super::MemoryBackend;
 use crate::{
@@ -72,9 +77,9 @@ pub struct MemoryLink {
 struct Shared {
     store: MemoryBackend,
     line: Mutex<Line>,
-    /// How often the link was cut, so that requests under way hear of it even when it is whole again
-    /// by the time they run.
-    cuts: watch::Sender<u64>,
+    /// Tells requests under way of a cut, also when the link is whole again by the time they run; in the
+    /// order in which they were sent, which a `watch` channel would not keep.
+    cuts: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -87,16 +92,16 @@ struct Line {
 }
 
 /// What will become of a request that was sent.
-struct Trip {
+struct Trip<'l> {
     latency: Duration,
     lost: Option<LinkFault>,
-    cuts: watch::Receiver<u64>,
+    /// Hears of each cut from the moment that it was made.
+    cut: Notified<'l>,
 }
 
 impl MemoryLink {
     pub(super) fn new(store: MemoryBackend) -> Self {
-        let (cuts, _) = watch::channel(0);
-        Self { shared: Arc::new(Shared { store, line: Mutex::default(), cuts }) }
+        Self { shared: Arc::new(Shared { store, line: Mutex::default(), cuts: Notify::new() }) }
     }
 
     /// The store at the other end.
@@ -110,7 +115,7 @@ impl MemoryLink {
     pub fn cut(&self) {
         let mut line = self.shared.line.lock();
         line.cut = true;
-        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+        self.shared.cuts.notify_waiters();
     }
 
     /// Makes the link whole again. Latency and losses stay as they were set.
@@ -154,23 +159,24 @@ impl MemoryLink {
         &self,
         request: impl FnOnce(&MemoryBackend) -> T,
     ) -> Result<T, BackendError> {
-        let mut trip = self.depart()?;
-        let there = trip.latency / 2;
-        let back = trip.latency - there;
-        trip.travel(there).await?;
-        if trip.lost == Some(LinkFault::RequestLost) {
-            trip.travel(back).await?;
+        let Trip { latency, lost, cut } = self.depart()?;
+        let mut cut = pin!(cut);
+        let there = latency / 2;
+        let back = latency - there;
+        travel(there, cut.as_mut()).await?;
+        if lost == Some(LinkFault::RequestLost) {
+            travel(back, cut).await?;
             return Err(BackendError::outcome_unknown(LinkFault::RequestLost));
         }
         let answer = request(&self.shared.store);
-        trip.travel(back).await?;
-        match trip.lost {
+        travel(back, cut).await?;
+        match lost {
             Some(fault) => Err(BackendError::outcome_unknown(fault)),
             None => Ok(answer),
         }
     }
 
-    fn depart(&self) -> Result<Trip, BackendError> {
+    fn depart(&self) -> Result<Trip<'_>, BackendError> {
         let mut line = self.shared.line.lock();
         line.requests += 1;
         if line.cut {
@@ -183,7 +189,7 @@ impl MemoryLink {
         } else {
             None
         };
-        Ok(Trip { latency: line.latency, lost, cuts: self.shared.cuts.subscribe() })
+        Ok(Trip { latency: line.latency, lost, cut: self.shared.cuts.notified() })
     }
 }
 
@@ -194,17 +200,14 @@ fn take(count: &mut usize) -> bool {
     left.is_some()
 }
 
-impl Trip {
-    async fn travel(&mut self, time: Duration) -> Result<(), BackendError> {
-        if time.is_zero() {
-            return Ok(());
-        }
-        // The sender lives in the link, which outlives the trip, so `changed` means a cut.
-        tokio::select! {
-            biased;
-            _ = self.cuts.changed() => Err(BackendError::outcome_unknown(LinkFault::CutUnderWay)),
-            () = tokio::time::sleep(time) => Ok(()),
-        }
+async fn travel(time: Duration, cut: Pin<&mut Notified<'_>>) -> Result<(), BackendError> {
+    if time.is_zero() {
+        return Ok(());
+    }
+    tokio::select! {
+        biased;
+        () = cut => Err(BackendError::outcome_unknown(LinkFault::CutUnderWay)),
+        () = tokio::time::sleep(time) => Ok(()),
     }
 }
 

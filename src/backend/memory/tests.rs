@@ -217,6 +217,25 @@ async fn a_cut_loses_what_is_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cut_ends_requests_in_the_order_in_which_they_were_sent() {
+    let link = MemoryBackend::new().link();
+    link.set_latency(Duration::from_millis(10));
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let mut clients = JoinSet::new();
+    for n in 0..100 {
+        let (link, ended) = (link.clone(), ended.clone());
+        clients.spawn(async move {
+            link.read(&space(), &[key("k")]).await.unwrap_err();
+            ended.lock().push(n);
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    link.cut();
+    clients.join_all().await;
+    assert!(ended.lock().is_sorted(), "{:?}", ended.lock());
+}
+
+#[tokio::test(start_paused = true)]
 async fn lost_requests_are_not_applied_and_lost_replies_are() {
     let store = MemoryBackend::new();
     let link = store.link();

@@ -35,16 +35,21 @@ pub(crate) struct Claim {
 ///
 ///     total(key) = sum of the slices, under the key's current epoch, of the instances that are joined
 ///
-/// Nothing is ever subtracted: slices of other epochs and of those who are gone just do not count.
+/// Nothing is ever subtracted: what was counted before the key's last change and the slices of those who are
+/// gone just do not count.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Instances {
-    slices: BTreeMap<(Key, Epoch, Member), i64>,
+    /// By the epoch under which it was counted. One member has several of a key where a claim from before a
+    /// loss was put back.
+    slices: BTreeMap<(Key, Epoch, Member), i128>,
     joined: BTreeMap<Member, Joined>,
     epochs: BTreeMap<Key, Epoch>,
     /// The epoch of the keys that were not set or deleted since everything was cleared or lost.
     floor: Epoch,
     /// The epoch with which the store began; 0 before anybody joined.
     born: Epoch,
+    /// All epochs with which the store ever began: nothing was changed then.
+    births: BTreeSet<Epoch>,
     last_epoch: Epoch,
     last_member: Member,
 }
@@ -65,27 +70,41 @@ impl Instances {
         self.epochs.get(&key).copied().unwrap_or(self.floor)
     }
 
-    fn counted(&self, key: Key) -> impl Iterator<Item = (&Joined, i64)> {
-        let epoch = self.current(key);
-        self.slices
-            .iter()
-            .filter(move |((of, under, _), _)| *of == key && *under == epoch)
-            .filter_map(|((_, _, who), value)| Some((self.joined.get(who)?, *value)))
+    /// The last change of the key that anybody has told of; 0 for none.
+    fn last_change(&self, key: Key) -> Epoch {
+        let current = self.current(key);
+        if self.births.contains(&current) { 0 } else { current }
+    }
+
+    /// Under which epoch it is counted what is written now.
+    fn writing(&self, key: Key) -> Epoch {
+        self.current(key).max(self.born)
+    }
+
+    /// What counts of a key: all that was counted at or after its last change.
+    fn counted(&self, key: Key) -> BTreeMap<Member, i128> {
+        let mut counted = BTreeMap::new();
+        let from = (key, self.last_change(key), Member::MIN);
+        for ((of, _, who), value) in self.slices.range(from..) {
+            if *of == key && self.joined.contains_key(who) {
+                *counted.entry(*who).or_default() += *value;
+            }
+        }
+        counted
     }
 
     /// The sum, which need not fit into an `i64` when some of those who kept it there are gone.
     fn sum(&self, key: Key) -> i128 {
-        self.counted(key).map(|(_, value)| i128::from(value)).sum()
+        self.counted(key).values().sum()
     }
 
     fn slice(&self, key: Key, who: Member) -> i64 {
-        self.slices.get(&(key, self.current(key), who)).copied().unwrap_or(0)
+        clamped(self.counted(key).get(&who).copied().unwrap_or(0))
     }
 
     pub(crate) fn stand(&self, key: Key, who: Member) -> Stand {
-        let total = self.sum(key).clamp(i64::MIN.into(), i64::MAX.into());
         Stand {
-            total: i64::try_from(total).unwrap(),
+            total: clamped(self.sum(key)),
             slice: self.slice(key, who),
             epoch: self.current(key),
         }
@@ -117,6 +136,7 @@ impl Instances {
     ) -> Result<(Member, Vec<Stand>), Turned> {
         if self.born == 0 {
             self.born = self.new_epoch();
+            self.births.insert(self.born);
             self.floor = self.born;
         }
         self.collect(now);
@@ -141,36 +161,32 @@ impl Instances {
     }
 
     /// A claim counts if its epoch is the key's current one. Of a key that nobody set, deleted or cleared
-    /// since the store began, the store cannot know the epoch: what came before the loss is believed, and of
-    /// two claims the one of the later epoch.
+    /// since the store began, the store cannot know the last change: it believes the claims.
     fn put_back(&mut self, who: Member, claim: &Claim) {
-        let current = self.current(claim.key);
+        let Claim { key, epoch, value } = *claim;
+        let current = self.current(key);
         let untouched = self.floor == self.born && current <= self.born;
-        if claim.epoch != current && untouched && claim.epoch < self.born {
-            if current == self.born {
-                self.rename_epoch(claim.key, claim.epoch);
-            } else if claim.epoch > current {
-                self.epochs.insert(claim.key, claim.epoch);
-            }
-        }
         let counts =
-            claim.epoch == self.current(claim.key) || untouched && claim.epoch == self.born;
-        if counts {
-            self.slices.insert((claim.key, self.current(claim.key), who), claim.value);
+            epoch == current || untouched && epoch <= self.born && epoch >= self.last_change(key);
+        if !counts || self.counted(key).contains_key(&who) {
+            return;
         }
+        if epoch != current && !self.births.contains(&epoch) {
+            self.learn_of_change(key, epoch);
+        }
+        self.slices.insert((key, epoch, who), value.into());
     }
 
-    /// What was written since the loss counts beside what is put back.
-    fn rename_epoch(&mut self, key: Key, epoch: Epoch) {
-        let before = self.current(key);
-        let slices = std::mem::take(&mut self.slices);
-        let renamed = |((of, under, who), value)| {
-            let under = if of == key && under == before { epoch } else { under };
-            ((of, under, who), value)
-        };
-        // Whoever held slices before the loss is not joined any more, so no two of them become one.
-        self.slices = slices.into_iter().map(renamed).collect();
-        self.epochs.insert(key, epoch);
+    /// A claim tells of a change before the loss: what was counted before it does not count, and an instance of
+    /// which nothing is left has no slice.
+    fn learn_of_change(&mut self, key: Key, change: Epoch) {
+        self.epochs.insert(key, change);
+        let left = self.counted(key);
+        let outdated = |(of, epoch, _): &(Key, Epoch, Member)| *of == key && *epoch < change;
+        let whose: BTreeSet<_> =
+            self.slices.keys().filter(|at| outdated(at)).map(|(.., who)| *who).collect();
+        let gone = |who: &Member| whose.contains(who) && left.get(who).is_none_or(|left| *left == 0);
+        self.slices.retain(|(of, _, who), _| *of != key || !gone(who));
     }
 
     pub(crate) fn write(
@@ -216,24 +232,27 @@ impl Instances {
         match change {
             SliceChange::Add(count) => {
                 let slice = old.slice.checked_add(count).ok_or(Overflow)?;
-                self.give(key, who, slice)?;
+                self.check(key, who, slice)?;
+                *self.slices.entry((key, self.writing(key), who)).or_default() += i128::from(count);
             }
-            SliceChange::SetSlice(count) => self.give(key, who, count)?,
+            SliceChange::SetSlice(count) => {
+                self.check(key, who, count)?;
+                self.slices.retain(|(of, _, whose), _| (*of, *whose) != (key, who));
+                self.slices.insert((key, self.writing(key), who), count.into());
+            }
             SliceChange::SetTotal(count) => {
                 let epoch = self.new_epoch();
                 self.epochs.insert(key, epoch);
-                self.slices.insert((key, epoch, who), count);
+                self.slices.insert((key, epoch, who), count.into());
             }
         }
         Ok(Wrote { old, new: self.stand(key, who), met: true })
     }
 
-    /// Replaces a slice, unless the total would not fit.
-    fn give(&mut self, key: Key, who: Member, slice: i64) -> Result<(), Overflow> {
+    /// Whether the total would fit with another slice.
+    fn check(&self, key: Key, who: Member, slice: i64) -> Result<(), Overflow> {
         let total = self.sum(key) - i128::from(self.slice(key, who)) + i128::from(slice);
-        i64::try_from(total).map_err(|_| Overflow)?;
-        self.slices.insert((key, self.current(key), who), slice);
-        Ok(())
+        i64::try_from(total).map(drop).map_err(|_| Overflow)
     }
 
     pub(crate) fn remove(
@@ -249,8 +268,8 @@ impl Instances {
                 self.epochs.insert(key, epoch);
             }
             Scope::Slice => {
-                self.give(key, who, 0)?;
-                self.slices.remove(&(key, old.epoch, who));
+                self.check(key, who, 0)?;
+                self.slices.retain(|(of, _, whose), _| (*of, *whose) != (key, who));
             }
         }
         Ok(Wrote { old, new: self.stand(key, who), met: true })
@@ -272,8 +291,9 @@ impl Instances {
     }
 
     pub(crate) fn slices(&self, key: Key) -> Vec<(String, i64)> {
+        let counted = self.counted(key).into_iter();
         let mut slices: Vec<_> =
-            self.counted(key).map(|(joined, value)| (joined.id.clone(), value)).collect();
+            counted.map(|(who, value)| (self.joined[&who].id.clone(), clamped(value))).collect();
         slices.sort();
         slices
     }
@@ -281,6 +301,11 @@ impl Instances {
     /// The store restarts empty. Numbers given before do not come again.
     pub(crate) fn lose_data(&mut self) {
         let Self { last_epoch, last_member, .. } = *self;
-        *self = Self { last_epoch, last_member, ..Self::default() };
+        let births = std::mem::take(&mut self.births);
+        *self = Self { last_epoch, last_member, births, ..Self::default() };
     }
+}
+
+fn clamped(sum: i128) -> i64 {
+    i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
 }

@@ -1,125 +1,26 @@
-use std::future::Future;
+//! Which calls the strict counter makes, one by one.
+#![cfg(feature = "counter")]
 
-use mockall::{Sequence, mock};
+#[allow(dead_code, reason = "other tests need the rest")]
+#[path = "support/mock_store.rs"]
+mod mock_store;
 
-use super::*;
-use crate::{
-    CounterComparator,
-    backend::{
-        Applied, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Refusal,
-        ReplayGuard, Scope, Slice, SliceWrite, Standing,
-    },
+use std::{future::Future, sync::Arc};
+
+use distkit::{
+    CounterComparator, DistkitError, RedisKey,
+    backend::{Applied, BackendError, Outcome, Refusal, Write, Written},
+    counter::{CounterOptions, CounterTrait, StrictCounter},
 };
-
-mock! {
-    Store {
-        fn apply(&self, space: &Space, writes: &[Write], guarded: bool)
-            -> Result<Applied, BackendError>;
-        fn read(&self, space: &Space, keys: &[RedisKey])
-            -> Result<Vec<Outcome<i64>>, BackendError>;
-        fn remove(&self, space: &Space, keys: &[RedisKey])
-            -> Result<Vec<Outcome<i64>>, BackendError>;
-        fn clear(&self, space: &Space) -> Result<(), BackendError>;
-    }
-}
-
-// By hand, because mockall cannot mock an async method that takes an optional reference.
-#[async_trait]
-impl Backend for MockStore {
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        Self::apply(self, space, writes, guard.is_some())
-    }
-
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        Self::read(self, space, keys)
-    }
-
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        Self::remove(self, space, keys)
-    }
-
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        Self::clear(self, space)
-    }
-
-    async fn join(&self, _: &Space, _: &Instance, _: &[Slice]) -> Result<Joined, BackendError> {
-        not_for_plain_counters()
-    }
-
-    async fn apply_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &[SliceWrite],
-        _: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        not_for_plain_counters()
-    }
-
-    async fn read_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        not_for_plain_counters()
-    }
-
-    async fn remove_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &[RedisKey],
-        _: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        not_for_plain_counters()
-    }
-
-    async fn clear_on(&self, _: &Space, _: &Member, _: Scope) -> Result<(), BackendError> {
-        not_for_plain_counters()
-    }
-
-    async fn heartbeat(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
-        not_for_plain_counters()
-    }
-
-    async fn leave(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
-        not_for_plain_counters()
-    }
-
-    async fn slices_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        not_for_plain_counters()
-    }
-}
-
-fn not_for_plain_counters<T>() -> T {
-    panic!("a strict counter called a method of the instance-aware half")
-}
+use mock_store::{MockStore, PREFIX};
+use mockall::Sequence;
 
 fn key(name: &str) -> RedisKey {
     RedisKey::try_from(name).unwrap()
 }
 
 fn counter(store: MockStore) -> Arc<StrictCounter> {
-    StrictCounter::new(CounterOptions::new(key("prefix"), store))
+    StrictCounter::new(CounterOptions::new(key(PREFIX), store))
 }
 
 fn written(old: i64, new: i64) -> Outcome<Written> {
@@ -135,11 +36,9 @@ fn store_for(writes: Vec<Write>, answer: Result<Applied, BackendError>) -> MockS
     let mut store = MockStore::new();
     store
         .expect_apply()
-        .withf(move |space, got, guarded| {
-            *space.prefix() == key("prefix") && *got == *writes && !guarded
-        })
+        .withf(move |got, guard| *got == writes && guard.is_none())
         .times(1)
-        .return_once(move |_, _, _| answer);
+        .return_once(move |_, _| answer);
     store
 }
 
@@ -193,23 +92,23 @@ async fn reads_removals_and_clear_are_one_call_each() {
     let mut order = Sequence::new();
     store
         .expect_read()
-        .withf(|_, keys| *keys == [key("a")])
+        .withf(|keys| *keys == [key("a")])
         .times(1)
         .in_sequence(&mut order)
-        .return_once(|_, _| Ok(vec![Ok(5)]));
+        .return_once(|_| Ok(vec![Ok(5)]));
     store
         .expect_read()
-        .withf(|_, keys| *keys == [key("b"), key("a")])
+        .withf(|keys| *keys == [key("b"), key("a")])
         .times(1)
         .in_sequence(&mut order)
-        .return_once(|_, _| Ok(vec![Ok(0), Ok(5)]));
+        .return_once(|_| Ok(vec![Ok(0), Ok(5)]));
     store
         .expect_remove()
-        .withf(|_, keys| *keys == [key("a")])
+        .withf(|keys| *keys == [key("a")])
         .times(1)
         .in_sequence(&mut order)
-        .return_once(|_, _| Ok(vec![Ok(5)]));
-    store.expect_clear().times(1).in_sequence(&mut order).return_once(|_| Ok(()));
+        .return_once(|_| Ok(vec![Ok(5)]));
+    store.expect_clear().times(1).in_sequence(&mut order).return_once(|| Ok(()));
 
     let counter = counter(store);
     assert_eq!(counter.get(&a).await.unwrap(), 5);
@@ -252,13 +151,13 @@ async fn failures(error: BackendError) -> Vec<DistkitError> {
             }
         };
         let f = fail();
-        store.expect_apply().returning(move |_, _, _| Err(f()));
+        store.expect_apply().returning(move |_, _| Err(f()));
         let f = fail();
-        store.expect_read().returning(move |_, _| Err(f()));
+        store.expect_read().returning(move |_| Err(f()));
         let f = fail();
-        store.expect_remove().returning(move |_, _| Err(f()));
+        store.expect_remove().returning(move |_| Err(f()));
         let f = fail();
-        store.expect_clear().returning(move |_| Err(f()));
+        store.expect_clear().returning(move || Err(f()));
         let Err(failure) = call(&counter(store)).await else { panic!("the failure was hidden") };
         assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 1, "sent again");
         failure

@@ -1,0 +1,227 @@
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use distkit::{
+    RedisKey,
+    backend::{
+        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
+        ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing, Write, Written,
+        memory::MemoryLink,
+    },
+};
+
+use super::trace::Trace;
+
+/// A fault of the store itself, which the checks must find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    /// A batch that is sent again is applied again.
+    DoubleReplay,
+    /// A returning instance gets back slices from before a `set` or `del`.
+    StaleClaims,
+    /// Heartbeats are answered, and renew nothing.
+    MuteHeartbeats,
+    /// The leases of the dead never run out.
+    EternalLeases,
+}
+
+impl Sabotage {
+    pub(crate) const ALL: [(&'static str, Self); 4] = [
+        ("double-replay", Self::DoubleReplay),
+        ("stale-claims", Self::StaleClaims),
+        ("mute-heartbeats", Self::MuteHeartbeats),
+        ("eternal-leases", Self::EternalLeases),
+    ];
+}
+
+impl FromStr for Sabotage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = Self::ALL.map(|(name, _)| name).join(", ");
+        let found = Self::ALL.iter().find(|(name, _)| *name == text);
+        found.map(|(_, sabotage)| *sabotage).ok_or_else(|| format!("it must be one of {names}"))
+    }
+}
+
+impl fmt::Display for Sabotage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, _) =
+            Self::ALL.iter().find(|(_, sabotage)| sabotage == self).unwrap_or(&Self::ALL[0]);
+        name.fmt(f)
+    }
+}
+
+/// A process's link, with each request and each answer in the trace.
+pub(crate) struct Wire {
+    pub(crate) link: MemoryLink,
+    pub(crate) process: Arc<str>,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+impl Wire {
+    fn sent(&self, request: fmt::Arguments<'_>) {
+        self.trace.line(&self.process, format_args!("-> {request}"));
+    }
+
+    fn answered<T: fmt::Debug>(
+        &self,
+        request: &str,
+        answer: Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        match &answer {
+            Ok(answer) => self.trace.line(&self.process, format_args!("<- {request} {answer:?}")),
+            Err(error) => self.trace.line(&self.process, format_args!("<- {request} {error}")),
+        }
+        answer
+    }
+
+    fn seat(&self, member: &Member) -> Member {
+        let eternal = Duration::from_secs(1 << 30);
+        let lease = if self.is(Sabotage::EternalLeases) { eternal } else { member.lease };
+        Member { lease, ..member.clone() }
+    }
+
+    fn is(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == Some(sabotage)
+    }
+}
+
+#[async_trait]
+impl Backend for Wire {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        self.sent(format_args!("apply {:?} {writes:?}", guard.map(|guard| guard.sequence)));
+        let guard = guard.filter(|_| !self.is(Sabotage::DoubleReplay));
+        self.answered("apply", self.link.apply(space, writes, guard).await)
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.sent(format_args!("read {keys:?}"));
+        self.answered("read", self.link.read(space, keys).await)
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.sent(format_args!("remove {keys:?}"));
+        self.answered("remove", self.link.remove(space, keys).await)
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.sent(format_args!("clear"));
+        self.answered("clear", self.link.clear(space).await)
+    }
+
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        self.sent(format_args!("join {} {slices:?}", instance.id));
+        let joined = self.answered("join", self.link.join(space, instance, slices).await)?;
+        if self.is(Sabotage::StaleClaims) {
+            let dropped = slices.iter().zip(&joined.standings).filter(
+                |(claim, standing)| matches!(standing, Ok(standing) if standing.epoch != claim.epoch),
+            );
+            let writes: Vec<_> = dropped
+                .map(|(claim, _)| SliceWrite {
+                    key: claim.key.clone(),
+                    change: SliceChange::Add(claim.value),
+                    condition: distkit::CounterComparator::Nil,
+                })
+                .collect();
+            let member = Member { incarnation: joined.incarnation, lease: instance.lease };
+            _ = self.link.apply_on(space, &member, &writes, None).await;
+        }
+        Ok(joined)
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.sent(format_args!("apply_on {} {sequence:?} {writes:?}", member.incarnation));
+        let sequence = sequence.filter(|_| !self.is(Sabotage::DoubleReplay));
+        self.answered(
+            "apply_on",
+            self.link.apply_on(space, &self.seat(member), writes, sequence).await,
+        )
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        self.sent(format_args!("read_on {} {keys:?}", member.incarnation));
+        self.answered("read_on", self.link.read_on(space, &self.seat(member), keys).await)
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        self.sent(format_args!("remove_on {} {scope:?} {keys:?}", member.incarnation));
+        self.answered(
+            "remove_on",
+            self.link.remove_on(space, &self.seat(member), keys, scope).await,
+        )
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.sent(format_args!("clear_on {} {scope:?}", member.incarnation));
+        self.answered("clear_on", self.link.clear_on(space, &self.seat(member), scope).await)
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.sent(format_args!("heartbeat {}", member.incarnation));
+        if self.is(Sabotage::MuteHeartbeats) {
+            return Ok(());
+        }
+        self.answered("heartbeat", self.link.heartbeat(space, &self.seat(member)).await)
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        self.sent(format_args!("leave {}", member.incarnation));
+        self.answered("leave", self.link.leave(space, member).await)
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.sent(format_args!("slices_on {} {key}", member.incarnation));
+        self.answered("slices_on", self.link.slices_on(space, &self.seat(member), key).await)
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        self.link.fresh_id()
+    }
+}

@@ -1,0 +1,47 @@
+//! The whole buffering of the lax counters, task and all, under schedules that shuttle chooses.
+//!
+//! The files of `src/lax` are included as they are. What they wait with is replaced: atomics, locks and the
+//! map by shuttle's, and time by one in which every sleep ends when it likes. So a timer may fire
+//! before, between or after anything else that can happen.
+//!
+//! `DISTKIT_SCHEDULES=100000 cargo test --test schedules` tries that many schedules for each model.
+#![cfg(feature = "counter")]
+#![allow(dead_code, unreachable_pub, reason = "the included files have more than the models need")]
+#![allow(missing_docs, reason = "stand-ins for documented crates")]
+
+// The included files find these under the names that they use.
+extern crate self as dashmap;
+extern crate self as parking_lot;
+extern crate self as tokio;
+extern crate tokio as real_tokio;
+
+#[path = "../../src/error.rs"]
+mod error;
+#[path = "../../src/key.rs"]
+mod key;
+
+mod backend;
+mod counter;
+mod lax;
+mod map;
+mod models;
+mod store;
+pub mod task;
+pub mod time;
+
+pub use backend::CounterComparator;
+pub use error::DistkitError;
+pub use key::RedisKey;
+pub use map::DashMap;
+pub use real_tokio::{select, sync};
+pub use task::runtime;
+
+/// `parking_lot`'s, which knows no poison.
+#[derive(Default)]
+pub struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+}

@@ -1,0 +1,317 @@
+use std::{future::Future, sync::Arc, time::Duration};
+
+use shuttle::future::{block_on, spawn, yield_now};
+
+use crate::{
+    DistkitError, RedisKey,
+    backend::Write,
+    counter::lax::Plain,
+    lax::{Core, Owner, Settings},
+    store::Store,
+};
+
+const SETTINGS: Settings = Settings {
+    lag: Duration::from_millis(20),
+    interval: Duration::from_millis(1),
+    max_pending: 100,
+    evict_after: Duration::from_millis(1),
+};
+
+fn check<F: Future<Output = ()> + 'static>(model: impl Fn() -> F + Send + Sync + 'static) {
+    let schedules = std::env::var("DISTKIT_SCHEDULES").map_or(700, |n| n.parse().unwrap());
+    let run = Arc::new(move || block_on(model()));
+    // Half of them with few switches in unlikely places, half with many.
+    let again = Arc::clone(&run);
+    shuttle::check_pct(move || again(), schedules / 2, 3);
+    shuttle::check_random(move || run(), schedules / 2);
+}
+
+fn key(name: &str) -> RedisKey {
+    RedisKey::try_from(name).unwrap()
+}
+
+fn counter(store: &Store, settings: Settings) -> Owner<Plain> {
+    Owner(Core::new(Plain { backend: store.clone(), space: () }, settings))
+}
+
+/// Until it succeeds: the store loses only so much.
+async fn flush(core: &Arc<Core<Plain>>) {
+    while core.flush().await.is_err() {
+        yield_now().await;
+    }
+}
+
+/// Waits for the task to flush all. A cell that nobody will flush keeps this going until shuttle loses its
+/// patience.
+async fn until_flushed(core: &Arc<Core<Plain>>, store: &Store, key: &RedisKey, total: i64) {
+    while store.total(key) != total || core.has_pending() {
+        yield_now().await;
+    }
+}
+
+/// Adds `count` as often as `times` says, whatever reads fail meanwhile. Answers never go down.
+async fn add(core: Arc<Core<Plain>>, key: RedisKey, count: i64, times: usize) {
+    let mut last = 0;
+    for _ in 0..times {
+        let sum = loop {
+            match core.add(&key, count).await {
+                Ok(sum) => break sum,
+                Err(DistkitError::NotApplied(_)) => yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(sum >= last + count, "{sum} after {last}");
+        last = sum;
+        yield_now().await;
+    }
+}
+
+/// Nothing is pending, and nothing is counted as pending, once all is flushed.
+fn assert_idle(core: &Arc<Core<Plain>>) {
+    assert!(!core.has_pending(), "the count of pending keys has drifted");
+    assert!(core.all_cells().iter().all(|cell| !cell.is_pending() && !cell.tally.is_dirty()));
+}
+
+#[test]
+fn every_addition_reaches_the_store_once() {
+    check(|| async {
+        let store = Store::losing(3);
+        let owner = counter(&store, SETTINGS);
+        let (a, b) = (key("a"), key("b"));
+        let adders = [(&a, 1), (&a, 10), (&b, 100)]
+            .map(|(key, count)| spawn(add(owner.0.clone(), key.clone(), count, 3)));
+        store.add(&a, 1000);
+        flush(&owner.0).await;
+        for adder in adders {
+            adder.await.unwrap();
+        }
+        flush(&owner.0).await;
+        assert_eq!((store.total(&a), store.total(&b)), (1033, 300));
+        assert_idle(&owner.0);
+    });
+}
+
+#[test]
+fn the_task_flushes_without_being_asked() {
+    check(|| async {
+        let store = Store::losing(2);
+        let owner = counter(&store, SETTINGS);
+        let a = key("a");
+        let adders = [1, 10].map(|count| spawn(add(owner.0.clone(), a.clone(), count, 2)));
+        for adder in adders {
+            adder.await.unwrap();
+        }
+        until_flushed(&owner.0, &store, &a, 22).await;
+    });
+}
+
+#[test]
+fn a_dropped_counter_flushes_and_its_task_ends() {
+    check(|| async {
+        let store = Store::losing(1);
+        let owner = counter(&store, SETTINGS);
+        let (a, core) = (key("a"), Arc::downgrade(&owner.0));
+        let adders = [1, 10].map(|count| spawn(add(owner.0.clone(), a.clone(), count, 3)));
+        for adder in adders {
+            adder.await.unwrap();
+        }
+        drop(owner);
+        while core.strong_count() > 0 {
+            yield_now().await;
+        }
+        assert_eq!(store.total(&a), 33);
+    });
+}
+
+#[test]
+fn an_addition_during_a_flush_is_in_it_or_in_the_next() {
+    check(|| async {
+        let store = Store::default();
+        let owner = counter(&store, SETTINGS);
+        let a = key("a");
+        owner.0.add(&a, 1).await.unwrap();
+        let adder = spawn(add_anyhow(owner.0.clone(), a.clone(), 10, 1));
+        flush(&owner.0).await;
+        adder.await.unwrap();
+        until_flushed(&owner.0, &store, &a, 11).await;
+    });
+}
+
+#[test]
+fn reads_do_not_go_back() {
+    check(|| async {
+        let store = Store::default();
+        let owner = counter(&store, SETTINGS);
+        let a = key("a");
+        let adder = spawn(add(owner.0.clone(), a.clone(), 1, 4));
+        let reader = spawn({
+            let (core, a) = (owner.0.clone(), a.clone());
+            async move {
+                let cell = core.known(&a).await.unwrap();
+                let mut last = 0;
+                for n in 0..40 {
+                    // Mostly without asking the store, which would let the task go first.
+                    let total =
+                        if n % 10 == 0 { core.get(&a).await.unwrap() } else { cell.estimate() };
+                    assert!(total >= last, "{total} after {last}");
+                    last = total;
+                }
+            }
+        });
+        store.add(&a, 100);
+        adder.await.unwrap();
+        store.add(&a, 100);
+        reader.await.unwrap();
+        assert!(owner.0.get(&a).await.unwrap() >= 4);
+        flush(&owner.0).await;
+        assert_eq!(store.total(&a), 204);
+    });
+}
+
+/// What a `set` or `del` found and what was added after it is all that was ever added; what the same
+/// caller had added before is not among the latter.
+#[test]
+fn set_and_del_take_what_came_before_and_leave_what_comes_after() {
+    check(|| async {
+        let store = Store::default();
+        let owner = counter(&store, SETTINGS);
+        let a = key("a");
+        let adders =
+            [100, 1000].map(|count| spawn(add_anyhow(owner.0.clone(), a.clone(), count, 2)));
+        owner.0.add(&a, 7).await.unwrap();
+        let found = owner.0.set(Write::set(a.clone(), 50)).await;
+        owner.0.add(&a, 3).await.unwrap();
+        let held = owner.0.delete(&a).await;
+        owner.0.add(&a, 1).await.unwrap();
+        for adder in adders {
+            adder.await.unwrap();
+        }
+        flush(&owner.0).await;
+        let left = store.total(&a);
+        assert_eq!([found % 100, held % 100, left % 100], [7, 53, 1], "{found} {held} {left}");
+        assert_eq!(found + held + left, 2200 + 7 + 53 + 1);
+        assert_idle(&owner.0);
+    });
+}
+
+/// Additions beside a `set`: their answers may go down.
+async fn add_anyhow(core: Arc<Core<Plain>>, key: RedisKey, count: i64, times: usize) {
+    for _ in 0..times {
+        core.add(&key, count).await.unwrap();
+        yield_now().await;
+    }
+}
+
+#[test]
+#[cfg(feature = "instance-aware-counter")]
+fn a_replacement_takes_what_came_before_and_leaves_what_comes_after() {
+    check(|| async {
+        let store = Store::losing(2);
+        let owner = counter(&store, SETTINGS);
+        let a = key("a");
+        add(owner.0.clone(), a.clone(), 7, 1).await;
+        let adder = spawn({
+            let (core, a) = (owner.0.clone(), a.clone());
+            async move {
+                let mut after = Vec::new();
+                for _ in 0..3 {
+                    after.push(core.add(&a, 1).await);
+                    yield_now().await;
+                }
+                after
+            }
+        });
+        let reader = spawn({
+            let (core, a) = (owner.0.clone(), a.clone());
+            async move { core.read_again(&a).await.map(drop) }
+        });
+        let cell = owner.0.cell(&a);
+        yield_now().await;
+        // What the replaced part is in the store by then, and whether this process knows, is all one.
+        store.add(&a, 1_000_000);
+        owner.0.replace(&cell, 100).unwrap();
+        let answers = adder.await.unwrap();
+        _ = reader.await.unwrap();
+        // These were given after the replacement, and stay.
+        let after = answers.iter().filter(|answer| matches!(answer, Ok(101..=103))).count();
+        flush(&owner.0).await;
+        assert_eq!(store.total(&a), 100 + i64::try_from(after).unwrap(), "{answers:?}");
+        assert_idle(&owner.0);
+    });
+}
+
+/// Whoever holds a cell keeps it in the map, so that others find it there, with all that is pending.
+#[test]
+fn no_addition_goes_to_a_cell_that_was_evicted() {
+    check(|| async {
+        let store = Store::default();
+        let owner = counter(&store, SETTINGS);
+        let a = key("a");
+        let holder = spawn({
+            let (core, a) = (owner.0.clone(), a.clone());
+            async move {
+                let cell = core.known(&a).await.unwrap();
+                for _ in 0..2 {
+                    pause().await;
+                    let sum = core.add_to(&cell, 1).unwrap();
+                    assert!(core.get(&a).await.unwrap() >= sum, "the addition is out of sight");
+                }
+            }
+        });
+        let user = spawn({
+            let (core, a) = (owner.0.clone(), a.clone());
+            async move {
+                for _ in 0..3 {
+                    let sum = core.add(&a, 10).await.unwrap();
+                    assert!(core.get(&a).await.unwrap() >= sum, "the addition is out of sight");
+                    pause().await;
+                }
+            }
+        });
+        holder.await.unwrap();
+        user.await.unwrap();
+        flush(&owner.0).await;
+        assert_eq!(store.total(&a), 32);
+        assert_idle(&owner.0);
+    });
+}
+
+/// Long enough for a flush and several sweeps, in some schedules.
+async fn pause() {
+    for _ in 0..40 {
+        yield_now().await;
+    }
+}
+
+#[test]
+fn the_count_of_pending_keys_is_exact() {
+    check(|| async {
+        let store = Store::losing(1);
+        let owner = counter(&store, Settings { max_pending: 1, ..SETTINGS });
+        let keys = [key("a"), key("b")];
+        let adders = keys.clone().map(|key| {
+            let core = owner.0.clone();
+            spawn(async move {
+                let mut taken = 0;
+                for _ in 0..4 {
+                    match core.add(&key, 1).await {
+                        Ok(_) => taken += 1,
+                        Err(DistkitError::TooManyPending { .. } | DistkitError::NotApplied(_)) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                    yield_now().await;
+                }
+                taken
+            })
+        });
+        let mut taken = Vec::new();
+        for adder in adders {
+            taken.push(adder.await.unwrap());
+        }
+        flush(&owner.0).await;
+        assert_eq!(keys.clone().map(|key| store.total(&key)).to_vec(), taken);
+        assert_idle(&owner.0);
+        // There is room again.
+        add(owner.0.clone(), keys[0].clone(), 1, 1).await;
+    });
+}

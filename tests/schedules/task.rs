@@ -1,0 +1,21 @@
+pub use shuttle::future::JoinHandle;
+
+pub mod runtime {
+    use std::{convert::Infallible, future::Future};
+
+    /// There is always a runtime: shuttle's.
+    pub struct Handle;
+
+    impl Handle {
+        pub fn try_current() -> Result<Self, Infallible> {
+            Ok(Self)
+        }
+
+        pub fn spawn<F: Future<Output = ()> + Send + 'static>(
+            &self,
+            task: F,
+        ) -> shuttle::future::JoinHandle<()> {
+            shuttle::future::spawn(task)
+        }
+    }
+}
