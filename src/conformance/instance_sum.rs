@@ -205,7 +205,9 @@ pub async fn totals_out_of_range_are_clamped(fixture: &Fixture) {
         assert_eq!(small.read(&k).await, read, "refused writes change nothing");
         let failed = accepted(small.write(SliceWrite { condition: Ne(limit), ..add(&k, 5) }).await);
         assert!(!failed.condition_met, "conditions compare with what is read");
-        assert_eq!(small.add(&k, -sign * 100).await, standing(limit, 0, read.epoch), "exact again");
+        let exact = accepted(small.write(add(&k, -sign * 100)).await);
+        assert_eq!(exact.old, read, "what was before is what was read before");
+        assert_eq!(exact.new, standing(limit, 0, read.epoch), "exact again");
         assert_eq!(small.add(&k, -sign).await.total, limit - sign);
         assert_eq!(agreed_total(&[small.clone(), big.clone()], &k).await, limit - sign);
 

@@ -10,6 +10,7 @@ mod store;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use distkit::{
     backend::{
         Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
         ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing, Write, Written,
-        memory::MemoryBackend,
+        memory::{ManualClock, MemoryBackend},
     },
     conformance::{self as rules, Fixture},
 };
@@ -87,8 +88,8 @@ enum Fault {
 
 struct Broken {
     fault: Fault,
-    /// In milliseconds; the test moves it.
-    now: Mutex<u64>,
+    /// The test moves it.
+    clock: ManualClock,
     spaces: Mutex<BTreeMap<String, Instances>>,
     /// The plain half, which has no faults here.
     plain: MemoryBackend,
@@ -96,16 +97,19 @@ struct Broken {
 
 impl Broken {
     fn new(fault: Fault) -> Arc<Self> {
+        let clock = ManualClock::new();
+        clock.advance(Duration::from_millis(1));
         Arc::new(Self {
             fault,
-            now: Mutex::new(1),
             spaces: Mutex::default(),
-            plain: MemoryBackend::new(),
+            plain: MemoryBackend::with_clock(clock.clone()),
+            clock,
         })
     }
 
+    /// In milliseconds.
     fn now(&self) -> u64 {
-        *self.now.lock().unwrap()
+        self.clock.now().as_millis() as u64
     }
 
     fn spaces(&self) -> MutexGuard<'_, BTreeMap<String, Instances>> {
@@ -236,13 +240,11 @@ impl Backend for Broken {
 
 fn fixture(fault: Fault) -> Fixture {
     let store = Broken::new(fault);
-    let (clock, wiped) = (store.clone(), store.clone());
-    Fixture::new(store)
-        .advance_with(move |step| *clock.now.lock().unwrap() += step.as_millis() as u64)
-        .wipe_with(move |space| {
-            wiped.on(&space, Instances::wipe);
-            async {}
-        })
+    let (clock, wiped) = (store.clock.clone(), store.clone());
+    Fixture::new(store).advance_with(move |step| clock.advance(step)).wipe_with(move |space| {
+        wiped.on(&space, Instances::wipe);
+        async {}
+    })
 }
 
 async fn sound() -> Fixture {

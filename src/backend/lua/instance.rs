@@ -443,7 +443,8 @@ impl Answer {
         let written = |(standing, write): (Outcome<Standing>, &SliceWrite)| {
             let new = standing?;
             let count = if replayed { 0 } else { addition(write).unwrap_or_default() };
-            let (total, slice) = (new.total.wrapping_sub(count), new.slice.wrapping_sub(count));
+            // The sum before may have been beyond the range; a slice is always within.
+            let (total, slice) = (new.total.saturating_sub(count), new.slice.wrapping_sub(count));
             Ok(Written { old: Standing { total, slice, ..new }, new, condition_met: true })
         };
         Ok(standings.into_iter().zip(writes).map(written).collect())
