@@ -509,6 +509,22 @@ async fn a_set_of_unknown_outcome_absorbs_what_was_before_it_also_when_nobody_ca
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_set_that_never_arrived_costs_no_write_whatever_else_gets_lost() {
+    for lost_answers in 0..4 {
+        let bed = bed();
+        let k = key("k");
+        bed.counter.inc(&k, 0).await.unwrap();
+        bed.counter.inc(&k, 3).await.unwrap();
+        bed.link.lose_next_requests(1);
+        assert!(bed.counter.set(&k, 50).await.unwrap_err().may_have_happened());
+        bed.link.lose_next_replies(lost_answers);
+        bed.counter.inc(&k, 1).await.unwrap();
+        bed.until_stored(&k, 4).await;
+        assert_eq!(bed.counter.get(&k).await.unwrap(), 4, "{lost_answers} lost answers");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_call_leaves_nothing_behind() {
     for cancel_at in 0..10 {
         let bed = bed();

@@ -137,9 +137,9 @@ pub use handles::{
 };
 pub use instance_epochs::{
     a_big_clear_is_one_call, a_claim_is_put_back_once, a_clear_after_a_loss_is_final,
-    a_late_claim_takes_away_what_it_outdates, losses_in_a_row_heal,
-    a_set_takes_all_slices, clearing_slices_leaves_the_others, counts_made_since_a_loss_stay,
-    invented_epochs_are_dropped, lost_data_heals, lost_data_heals_under_the_latest_epoch,
+    a_late_claim_takes_away_what_it_outdates, a_set_takes_all_slices,
+    clearing_slices_leaves_the_others, counts_made_since_a_loss_stay, invented_epochs_are_dropped,
+    losses_in_a_row_heal, lost_data_heals, lost_data_heals_under_the_latest_epoch,
     nothing_comes_back_after_a_clear, slices_change_without_an_epoch,
     stale_slices_do_not_come_back,
 };

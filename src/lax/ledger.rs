@@ -24,6 +24,13 @@ pub(crate) struct Delta {
     pub(crate) replace: Option<i64>,
 }
 
+/// The answer to a batch.
+pub(crate) struct Committed {
+    /// A batch under this guard had been applied before: nothing was changed.
+    pub(crate) replayed: bool,
+    pub(crate) outcomes: Vec<Outcome<Known>>,
+}
+
 /// What the buffering needs of a store, whichever family of counters it is for.
 #[async_trait]
 pub(crate) trait Ledger: Send + Sync + 'static {
@@ -34,15 +41,12 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     /// How long the store surely remembers a guard; `None` for as long as it matters.
     const GUARD_LASTS: Option<Duration>;
 
-    /// Does each delta, in one guarded batch.
+    /// Does each delta, in one guarded batch. Also one without deltas uses up the guard's sequence.
     async fn commit(
         &self,
         deltas: &[Delta],
         guard: &ReplayGuard,
-    ) -> Result<Vec<Outcome<Known>>, DistkitError>;
-
-    /// Uses up the guard's sequence. True when the batch under that guard had been applied.
-    async fn fence(&self, guard: &ReplayGuard) -> Result<bool, DistkitError>;
+    ) -> Result<Committed, DistkitError>;
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError>;
 

@@ -22,7 +22,7 @@ mod atomic {
 pub(crate) use cell::Cell;
 pub(crate) use core::{Core, Owner, Settings};
 pub(crate) use hold::Hold;
-pub(crate) use ledger::{Delta, Known, Ledger};
+pub(crate) use ledger::{Committed, Delta, Known, Ledger};
 pub use report::Unflushed;
 #[cfg(feature = "instance-aware-counter")]
 pub(crate) use tally::easy;

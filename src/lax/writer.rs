@@ -7,7 +7,7 @@ use super::{
     atomic::Ordering::{Relaxed, SeqCst},
     cell::Cell,
     core::{Core, Settings},
-    ledger::{Delta, Known, Ledger},
+    ledger::{Committed, Delta, Known, Ledger},
     report::Unflushed,
 };
 use crate::{
@@ -53,10 +53,12 @@ pub(super) struct Unresolved {
 enum Batch {
     /// Sent again, as it is, until it is answered.
     Deltas(Vec<Delta>),
-    /// Writes whose caller has been told that their outcome is unknown. They are never sent again; an
-    /// empty batch under their sequence finds out whether they happened, and else prevents that they
-    /// will. The deltas are those that the writes absorb.
-    Fence(Vec<(Arc<Cell>, i64)>),
+    /// Writes whose caller has been told that their outcome is unknown. They are never sent again; another
+    /// batch under their sequence finds out whether they happened, and else prevents that they will.
+    ///
+    /// That batch is `absorbed`: what the writes replace, if they happened. So a batch under the sequence has
+    /// disposed of it in either case, and it does not matter which one did when an answer is lost.
+    Fence { absorbed: Vec<Delta>, others: Vec<Arc<Cell>> },
 }
 
 impl Writer {
@@ -318,7 +320,7 @@ impl<L: Ledger> Session<'_, L> {
         self.writer.sequence += 1;
         let sequence = self.writer.sequence;
         // What a fence is about is sent by the caller, whatever becomes of the fence.
-        let sent = matches!(what, Batch::Fence(_));
+        let sent = matches!(what, Batch::Fence { .. });
         self.writer.unresolved =
             Some(Unresolved { sequence, first_sent: Instant::now(), sent, what });
         ReplayGuard { writer: Arc::clone(&self.writer.id), sequence }
@@ -327,7 +329,14 @@ impl<L: Ledger> Session<'_, L> {
     /// Announces writes that are about to be sent under the guard, and that absorb `deltas`. Until
     /// [`end_writes`](Self::end_writes) their outcome counts as unknown.
     pub(crate) fn begin_writes(&mut self, deltas: Vec<(Arc<Cell>, i64)>) -> ReplayGuard {
-        self.begin(Batch::Fence(deltas))
+        let (mut absorbed, mut others) = (Vec::new(), Vec::new());
+        for (cell, count) in deltas {
+            match count {
+                0 => others.push(cell),
+                _ => absorbed.push(Delta { cell, count, replace: None }),
+            }
+        }
+        self.begin(Batch::Fence { absorbed, others })
     }
 
     /// The announced writes were answered, or certainly did not happen.
@@ -348,23 +357,22 @@ impl<L: Ledger> Session<'_, L> {
         let at = core.now();
         // Set before the await: when this future is dropped in it, the batch may have been sent.
         let first = !std::mem::replace(&mut batch.sent, true);
-        let answer = match &batch.what {
-            Batch::Deltas(deltas) => {
-                let answer = core.ledger.commit(deltas, &guard).await;
-                answer.and_then(|outcomes| Ok(counted(outcomes, deltas.len())?))
-            }
-            Batch::Fence(_) => match core.ledger.fence(&guard).await {
-                Ok(happened) => {
-                    self.end_fence(happened);
-                    return Ok(());
-                }
-                Err(error) => Err(error),
-            },
-        };
+        let (Batch::Deltas(deltas) | Batch::Fence { absorbed: deltas, .. }) = &batch.what;
+        let answer = core.ledger.commit(deltas, &guard).await;
+        let answer = answer.and_then(|Committed { replayed, outcomes }| {
+            Ok((replayed, counted(outcomes, deltas.len())?))
+        });
         match answer {
-            Ok(outcomes) => {
+            Ok((replayed, outcomes)) => {
                 writer.succeeded();
-                self.settle(outcomes, at);
+                match writer.unresolved.take().map(|batch| batch.what) {
+                    Some(Batch::Deltas(deltas)) => self.settle(deltas, outcomes, at),
+                    Some(Batch::Fence { absorbed, others }) if replayed => {
+                        self.give_way(absorbed, others);
+                    }
+                    Some(Batch::Fence { absorbed, .. }) => self.settle(absorbed, outcomes, at),
+                    None => {}
+                }
                 Ok(())
             }
             Err(error) => {
@@ -379,11 +387,7 @@ impl<L: Ledger> Session<'_, L> {
         }
     }
 
-    fn settle(&mut self, outcomes: Vec<Outcome<Known>>, at: u64) {
-        let Some(Batch::Deltas(deltas)) = self.writer.unresolved.take().map(|batch| batch.what)
-        else {
-            return;
-        };
+    fn settle(&mut self, deltas: Vec<Delta>, outcomes: Vec<Outcome<Known>>, at: u64) {
         let core = self.core;
         let _replacing = core.replacing.lock();
         for (Delta { cell, count: delta, replace }, outcome) in deltas.into_iter().zip(outcomes) {
@@ -443,23 +447,21 @@ impl<L: Ledger> Session<'_, L> {
         }
     }
 
-    fn end_fence(&mut self, happened: bool) {
-        self.writer.succeeded();
-        if let Some(Batch::Fence(deltas)) = self.writer.unresolved.take().map(|batch| batch.what)
-            && happened
-        {
-            let _replacing = self.core.replacing.lock();
-            for (cell, delta) in deltas {
-                cell.forget(delta);
-                cell.forget_total();
-            }
+    /// The writes happened, or a fence before this one did: what they absorb is disposed of.
+    fn give_way(&self, absorbed: Vec<Delta>, others: Vec<Arc<Cell>>) {
+        let _replacing = self.core.replacing.lock();
+        for Delta { cell, count, .. } in &absorbed {
+            cell.forget(*count);
+        }
+        for cell in absorbed.iter().map(|delta| &delta.cell).chain(&others) {
+            cell.forget_total();
         }
     }
 
     /// The store no longer remembers the batch: to send it again could apply it twice.
     fn abandon(&mut self) -> DistkitError {
         let what = self.writer.unresolved.take().map(|batch| batch.what);
-        if let Some(Batch::Deltas(deltas)) = what {
+        if let Some(Batch::Deltas(deltas) | Batch::Fence { absorbed: deltas, .. }) = what {
             let _replacing = self.core.replacing.lock();
             for Delta { cell, count: delta, .. } in deltas {
                 tracing::error!(key = %cell.key, delta, "the store was away for so long that nobody \

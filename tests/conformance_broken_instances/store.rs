@@ -193,10 +193,8 @@ impl Instances {
     fn take_over(&mut self, key: &RedisKey, change: u64) {
         self.epochs.insert(key.clone(), change);
         let mut total = 0;
-        let (keeps, drops) = (
-            self.is(Fault::LateClaimsTakeNothingAway),
-            self.is(Fault::ClaimsDropCountsSinceALoss),
-        );
+        let (keeps, drops) =
+            (self.is(Fault::LateClaimsTakeNothingAway), self.is(Fault::ClaimsDropCountsSinceALoss));
         self.parts.retain(|(of, _), part| {
             if of != key {
                 return true;

@@ -19,5 +19,5 @@ mod atomic {
 
 pub(crate) use cell::Cell;
 pub(crate) use core::{Core, Owner, Settings};
-pub(crate) use ledger::{Delta, Known, Ledger};
+pub(crate) use ledger::{Committed, Delta, Known, Ledger};
 pub(crate) use writer::not_applied;

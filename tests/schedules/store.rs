@@ -14,7 +14,7 @@ use crate::{
     DistkitError, RedisKey,
     backend::{Applied, BackendError, Change, Outcome, ReplayGuard, Write, Written},
     counter::lax::{Plain, known},
-    lax::{Cell, Delta, Known, Ledger},
+    lax::{Cell, Committed, Delta, Known, Ledger},
 };
 
 /// A store that is far away, and loses a few messages.
@@ -109,24 +109,23 @@ impl Store {
 
 #[async_trait]
 impl Ledger for Plain {
+    /// Small, so that batches follow one another.
+    const BATCH: usize = 2;
     const GUARD_LASTS: Option<Duration> = None;
 
     async fn commit(
         &self,
         deltas: &[Delta],
         guard: &ReplayGuard,
-    ) -> Result<Vec<Outcome<Known>>, DistkitError> {
+    ) -> Result<Committed, DistkitError> {
         let write = |delta: &Delta| {
             let key = delta.cell.key.clone();
             delta.replace.map_or(Write::add(key.clone(), delta.count), |own| Write::set(key, own))
         };
         let writes: Vec<_> = deltas.iter().map(write).collect();
         let applied = self.backend.apply(&self.space, &writes, Some(guard)).await?;
-        Ok(applied.outcomes.into_iter().map(|outcome| Ok(known(outcome?.new))).collect())
-    }
-
-    async fn fence(&self, guard: &ReplayGuard) -> Result<bool, DistkitError> {
-        Ok(self.backend.apply(&self.space, &[], Some(guard)).await?.replayed)
+        let outcomes = applied.outcomes.into_iter().map(|outcome| Ok(known(outcome?.new)));
+        Ok(Committed { replayed: applied.replayed, outcomes: outcomes.collect() })
     }
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {

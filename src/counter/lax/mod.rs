@@ -10,7 +10,7 @@ use super::{CounterOptions, CounterTrait, Keyed, counter_trait::keyed};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
-    lax::{Cell, Core, Delta, Hold, Known, Ledger, Owner, Settings},
+    lax::{Cell, Committed, Core, Delta, Hold, Known, Ledger, Owner, Settings},
 };
 
 pub use crate::lax::Unflushed;
@@ -226,15 +226,15 @@ impl Ledger for Plain {
         &self,
         deltas: &[Delta],
         guard: &ReplayGuard,
-    ) -> Result<Vec<Outcome<Known>>, DistkitError> {
+    ) -> Result<Committed, DistkitError> {
         let writes: Vec<_> =
             deltas.iter().map(|delta| Write::add(delta.cell.key.clone(), delta.count)).collect();
         let applied = self.backend.apply(&self.space, &writes, Some(guard)).await?;
-        Ok(applied.outcomes.into_iter().map(|outcome| outcome.map(|w| known(w.new))).collect())
-    }
-
-    async fn fence(&self, guard: &ReplayGuard) -> Result<bool, DistkitError> {
-        Ok(self.backend.apply(&self.space, &[], Some(guard)).await?.replayed)
+        let outcomes = applied.outcomes.into_iter();
+        Ok(Committed {
+            replayed: applied.replayed,
+            outcomes: outcomes.map(|outcome| outcome.map(|w| known(w.new))).collect(),
+        })
     }
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {

@@ -6,7 +6,7 @@ use crate::{
     CounterComparator, DistkitError,
     backend::{Outcome, ReplayGuard, SliceChange, SliceWrite, Standing},
     icounter::membership::{Membership, as_member},
-    lax::{Cell, Delta, Known, Ledger},
+    lax::{Cell, Committed, Delta, Known, Ledger},
 };
 
 /// This instance's slices: its own part is the slice, the others' the rest of the total.
@@ -33,7 +33,7 @@ impl Ledger for Slices {
         &self,
         deltas: &[Delta],
         guard: &ReplayGuard,
-    ) -> Result<Vec<Outcome<Known>>, DistkitError> {
+    ) -> Result<Committed, DistkitError> {
         let membership = &self.membership;
         let writes: Vec<_> = deltas
             .iter()
@@ -50,25 +50,13 @@ impl Ledger for Slices {
             ),
             ordered => {
                 let standings = ordered.answer.outcomes.into_iter().zip(&writes);
-                standings
-                    .map(|(outcome, write)| {
-                        let standing = outcome?.new;
-                        membership.note(&write.key, ordered.version, &standing);
-                        Ok(known(&standing))
-                    })
-                    .collect()
+                let outcomes = standings.map(|(outcome, write)| {
+                    let standing = outcome?.new;
+                    membership.note(&write.key, ordered.version, &standing);
+                    Ok(known(&standing))
+                });
+                Committed { replayed: ordered.answer.replayed, outcomes: outcomes.collect() }
             }
-        )
-    }
-
-    async fn fence(&self, guard: &ReplayGuard) -> Result<bool, DistkitError> {
-        let membership = &self.membership;
-        as_member!(
-            membership,
-            member => membership.backend().apply_on(
-                membership.space(), member, &[], Some(guard.sequence)
-            ),
-            ordered => ordered.answer.replayed
         )
     }
 

@@ -124,6 +124,11 @@ impl Instances {
         }
         i64::try_from(sum).map_err(|_| Refusal::Overflow)?;
         self.put(key, inc, slice, sum);
+        if let (SliceChange::SetSlice(_), Some(part)) =
+            (write.change, self.parts.get_mut(&(key.clone(), inc)))
+        {
+            part.put_back = None;
+        }
         Ok(Written { old, new: self.standing(key, inc), condition_met: true })
     }
 

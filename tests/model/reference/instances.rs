@@ -185,7 +185,8 @@ impl Instances {
         let outdated = |(of, epoch, _): &(Key, Epoch, Member)| *of == key && *epoch < change;
         let whose: BTreeSet<_> =
             self.slices.keys().filter(|at| outdated(at)).map(|(.., who)| *who).collect();
-        let gone = |who: &Member| whose.contains(who) && left.get(who).is_none_or(|left| *left == 0);
+        let gone =
+            |who: &Member| whose.contains(who) && left.get(who).is_none_or(|left| *left == 0);
         self.slices.retain(|(of, _, who), _| *of != key || !gone(who));
     }
 
