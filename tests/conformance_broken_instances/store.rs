@@ -181,7 +181,11 @@ impl Instances {
         }
         let is_change = |epoch| epoch % 2 == 1 || self.is(Fault::TakesBeginningsForChanges);
         let last = if is_change(current) && current < since { current } else { 0 };
-        if claimed < last || last > 0 && self.is(Fault::FirstClaimAfterALossWins) {
+        if claimed < last {
+            return false;
+        }
+        let others = self.parts.iter().any(|((of, _), part)| of == key && part.put_back.is_some());
+        if others && self.is(Fault::FirstClaimAfterALossWins) {
             return false;
         }
         if is_change(claimed) && claimed < since {
