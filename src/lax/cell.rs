@@ -132,6 +132,11 @@ impl Cell {
         }
     }
 
+    #[inline]
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched.load(Relaxed)
+    }
+
     /// For the sweep: whether the cell was used since the last one.
     pub(crate) fn untouch(&self) -> bool {
         self.touched.swap(false, Relaxed)

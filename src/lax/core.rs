@@ -105,38 +105,26 @@ impl<L: Ledger> Core<L> {
         })
     }
 
-    /// Adds to a known key without any waiting; `None` when the key's total is not known.
-    #[inline]
-    pub(crate) fn try_add(
-        self: &Arc<Self>,
-        key: &RedisKey,
-        count: i64,
-    ) -> Option<Result<i64, DistkitError>> {
-        let entry = self.cells.get(key.as_str())?;
-        let cell = entry.value();
-        (cell.known_at() != 0).then(|| self.add_to(cell, count))
-    }
-
-    /// Adds to a key, reading its total first when it is not known.
-    #[inline]
-    pub(crate) async fn add(
-        self: &Arc<Self>,
-        key: &RedisKey,
-        count: i64,
-    ) -> Result<i64, DistkitError> {
-        match self.try_add(key, count) {
-            Some(done) => done,
-            // In a box, so that the futures of all the other calls are small.
-            None => self.known_in_a_box(key).await.and_then(|cell| self.add_to(&cell, count)),
-        }
-    }
-
+    /// In a box, so that the futures of all the other calls are small.
     #[cold]
     pub(crate) fn known_in_a_box<'a>(
         self: &'a Arc<Self>,
         key: &'a RedisKey,
     ) -> BoxFuture<'a, Result<Arc<Cell>, DistkitError>> {
         Box::pin(self.known(key))
+    }
+
+    /// Adds to a cell with which nothing is to be done besides, as most additions do, and answers the new
+    /// total as far as it is this process's own. `None`, and nothing changed: it takes the long way.
+    #[inline]
+    pub(crate) fn add_quickly(self: &Arc<Self>, cell: &Arc<Cell>, count: i64) -> Option<i64> {
+        // A dirty cell is counted among the pending ones already.
+        let ready = cell.is_touched() && cell.tally.is_dirty() && !self.closed.load(Relaxed);
+        let own = if ready { cell.tally.add_easily(count)? } else { return None };
+        if cell.tally.mark() {
+            self.push_dirty(cell);
+        }
+        Some(own)
     }
 
     #[inline]
@@ -208,7 +196,6 @@ impl<L: Ledger> Core<L> {
     }
 
     /// Works on a key's cell, if its total is known.
-    #[cfg(feature = "instance-aware-counter")]
     #[inline]
     pub(crate) fn with_known<T>(
         &self,

@@ -7,6 +7,10 @@ use super::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 /// Beyond this, sums are done carefully: a value and a base within it, plus an `i32`, cannot wrap.
 const EASY: i64 = 1 << 62;
 
+/// A value that is found beyond this makes all further sums careful: long before it can leave `EASY`, by
+/// additions of an `i32` each that were under way already.
+const BRINK: i64 = 1 << 61;
+
 /// A total that callers add to while a committer moves the additions to the store.
 ///
 /// `value` is the last acknowledged total plus everything added here that is not acknowledged. There is no
@@ -17,22 +21,42 @@ pub(crate) struct Tally {
     base: AtomicI64,
     /// Whether additions may be waiting that nobody has been told to commit.
     dirty: AtomicBool,
+    /// Whether sums are to be done carefully.
+    far: AtomicBool,
 }
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        Self { value: AtomicI64::new(0), base: AtomicI64::new(0), dirty: AtomicBool::new(false) }
+        Self {
+            value: AtomicI64::new(0),
+            base: AtomicI64::new(0),
+            dirty: AtomicBool::new(false),
+            far: AtomicBool::new(false),
+        }
     }
 
     /// Adds, and gives the new estimate; `None`, and nothing changed, when the sum or what is pending
     /// would not fit. Follow it with [`mark`](Self::mark).
-    #[inline]
     pub(crate) fn add(&self, count: i64) -> Option<i64> {
-        let (value, base) = (self.value.load(SeqCst), self.base.load(SeqCst));
-        if easy(value) && easy(base) && i32::try_from(count).is_ok() {
-            return Some(self.value.fetch_add(count, SeqCst) + count);
+        self.add_easily(count).or_else(|| self.add_checked(count))
+    }
+
+    /// The same in one step, where that can be done; else `None`, and nothing changed.
+    #[inline]
+    pub(crate) fn add_easily(&self, count: i64) -> Option<i64> {
+        if self.far.load(SeqCst) || i32::try_from(count).is_err() {
+            return None;
         }
-        self.add_checked(count)
+        let value = self.value.fetch_add(count, SeqCst).wrapping_add(count);
+        if !within(value, BRINK) {
+            self.take_care();
+        }
+        Some(value)
+    }
+
+    #[cold]
+    fn take_care(&self) {
+        self.far.swap(true, SeqCst);
     }
 
     #[cold]
@@ -42,8 +66,13 @@ impl Tally {
             let base = self.base.load(SeqCst);
             let pending = value.wrapping_sub(base).checked_add(count)?;
             let estimate = base.checked_add(pending)?;
-            match self.value.compare_exchange(value, value.wrapping_add(count), SeqCst, SeqCst) {
-                Ok(_) => return Some(estimate),
+            let sum = value.wrapping_add(count);
+            match self.value.compare_exchange(value, sum, SeqCst, SeqCst) {
+                Ok(_) if within(sum, BRINK) => return Some(estimate),
+                Ok(_) => {
+                    self.take_care();
+                    return Some(estimate);
+                }
                 Err(now) => value = now,
             }
         }
@@ -53,12 +82,17 @@ impl Tally {
     /// [`mark`](Self::mark).
     pub(crate) fn replace(&self, value: i64) {
         debug_assert!(easy(value));
+        if !within(value, BRINK) {
+            self.take_care();
+        }
         self.value.store(value, SeqCst);
     }
 
     /// For the committer: the store holds `total`; the estimate stays, because it is to replace it.
     pub(crate) fn rebase(&self, total: i64) {
+        self.moving_to(total);
         self.base.store(total, SeqCst);
+        self.moved_to(total);
     }
 
     /// For the committer: the last acknowledged total.
@@ -105,9 +139,26 @@ impl Tally {
 
     /// For the committer: `taken` of what was pending is part of `total` now, which the store holds.
     pub(crate) fn settle(&self, taken: i64, total: i64) {
+        self.moving_to(total);
         let base = self.base.load(SeqCst);
         self.value.fetch_add(total.wrapping_sub(base).wrapping_sub(taken), SeqCst);
         self.base.store(total, SeqCst);
+        self.moved_to(total);
+    }
+
+    /// For the committer, before the base changes.
+    fn moving_to(&self, total: i64) {
+        if !within(total, BRINK) {
+            self.take_care();
+        }
+    }
+
+    /// For the committer, after the base has changed. Who adds beyond the brink at the same time, and is not
+    /// noticed here, is followed by one who notices it again.
+    fn moved_to(&self, total: i64) {
+        if self.far.load(SeqCst) && within(total, BRINK) && within(self.value.load(SeqCst), BRINK) {
+            self.far.swap(false, SeqCst);
+        }
     }
 
     /// For the committer: `taken` of what was pending will never reach the store.
@@ -119,5 +170,10 @@ impl Tally {
 /// Whether sums with `n` need no care.
 #[inline]
 pub(crate) fn easy(n: i64) -> bool {
-    (-EASY..EASY).contains(&n)
+    within(n, EASY)
+}
+
+#[inline]
+fn within(n: i64, bound: i64) -> bool {
+    (-bound..bound).contains(&n)
 }

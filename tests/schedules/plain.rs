@@ -1,7 +1,12 @@
+#[path = "../../src/counter/lax/add.rs"]
+mod add;
 #[path = "../../src/counter/lax/exclusive.rs"]
 mod exclusive;
 
+use std::sync::Arc;
+
 use crate::{
+    DistkitError, RedisKey,
     backend::Write,
     lax::{Core, Known},
     store::Store,
@@ -17,13 +22,25 @@ pub(crate) fn known(total: i64) -> Known {
 }
 
 impl Core<Plain> {
+    /// As the counter does it.
+    pub(crate) async fn add(
+        self: &Arc<Self>,
+        key: &RedisKey,
+        count: i64,
+    ) -> Result<i64, DistkitError> {
+        match self.add_to_key_quickly(key, count) {
+            Some(total) => Ok(total),
+            None => self.add_to_key(key, count).await,
+        }
+    }
+
     /// Answers what the key held.
-    pub(crate) async fn set(self: &std::sync::Arc<Self>, write: Write) -> i64 {
+    pub(crate) async fn set(self: &Arc<Self>, write: Write) -> i64 {
         let mut outcomes = self.write_all(&[write]).await.unwrap();
         outcomes.remove(0).unwrap().old
     }
 
-    pub(crate) async fn delete(self: &std::sync::Arc<Self>, key: &crate::RedisKey) -> i64 {
+    pub(crate) async fn delete(self: &Arc<Self>, key: &RedisKey) -> i64 {
         self.del(key).await.unwrap()
     }
 }

@@ -1,3 +1,4 @@
+mod add;
 mod exclusive;
 mod handle;
 
@@ -82,7 +83,11 @@ impl LaxCounter {
     ///   [`max_pending_keys`](CounterOptions::max_pending_keys) is reached;
     /// - [`ShutDown`](DistkitError::ShutDown).
     pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
-        self.core().add(key, count).await
+        // Not left to a function that is awaited: its answer would be copied.
+        match self.core().add_to_key_quickly(key, count) {
+            Some(total) => Ok(total),
+            None => self.core().add_to_key(key, count).await,
+        }
     }
 
     /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
@@ -92,7 +97,7 @@ impl LaxCounter {
     /// Those of [`inc`](Self::inc).
     pub async fn dec(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
         match count.checked_neg() {
-            Some(negated) => self.core().add(key, negated).await,
+            Some(negated) => self.inc(key, negated).await,
             None => Err(DistkitError::refused(key, Refusal::Overflow)),
         }
     }
@@ -193,7 +198,7 @@ impl CounterTrait for LaxCounter {
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
-        self.core().add(key, count).await
+        self.inc(key, count).await
     }
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {

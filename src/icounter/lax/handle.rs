@@ -50,7 +50,11 @@ impl LaxInstanceAwareHandle {
     /// counter left or was shut down, or [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
     pub fn inc(&self, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        self.explained(self.hold.core().add_slice(&self.hold.cell, count))
+        let (core, cell) = (self.hold.core(), &self.hold.cell);
+        match core.add_slice_quickly(cell, count) {
+            Some(added) => Ok(added),
+            None => self.explained(core.add_slice(cell, count)),
+        }
     }
 
     /// Subtracts `count`.

@@ -153,11 +153,11 @@ impl LaxInstanceAwareCounter {
     #[inline]
     pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
         let core = self.core();
-        let added = match core.with_known(key, |cell| core.add_slice(cell, count)) {
-            Some(added) => added,
-            None => core.known_in_a_box(key).await.and_then(|cell| core.add_slice(&cell, count)),
-        };
-        added.map_err(|error| core.why(error))
+        // Not left to a function that is awaited: its answer would be copied.
+        match core.with_known(key, |cell| core.add_slice_quickly(cell, count)).flatten() {
+            Some(added) => Ok(added),
+            None => core.add_slice_to_key(key, count).await,
+        }
     }
 
     /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
@@ -277,6 +277,31 @@ impl LaxInstanceAwareCounter {
 }
 
 impl Core<Slices> {
+    /// Adds to a key, whatever must be done besides; reads its numbers first when they are not known.
+    #[cold]
+    async fn add_slice_to_key(
+        self: &Arc<Self>,
+        key: &RedisKey,
+        count: i64,
+    ) -> Result<TotalAndSlice, DistkitError> {
+        let added = match self.with_known(key, |cell| self.add_slice(cell, count)) {
+            Some(added) => added,
+            None => self.known_in_a_box(key).await.and_then(|cell| self.add_slice(&cell, count)),
+        };
+        added.map_err(|error| self.why(error))
+    }
+
+    /// [`add_quickly`](Core::add_quickly), for both numbers.
+    #[inline]
+    fn add_slice_quickly(self: &Arc<Self>, cell: &Arc<Cell>, count: i64) -> Option<TotalAndSlice> {
+        let others = cell.others();
+        if !easy(others) {
+            return None;
+        }
+        // Two easy numbers have a sum.
+        self.add_quickly(cell, count).map(|own| (own.saturating_add(others), own))
+    }
+
     #[inline]
     fn add_slice(
         self: &Arc<Self>,
