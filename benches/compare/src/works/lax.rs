@@ -13,9 +13,7 @@ use dashmap::DashMap;
 use distkit::{
     RedisKey,
     counter::{CounterOptions, LaxCounter},
-    icounter::{
-        InstanceAwareCounterTrait as _, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
-    },
+    icounter::{LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions},
 };
 use peer::{counter::CounterTrait as _, icounter::InstanceAwareCounterTrait as _};
 
