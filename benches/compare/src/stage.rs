@@ -151,14 +151,6 @@ fn own_threads(file: &str, value: impl Fn(&str) -> Option<f64>) -> f64 {
     threads.flatten().filter_map(of_thread).sum()
 }
 
-/// Bytes of memory that this process holds.
-pub(crate) fn own_memory() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-    kilobytes.expect("Linux") * 1024.0
-}
-
 pub(crate) fn our_keys(count: usize) -> Arc<[RedisKey]> {
     (0..count).map(|n| our_key(&name(n))).collect()
 }
