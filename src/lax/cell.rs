@@ -1,3 +1,9 @@
+use std::{
+    borrow::Borrow,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
 use super::{
     atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     ledger::Known,
@@ -153,3 +159,27 @@ impl Cell {
         self.refreshes.fetch_sub(1, SeqCst) > 1
     }
 }
+
+/// A cell in the map, found by its key: the map need not hold the key a second time.
+pub(crate) struct ByKey(pub(crate) Arc<Cell>);
+
+impl Borrow<str> for ByKey {
+    #[inline]
+    fn borrow(&self) -> &str {
+        &self.0.key
+    }
+}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.as_str().hash(state);
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}

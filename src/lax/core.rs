@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
-    cell::Cell,
+    cell::{ByKey, Cell},
     flusher,
     ledger::Ledger,
     writer::Writer,
@@ -52,7 +52,7 @@ pub(super) struct Wanted {
 pub(crate) struct Core<L> {
     pub(crate) ledger: L,
     pub(super) settings: Settings,
-    pub(super) cells: DashMap<RedisKey, Arc<Cell>, foldhash::fast::RandomState>,
+    pub(super) cells: DashMap<ByKey, (), foldhash::fast::RandomState>,
     closed: AtomicBool,
     /// The owner is gone: flush, and end.
     pub(super) orphaned: AtomicBool,
@@ -203,7 +203,7 @@ impl<L: Ledger> Core<L> {
         work: impl FnOnce(&Arc<Cell>) -> T,
     ) -> Option<T> {
         let entry = self.cells.get(key.as_str())?;
-        let cell = entry.value();
+        let cell = &entry.key().0;
         (cell.known_at() != 0).then(|| work(cell))
     }
 
@@ -282,7 +282,7 @@ impl<L: Ledger> Core<L> {
     #[inline]
     pub(crate) fn try_get(self: &Arc<Self>, key: &RedisKey) -> Option<i64> {
         let entry = self.cells.get(key.as_str())?;
-        self.try_get_of(entry.value())
+        self.try_get_of(&entry.key().0)
     }
 
     #[inline]
@@ -319,11 +319,12 @@ impl<L: Ledger> Core<L> {
     /// The key's cell, which a sweep may have dropped or may drop again before it is read.
     pub(crate) fn cell(&self, key: &RedisKey) -> Arc<Cell> {
         if let Some(entry) = self.cells.get(key.as_str()) {
-            entry.touch();
-            return Arc::clone(&entry);
+            entry.key().0.touch();
+            return Arc::clone(&entry.key().0);
         }
-        let entry = self.cells.entry(key.clone());
-        Arc::clone(&entry.or_insert_with(|| Arc::new(Cell::new(key.clone()))))
+        let new = ByKey(Arc::new(Cell::new(key.clone())));
+        let entry = self.cells.entry(new).or_default();
+        Arc::clone(&entry.key().0)
     }
 
     /// The key's cell, once its total is known.
@@ -382,7 +383,7 @@ impl<L: Ledger> Core<L> {
     }
 
     pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
-        self.cells.iter().map(|entry| Arc::clone(entry.value())).collect()
+        self.cells.iter().map(|entry| Arc::clone(&entry.key().0)).collect()
     }
 
     /// Ends the task at its next await, so that a request that hangs frees the writer lock.

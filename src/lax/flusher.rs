@@ -203,7 +203,8 @@ async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>,
 /// before somebody uses the counter again.
 fn sweep<L: Ledger>(core: &Core<L>) -> bool {
     let mut more = false;
-    core.cells.retain(|_, cell| {
+    core.cells.retain(|cell, ()| {
+        let cell = &cell.0;
         // The shard is locked, so a count of 1 means that nobody else has the cell or can get it.
         let used = cell.untouch() || cell.tally.is_dirty();
         more |= used;

@@ -197,7 +197,7 @@ impl<L: Ledger> Core<L> {
     pub(crate) fn give_up(self: &Arc<Self>, cause: Option<DistkitError>) -> Unflushed {
         let mut report = Unflushed { cause, ..Unflushed::default() };
         for entry in self.cells.iter() {
-            let cell = entry.value();
+            let cell = &entry.key().0;
             match cell.tally.pending() {
                 0 if !cell.is_pending() => {}
                 n if cell.in_batch.load(SeqCst) => report.unknown.push((cell.key.clone(), n)),
@@ -490,7 +490,7 @@ impl<L: Ledger> Session<'_, L> {
         self.writer.succeeded();
         let _replacing = self.core.replacing.lock();
         for entry in self.core.cells.iter() {
-            let cell = entry.value();
+            let cell = &entry.key().0;
             cell.in_batch.store(false, Relaxed);
             match cell.take() {
                 (0, None) => {}
