@@ -9,24 +9,26 @@
 local EXACT = 9007199254740992
 
 local answer, lines = { 0 }, {}
-local at = FIRST
+-- Why the answer cannot be completed, although the addition was done.
+local unreadable
 
--- Goes on until an addition fails; then `at` is where. To catch the error of all of them is cheaper than
+-- Goes on where the answer ends, until an addition fails. To catch the error of all of them is cheaper than
 -- to look at each answer.
 local function add_on()
   local call, totals, args, all = redis.call, totals, ARGV, answer
   local place = #all
-  for item = at, #args, 2 do
-    at = item
+  for item = FIRST + 2 * (place - 1), #args, 2 do
     local total = call('HINCRBY', totals, args[item], args[item + 1])
-    wrote = true
     if total >= EXACT or total <= -EXACT then
-      total = call('HGET', totals, args[item])
+      total = redis.pcall('HGET', totals, args[item])
+      if type(total) == 'table' then
+        unreadable = total
+        return
+      end
     end
     place = place + 1
     all[place] = total
   end
-  at = nil
 end
 
 -- Why an addition was turned down, or a table if the script must stop.
@@ -44,16 +46,20 @@ local function refusal(counter, count)
 end
 
 local function add()
-  while at do
-    if not pcall(add_on) then
-      local refused = refusal(ARGV[at], ARGV[at + 1])
-      if type(refused) == 'table' then
-        return refused
-      end
-      lines[#lines + 1] = '\n' .. #answer .. ' ' .. refused
-      answer[#answer + 1] = refused
-      at = at + 2
+  -- Each turned down is a line; whatever else was answered was added.
+  while not pcall(add_on) do
+    local at = FIRST + 2 * (#answer - 1)
+    wrote = #answer > #lines + 1
+    local refused = refusal(ARGV[at], ARGV[at + 1])
+    if type(refused) == 'table' then
+      return refused
     end
+    lines[#lines + 1] = '\n' .. #answer .. ' ' .. refused
+    answer[#answer + 1] = refused
+  end
+  wrote = #answer > #lines + 1 or unreadable
+  if unreadable then
+    return failed(unreadable, 1)
   end
   return answer, lines
 end
