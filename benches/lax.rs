@@ -1,4 +1,4 @@
-//! The lax counter's hot path next to what it cannot be faster than.
+//! The lax counters' hot paths next to what it cannot be faster than.
 //!
 //! `cargo bench --bench lax`. No thresholds: compare the pairs. The store is in memory.
 
@@ -16,6 +16,7 @@ use distkit::{
     RedisKey,
     backend::memory::MemoryBackend,
     counter::{CounterOptions, LaxCounter},
+    icounter::{LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions},
 };
 use futures_util::FutureExt;
 
@@ -50,6 +51,15 @@ fn benches(c: &mut Criterion) {
         }
         counter.handle(&keys[0]).await.expect("the store is there")
     });
+    let options =
+        LaxInstanceAwareCounterOptions::new(RedisKey::default_prefix(), MemoryBackend::new());
+    let instance = LaxInstanceAwareCounter::new(options);
+    let instance_handle = runtime.block_on(async {
+        for key in &keys {
+            instance.inc(key, 1).await.expect("the store is there");
+        }
+        instance.handle(&keys[0]).await.expect("the store is there")
+    });
     let map = bare_map(&keys);
     let mut turn = 0;
     let mut next = || {
@@ -67,8 +77,14 @@ fn benches(c: &mut Criterion) {
     group.bench_function("inc", |b| {
         b.iter(|| black_box(counter.inc(black_box(&keys[next()]), 1).now_or_never()));
     });
+    group.bench_function("instance-aware inc", |b| {
+        b.iter(|| black_box(instance.inc(black_box(&keys[next()]), 1).now_or_never()));
+    });
     group.bench_function("get", |b| {
         b.iter(|| black_box(counter.get(black_box(&keys[0])).now_or_never()));
+    });
+    group.bench_function("instance-aware get", |b| {
+        b.iter(|| black_box(instance.get(black_box(&keys[0])).now_or_never()));
     });
     group.finish();
 
@@ -78,7 +94,29 @@ fn benches(c: &mut Criterion) {
         b.iter(|| black_box(black_box(&bare).fetch_add(1, Ordering::Relaxed)));
     });
     group.bench_function("handle inc", |b| b.iter(|| black_box(black_box(&handle).inc(1))));
+    group.bench_function("instance-aware handle inc", |b| {
+        b.iter(|| black_box(black_box(&instance_handle).inc(1)));
+    });
     group.finish();
+    flushes(c, &runtime);
+}
+
+/// What a flush costs this process: the store is in memory, and answers at once.
+fn flushes(c: &mut Criterion, runtime: &tokio::runtime::Runtime) {
+    let keys = keys();
+    let never = std::time::Duration::from_secs(3600);
+    let options = CounterOptions::new(RedisKey::default_prefix(), MemoryBackend::new());
+    let counter = LaxCounter::new(options.allowed_lag(never).evict_after(never));
+    c.bench_function("write to 1000 keys, and flush", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                for key in &keys {
+                    counter.inc(key, 1).await.expect("the store is there");
+                }
+                counter.flush().await.expect("the store is there");
+            });
+        });
+    });
 }
 
 criterion_group!(lax, benches);
