@@ -90,9 +90,10 @@ pub use redis_rs::{RedisConnection, RedisStore};
 /// 17. **Coming back.** A claim that a join brings is put back if its epoch is the key's current one,
 ///     once, and dropped otherwise. Nothing from before a [`clear_on`](Self::clear_on) of
 ///     [`Scope::Total`] comes back.
-/// 18. **Lost data.** A store that lost its data knows so: a claim that is older than the store is put
-///     back unless the key was written under a greater epoch since, and of two such claims with
-///     different epochs only the greater counts. A store that was cleared does not confuse the two.
+/// 18. **Lost data.** A store that lost its data knows so: a claim from before the loss is put back unless
+///     the store, or another claim, knows of a later `set`, `del` or `clear` of that key. What was put
+///     back from before such a change goes when a claim tells of it; what was written since the loss
+///     stays. The epoch with which a store began is no change.
 /// 19. **Names.** An id, and a name, has one holder. A join takes them from an older holder, whose
 ///     slices go; the older one is told [`BackendError::Replaced`] when it joins again while the newer
 ///     one lives. [`Instance::first_joined`] decides who is newer.
