@@ -86,7 +86,7 @@ pub use redis_rs::{RedisConnection, RedisStore};
 ///     [`BackendError::NotJoined`].
 /// 16. **Epochs.** [`SliceChange::SetTotal`] and [`Scope::Total`] give a key an epoch greater than
 ///     any before, also where the key is missing; slices of older epochs count nothing from then on.
-///     Nothing else changes an epoch.
+///     Nothing else changes an epoch, but a claim as rule 18 has it.
 /// 17. **Coming back.** A claim that a join brings is put back if its epoch is the key's current one,
 ///     once, and dropped otherwise. Nothing from before a [`clear_on`](Self::clear_on) of
 ///     [`Scope::Total`] comes back.
