@@ -175,3 +175,16 @@ fn a_set_leaves_what_comes_after_it() {
         assert_eq!(model.tally.pending(), 0);
     });
 }
+
+#[test]
+fn only_one_caller_hands_a_tally_to_the_committer() {
+    loom::model(|| {
+        let model = Model::new();
+        let other = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || model.tally.mark())
+        };
+        let handed = [model.tally.mark(), other.join().unwrap()];
+        assert_ne!(handed[0], handed[1]);
+    });
+}

@@ -307,11 +307,16 @@ pub async fn losses_in_a_row_heal(fixture: &Fixture) {
     if !fixture.can_wipe() {
         return;
     }
-    for first_back in [0, 1] {
+    // A change from before the losses is older than the beginning that followed it.
+    for (first_back, changed) in [(0, false), (1, false), (0, true), (1, true)] {
         let probe = fixture.fresh();
         let mut guests = [Guest::join(&probe).await, Guest::join(&probe).await];
         let k = key("k");
-        guests[0].add(&k, 10).await;
+        if changed {
+            guests[0].set(&k, 10).await;
+        } else {
+            guests[0].add(&k, 10).await;
+        }
         let mut claims = [guests[0].claim(&k).await, guests[0].claim(&k).await];
         for round in 1..4 {
             fixture.wipe(&probe.space).await;
