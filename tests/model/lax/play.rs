@@ -45,11 +45,9 @@ struct Process {
     seen: [i64; Key::ALL.len()],
     /// Whether its link was ever in trouble.
     trouble: bool,
+    /// Whether the answer to a batch may have been lost since all that it wrote was known to have arrived.
+    unheard: bool,
     last_write: u64,
-    /// Requests so far when the link was told to lose one.
-    losing: Option<u64>,
-    /// A write that acts at once had no answer, and no call has succeeded since.
-    in_doubt: bool,
 }
 
 impl Process {
@@ -69,9 +67,8 @@ impl Process {
             link,
             seen: [i64::MIN; Key::ALL.len()],
             trouble: false,
+            unheard: false,
             last_write: 0,
-            losing: None,
-            in_doubt: false,
         }
     }
 }
@@ -172,13 +169,6 @@ impl Player {
         }
     }
 
-    /// One loss at a time: a lost write that acts at once, and then a lost answer to the question what became
-    /// of it, leave a counter that takes the write for done.
-    fn may_lose(&self, who: Who) -> bool {
-        let process = &self.processes[who as usize];
-        !process.in_doubt && process.losing.is_none_or(|then| process.link.requests() > then)
-    }
-
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap()
     }
@@ -189,9 +179,6 @@ impl Player {
             Step::LosesData if self.family == Family::Plain => return Ok(()),
             // While a call that acts at once is under way, the order of what others send is not seen.
             Step::Latency(..) if !self.all_add => return Ok(()),
-            Step::Fault(who, Fault::LosesRequest | Fault::LosesReply) if !self.may_lose(who) => {
-                return Ok(());
-            }
             _ => self.story.tell(step),
         }
         match step {
@@ -199,9 +186,7 @@ impl Player {
             Step::Fault(who, fault) => {
                 let process = &mut self.processes[who as usize];
                 process.trouble = true;
-                if matches!(fault, Fault::LosesRequest | Fault::LosesReply) {
-                    process.losing = Some(process.link.requests());
-                }
+                process.unheard |= matches!(fault, Fault::LosesReply | Fault::Cut);
                 match fault {
                     Fault::Cut => process.link.cut(),
                     Fault::Restored => process.link.restore(),
@@ -250,6 +235,7 @@ impl Player {
             let process = &self.processes[who as usize];
             if !process.trouble && process.last_write + PATIENCE < now {
                 self.truth.arrived(who);
+                self.processes[who as usize].unheard = false;
             }
         }
         for (key, (total, slices)) in Key::ALL.into_iter().zip(self.auditor.look(self.family).await)
@@ -280,6 +266,17 @@ impl Player {
             }
         }
         Ok(())
+    }
+
+    /// The key was set or deleted. Who has not heard of its last batch may send it again when it was taken for
+    /// dead meanwhile, for the guard went with its slices.
+    fn set(&mut self, now: u64, who: Who, key: Key, total: i64, watched: bool) {
+        self.truth.set(now, who, key, total, watched);
+        for other in PROCESSES.into_iter().filter(|other| *other != who) {
+            if self.family == Family::Shared && self.processes[other as usize].unheard {
+                self.truth.unheard(other, key);
+            }
+        }
     }
 
     async fn call(&mut self, who: Who, ask: Ask) -> Result<(), String> {
@@ -322,9 +319,6 @@ impl Player {
     ) -> Result<(), String> {
         let now = self.now();
         let took = now - sent;
-        if !matches!(ask, Ask::Inc(..) | Ask::Get(_) | Ask::SetOnInstance(..)) {
-            self.processes[who as usize].in_doubt = false;
-        }
         match ask {
             Ask::Inc(key, count) => {
                 self.truth.added(who, key, count);
@@ -345,7 +339,7 @@ impl Player {
                 self.truth.may_answer(now, None, who, key, answer)
             }
             Ask::Set(key, count) => {
-                self.truth.set(now, who, key, count, took == 0);
+                self.set(now, who, key, count, took == 0);
                 self.look().await?;
                 if answer.0 == in_digits(who, count) {
                     Ok(())
@@ -355,7 +349,7 @@ impl Player {
             }
             Ask::Del(key) => {
                 let verdict = self.held(who, key, took, answer);
-                self.truth.set(now, who, key, 0, took == 0);
+                self.set(now, who, key, 0, took == 0);
                 self.look().await?;
                 verdict
             }
@@ -375,12 +369,13 @@ impl Player {
             }
             Ask::Clear => {
                 for key in Key::ALL {
-                    self.truth.set(now, who, key, 0, took == 0);
+                    self.set(now, who, key, 0, took == 0);
                 }
                 self.look().await
             }
             Ask::Flush => {
                 self.truth.arrived(who);
+                self.processes[who as usize].unheard = false;
                 self.look().await?;
                 for key in Key::ALL {
                     let owed = self.truth.owed(who, key);
@@ -430,15 +425,14 @@ impl Player {
             return Err("the outcome is said to be unknown".to_owned());
         };
         let now = self.now();
-        self.processes[who as usize].in_doubt = true;
         if self.family == Family::Shared && !watched {
             Key::ALL.iter().for_each(|key| self.truth.lose_track(*key));
         } else if cause.downcast_ref() == Some(&LinkFault::ReplyLost)
             && self.happened(who, ask).await
         {
             match ask {
-                Ask::Set(key, count) => self.truth.set(now, who, key, count, watched),
-                Ask::Del(key) => self.truth.set(now, who, key, 0, watched),
+                Ask::Set(key, count) => self.set(now, who, key, count, watched),
+                Ask::Del(key) => self.set(now, who, key, 0, watched),
                 Ask::DelOnInstance(key) => self.truth.removed(now, who, key),
                 Ask::Clear => {
                     for key in Key::ALL {

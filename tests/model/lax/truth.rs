@@ -55,7 +55,6 @@ struct View {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Truth {
     keys: BTreeMap<Key, KeyTruth>,
-    losses: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -232,15 +231,14 @@ impl Truth {
         truth.outlived = truth.doubtful;
     }
 
-    /// Claims of different epochs exclude each other, and the greater counts (rule 18 of the `Backend`). They
-    /// differ when a process did not hear of a `set`, or when an earlier loss gave the key another epoch.
+    /// What was counted before a change does not come back (rule 18 of the `Backend`), so a process that did not
+    /// hear of a `set` may lose what it counted since.
     pub(crate) fn lost_data(&mut self) {
         for truth in self.keys.values_mut() {
-            if truth.outlived.contains(&true) || self.losses > 0 {
+            if truth.outlived.contains(&true) {
                 truth.doubtful = [true; PROCESSES.len()];
             }
         }
-        self.losses += 1;
     }
 
     /// What was never sent died with its process.
