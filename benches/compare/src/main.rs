@@ -36,7 +36,13 @@ fn main() -> ExitCode {
                 .and_then(|keys| works::probe(what, url, keys)),
         );
     }
-    finish(parse(&words).and_then(|arguments| arguments.map_or_else(|| Ok(help()), run)))
+    finish(parse(&words).and_then(|arguments| match arguments {
+        Some(arguments) => run(arguments),
+        None => {
+            help();
+            Ok(())
+        }
+    }))
 }
 
 fn finish(result: Result<(), String>) -> ExitCode {
