@@ -66,7 +66,7 @@ fn cost(stage: &Stage, work: impl FnOnce()) -> Vec<f64> {
 }
 
 /// One round of the peer: from the first script of its flush to the last. It must be used meanwhile, or it
-/// stops to flush. What it has sent during the writes already is made up for.
+/// stops to flush. What it sends during the writes already is made up for.
 fn peers_round(
     stage: &Stage,
     count: usize,
@@ -76,10 +76,9 @@ fn peers_round(
 ) -> Vec<f64> {
     /// Fewer at a time are reads of `use_it`.
     const FLUSHED: u64 = 20;
-    const FIRST_LOOK: Duration = Duration::from_millis(8);
     load();
-    let mut sent = stage.scripts_run();
     write();
+    let mut sent = stage.scripts_run();
     let (mut first, mut last, mut all) = (None, Meter::read(stage), 0);
     wait_until("the peer flushes", || {
         let before = Meter::read(stage);
@@ -94,10 +93,6 @@ fn peers_round(
         sent = now;
         first.is_some() && (all >= count as u64 || last.at.elapsed() > 2 * PEERS_LAG)
     });
-    if all > count as u64 * 3 / 4 && first.is_some_and(|first| last.at - first.at < FIRST_LOOK) {
-        // It was over at the first look, which says nothing.
-        return peers_round(stage, count, load, write, use_it);
-    }
     let scale = count as f64 / all as f64;
     first.unwrap_or(last).until(last).into_iter().map(|cost| cost * scale).collect()
 }
