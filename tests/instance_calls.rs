@@ -10,7 +10,7 @@ use distkit::{
     CounterComparator, DistkitError, RedisKey,
     backend::{
         Applied, BackendError, Epoch, Incarnation, Instance, Joined, Member, Ordered, Scope, Slice,
-        SliceChange, SliceWrite, Standing, Written,
+        SliceChange, SliceWrite, Standing, Written, memory::MemoryBackend,
     },
     icounter::{
         InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
@@ -339,4 +339,45 @@ async fn a_lax_set_is_sent_once_and_then_fenced() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     counter.inc(&a, 0).await.unwrap();
     counter.flush().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_overtaken_is_not_what_it_comes_back_with() {
+    let (mut store, mut order) = (MockStore::new(), Sequence::new());
+    joins(&mut store, &mut order);
+    let add = || vec![write("a", SliceChange::Add(1))];
+    // The store did the second one first.
+    applies(&mut store, &mut order, 1, add(), None, Ok(applied(8, &[5])));
+    applies(&mut store, &mut order, 1, add(), None, Ok(applied(7, &[4])));
+    applies(&mut store, &mut order, 1, add(), None, Err(BackendError::NotJoined));
+    joins_again(&mut store, &mut order, 2, vec![claim("a", 5)]);
+    applies(&mut store, &mut order, 2, add(), None, Ok(applied(1, &[6])));
+    let counter = strict(store);
+    for slice in [5, 4, 6] {
+        assert_eq!(counter.inc(&key("a"), 1).await.unwrap(), (slice, slice));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn operations_that_are_turned_away_together_join_again_once() {
+    let store = MemoryBackend::new();
+    let link = store.link();
+    let options = StrictInstanceAwareCounterOptions::new(key(PREFIX), link.clone());
+    let away = StrictInstanceAwareCounter::new(options);
+    let options = StrictInstanceAwareCounterOptions::new(key(PREFIX), store);
+    let stays = StrictInstanceAwareCounter::new(options);
+    let a = key("a");
+    away.inc(&a, 1).await.unwrap();
+    link.cut();
+    tokio::time::sleep(2 * LEASE).await;
+    assert_eq!(stays.get(&a).await.unwrap(), (0, 0));
+
+    link.restore();
+    link.set_latency(Duration::from_millis(2));
+    let before = link.requests();
+    let (one, two, three) = tokio::join!(away.inc(&a, 1), away.inc(&a, 1), away.inc(&a, 1));
+    let mut totals = [one, two, three].map(|answer| answer.unwrap().0);
+    totals.sort_unstable();
+    assert_eq!(totals, [2, 3, 4]);
+    assert_eq!(link.requests() - before, 3 + 1 + 3, "each twice, and one join");
 }

@@ -303,10 +303,10 @@ impl World {
         let lines: Vec<&str> = answer.lines().filter(|line| !line.is_empty()).collect();
         let (mut stored, mut sum) = (0, 0);
         for pair in lines.chunks(2) {
-            let value: i64 = pair[1].parse().unwrap();
+            let value = || pair[1].parse::<i64>().unwrap();
             match pair[0].parse::<u64>() {
-                Ok(_) => sum += value,
-                Err(_) if pair[0] == "t" => stored = value,
+                Ok(_) => sum += value(),
+                Err(_) if pair[0] == "t" => stored = value(),
                 Err(_) => {}
             }
         }
