@@ -103,11 +103,12 @@ fn run(arguments: Arguments) -> Result<(), String> {
     let mut text = String::from("# Side by side\n\n");
     let _ = write!(
         text,
-        "Made by `cargo run --release -p distkit-compare -- --out benches/RESULTS.md` in {} s, on this machine: {}; {}. \
+        "Made by `distkit-compare {}` in {} s, on this machine: {}; {}. \
          Each figure is the median of {} rounds (fewer where a round is long), with the smallest and the greatest; in a round every contender runs once, \
          and each round begins with another one. The ratios are of medians. \"Peer\" is `distkit` 0.7.1; \"limit\" is the raw client, or the bare \
          data structure, doing the least that must be done.\n\n![what it costs, this crate being 1]({picture})\n\n{table}\n\
          What was compared with what:\n\n{}",
+        std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         started.elapsed().as_secs(),
         machine(),
         server(&stage),
