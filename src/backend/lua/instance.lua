@@ -11,6 +11,9 @@ local NOW = math.floor(MICROS / 1000)
 
 local function text(number) return string.format('%.0f', number) end
 
+-- The epoch of a change: odd, as the first one was.
+local function new_epoch() return text(call('HINCRBY', META, 'epoch', 2)) end
+
 local function read_meta()
   local meta = call('HMGET', META, 'born', 'floor', 'deaths', 'dead', 'due')
   born, floor, deaths, backlog = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]), meta[4]

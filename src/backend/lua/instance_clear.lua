@@ -3,7 +3,7 @@
 -- Gives 'ok', number of the last death to be swept.
 local stop = enter(ARGV[1], ARGV[2])
 if stop then return stop end
-call('HSET', META, 'floor', text(call('HINCRBY', META, 'epoch', 2)))
+call('HSET', META, 'floor', new_epoch())
 call('UNLINK', P .. 'tombs')
 call('DEL', P .. 'quiet')
 for _, inc in ipairs(call('ZRANGE', LEASES, 0, -1)) do

@@ -13,7 +13,7 @@ for i = 4, #ARGV do
   if st.bad then kind, t = 'x', st.bad end
   if ARGV[3] == 't' then
     slow().drop(st)
-    ne = text(call('HINCRBY', META, 'epoch', 2))
+    ne = new_epoch()
     call('HSET', P .. 'tombs', st.key, ne)
   elseif kind == 'y' then
     nt = sum(st.big or t, '0', v)

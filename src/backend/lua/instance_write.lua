@@ -32,7 +32,7 @@ local function write(item, key, change, count, condition, operand)
   if change == 't' then
     slow().drop(st)
     if st.bad then t, v = '0', '0' end
-    local epoch = text(call('HINCRBY', META, 'epoch', 2))
+    local epoch = new_epoch()
     store({ key = st.key, name = st.name, absent = true, tomb = st.tomb, e = epoch }, count, count)
     return 'y', t, v, e, count, count, epoch
   end
