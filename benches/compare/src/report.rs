@@ -68,11 +68,15 @@ fn relative_cost(outcome: &Outcome, role: Role) -> Option<f64> {
 
 /// Draws each work that has somebody to compare with: what the others cost, ours being 1.
 pub(crate) fn chart(outcomes: &[Outcome], path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let rows: Vec<_> = outcomes
+    let mut rows: Vec<_> = outcomes
         .iter()
         .filter(|outcome| outcome.metric.goal.is_some())
-        .filter(|outcome| outcome.series.len() > 1)
+        .filter(|outcome| {
+            [Role::Peer, Role::Limit].iter().any(|role| relative_cost(outcome, *role).is_some())
+        })
         .collect();
+    // One with two goals is there twice.
+    rows.dedup_by_key(|outcome| (&*outcome.work, outcome.metric.name));
     const ROW: u32 = 26;
     const LABELS: i32 = 430;
     let size = (1180, 110 + ROW * rows.len() as u32);
