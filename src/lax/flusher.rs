@@ -5,10 +5,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     atomic::Ordering::{Relaxed, SeqCst},
+    batch::counted,
     cell::Cell,
     core::{Core, Wanted, micros},
     ledger::Ledger,
-    writer::{Session, counted, not_applied},
+    writer::{Session, not_applied},
 };
 use crate::DistkitError;
 

@@ -4,6 +4,7 @@
 //! they added to the store. A background task is that committer most of the time; `set`, `del`, `clear`
 //! and `flush` take the lock themselves.
 
+mod batch;
 mod cell;
 mod core;
 mod flusher;

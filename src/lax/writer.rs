@@ -5,28 +5,22 @@ use tokio::{sync::MutexGuard, time::Instant};
 
 use super::{
     atomic::Ordering::{Relaxed, SeqCst},
+    batch::Unresolved,
     cell::Cell,
     core::{Core, Settings},
-    ledger::{Committed, Delta, Known, Ledger},
+    ledger::Ledger,
     report::Unflushed,
 };
-use crate::{
-    DistkitError, RedisKey,
-    backend::{BackendError, Outcome, Refusal, ReplayGuard},
-};
+use crate::{DistkitError, RedisKey, backend::Refusal};
 
-/// Of how many keys a refusal is kept for the next flush.
-const MAX_REPORTS: usize = 1000;
-/// How often a key is tried whose place in the store holds something else than a number.
-const CORRUPT_RETRY: Duration = Duration::from_secs(1);
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
 const HEAD_START: u32 = 10;
 
 /// What the holder of the writer lock works with. Whatever is cancelled at whatever await, this state is
 /// one from which the next holder can go on.
 pub(super) struct Writer {
-    id: Arc<str>,
-    sequence: u64,
+    pub(super) id: Arc<str>,
+    pub(super) sequence: u64,
     /// Dirty cells that were taken from the list and not sent.
     pub(super) todo: Vec<Arc<Cell>>,
     pub(super) unresolved: Option<Unresolved>,
@@ -39,26 +33,6 @@ pub(super) struct Writer {
     backoff: ExponentialBackoff,
     /// Set while the store does not take what is sent to it.
     pub(super) retry_at: Option<Instant>,
-}
-
-/// A batch whose outcome is not known. Nothing else is written before it is.
-pub(super) struct Unresolved {
-    sequence: u64,
-    first_sent: Instant,
-    /// Whether it may have reached the store.
-    sent: bool,
-    what: Batch,
-}
-
-enum Batch {
-    /// Sent again, as it is, until it is answered.
-    Deltas(Vec<Delta>),
-    /// Writes whose caller has been told that their outcome is unknown. They are never sent again; another
-    /// batch under their sequence finds out whether they happened, and else prevents that they will.
-    ///
-    /// That batch is `absorbed`: what the writes replace, if they happened. So a batch under the sequence has
-    /// disposed of it in either case, and it does not matter which one did when an answer is lost.
-    Fence { absorbed: Vec<Delta>, others: Vec<Arc<Cell>> },
 }
 
 impl Writer {
@@ -77,12 +51,12 @@ impl Writer {
         }
     }
 
-    fn failed(&mut self) {
+    pub(super) fn failed(&mut self) {
         let delay = self.backoff.next().unwrap_or(Duration::from_secs(1));
         self.retry_at = Some(Instant::now() + delay);
     }
 
-    fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self) {
         if self.retry_at.take().is_some() {
             self.backoff = backoff();
         }
@@ -288,195 +262,6 @@ impl<L: Ledger> Session<'_, L> {
         Ok(())
     }
 
-    /// Sends what is pending on these cells. On failure they are back on the list of what to send, or
-    /// frozen in the unresolved batch.
-    pub(crate) async fn commit(&mut self, cells: Vec<Arc<Cell>>) -> Result<(), DistkitError> {
-        self.resolve().await?;
-        let mut deltas = Vec::with_capacity(cells.len());
-        for cell in cells {
-            if cell.in_batch.load(Relaxed) {
-                continue; // named twice
-            }
-            let taken = {
-                let _replacing = self.core.replacing.lock();
-                cell.take()
-            };
-            match taken {
-                (0, None) => self.core.uncount_pending(&cell),
-                (count, replace) => {
-                    cell.in_batch.store(true, Relaxed);
-                    deltas.push(Delta { cell, count, replace });
-                }
-            }
-        }
-        if deltas.is_empty() {
-            return Ok(());
-        }
-        self.begin(Batch::Deltas(deltas));
-        self.resolve().await
-    }
-
-    fn begin(&mut self, what: Batch) -> ReplayGuard {
-        self.writer.sequence += 1;
-        let sequence = self.writer.sequence;
-        // What a fence is about is sent by the caller, whatever becomes of the fence.
-        let sent = matches!(what, Batch::Fence { .. });
-        self.writer.unresolved =
-            Some(Unresolved { sequence, first_sent: Instant::now(), sent, what });
-        ReplayGuard { writer: Arc::clone(&self.writer.id), sequence }
-    }
-
-    /// Announces writes that are about to be sent under the guard, and that absorb `deltas`. Until
-    /// [`end_writes`](Self::end_writes) their outcome counts as unknown.
-    pub(crate) fn begin_writes(&mut self, deltas: Vec<(Arc<Cell>, i64)>) -> ReplayGuard {
-        let (mut absorbed, mut others) = (Vec::new(), Vec::new());
-        for (cell, count) in deltas {
-            match count {
-                0 => others.push(cell),
-                _ => absorbed.push(Delta { cell, count, replace: None }),
-            }
-        }
-        self.begin(Batch::Fence { absorbed, others })
-    }
-
-    /// The announced writes were answered, or certainly did not happen.
-    pub(crate) fn end_writes(&mut self) {
-        self.writer.unresolved = None;
-        self.writer.succeeded();
-    }
-
-    /// Finds out about the batch whose outcome is not known.
-    pub(crate) async fn resolve(&mut self) -> Result<(), DistkitError> {
-        let core = self.core;
-        let writer = &mut *self.writer;
-        let Some(batch) = &mut writer.unresolved else { return Ok(()) };
-        if L::GUARD_LASTS.is_some_and(|lasts| batch.first_sent.elapsed() > lasts) {
-            return Err(self.abandon());
-        }
-        let guard = ReplayGuard { writer: Arc::clone(&writer.id), sequence: batch.sequence };
-        let at = core.now();
-        // Set before the await: when this future is dropped in it, the batch may have been sent.
-        let first = !std::mem::replace(&mut batch.sent, true);
-        let (Batch::Deltas(deltas) | Batch::Fence { absorbed: deltas, .. }) = &batch.what;
-        let answer = core.ledger.commit(deltas, &guard).await;
-        let answer = answer.and_then(|Committed { replayed, outcomes }| {
-            Ok((replayed, counted(outcomes, deltas.len())?))
-        });
-        match answer {
-            Ok((replayed, outcomes)) => {
-                writer.succeeded();
-                match writer.unresolved.take().map(|batch| batch.what) {
-                    Some(Batch::Deltas(deltas)) => self.settle(deltas, outcomes, at),
-                    Some(Batch::Fence { absorbed, others }) if replayed => {
-                        self.give_way(absorbed, others);
-                    }
-                    Some(Batch::Fence { absorbed, .. }) => self.settle(absorbed, outcomes, at),
-                    None => {}
-                }
-                Ok(())
-            }
-            Err(error) => {
-                writer.failed();
-                tracing::warn!(%error, "a lax counter's batch failed; it is kept and sent again");
-                if first && !error.may_have_happened() {
-                    self.put_back();
-                }
-                core.end_if_replaced(&error);
-                Err(error)
-            }
-        }
-    }
-
-    fn settle(&mut self, deltas: Vec<Delta>, outcomes: Vec<Outcome<Known>>, at: u64) {
-        let core = self.core;
-        let _replacing = core.replacing.lock();
-        for (Delta { cell, count: delta, replace }, outcome) in deltas.into_iter().zip(outcomes) {
-            cell.in_batch.store(false, Relaxed);
-            match outcome {
-                Ok(known) => {
-                    cell.settle(delta, known, at);
-                    self.core.uncount_pending(&cell);
-                }
-                Err(refusal @ Refusal::NotANumber { .. }) => {
-                    tracing::error!(key = %cell.key, delta, %refusal, "a sum is kept until it fits");
-                    self.writer.corrupt_retry = Some(Instant::now() + CORRUPT_RETRY);
-                    // Marked, so that later additions do not bring it back before its time.
-                    cell.tally.mark();
-                    if replace.is_some() {
-                        cell.set_replaces(true);
-                    }
-                    self.writer.corrupt.push((cell, refusal));
-                }
-                Err(refusal) => {
-                    tracing::error!(key = %cell.key, delta, %refusal, "a sum is lost");
-                    cell.forget(delta);
-                    // The total is not what it was thought to be: the next use reads it.
-                    cell.forget_total();
-                    self.core.uncount_pending(&cell);
-                    self.report(&cell.key, delta, refusal);
-                }
-            }
-        }
-    }
-
-    /// Keeps a refusal for the next flush. One key gives one report, so that they do not pile up.
-    fn report(&mut self, key: &RedisKey, delta: i64, refusal: Refusal) {
-        let reports = &mut self.writer.refused;
-        if let Some((_, sum, _)) = reports.iter_mut().find(|(known, _, _)| known == key) {
-            *sum = sum.saturating_add(delta);
-        } else if reports.len() < MAX_REPORTS {
-            reports.push((key.clone(), delta, refusal));
-        }
-    }
-
-    /// The batch certainly did not happen: its cells are dirty again.
-    fn put_back(&mut self) {
-        let Some(Batch::Deltas(deltas)) = self.writer.unresolved.take().map(|batch| batch.what)
-        else {
-            return;
-        };
-        for Delta { cell, replace, .. } in deltas {
-            cell.in_batch.store(false, Relaxed);
-            if replace.is_some() {
-                let _replacing = self.core.replacing.lock();
-                cell.set_replaces(true);
-            }
-            if cell.tally.mark() {
-                self.writer.todo.push(cell);
-            }
-        }
-    }
-
-    /// The writes happened, or a fence before this one did: what they absorb is disposed of.
-    fn give_way(&self, absorbed: Vec<Delta>, others: Vec<Arc<Cell>>) {
-        let _replacing = self.core.replacing.lock();
-        for Delta { cell, count, .. } in &absorbed {
-            cell.forget(*count);
-        }
-        for cell in absorbed.iter().map(|delta| &delta.cell).chain(&others) {
-            cell.forget_total();
-        }
-    }
-
-    /// The store no longer remembers the batch: to send it again could apply it twice.
-    fn abandon(&mut self) -> DistkitError {
-        let what = self.writer.unresolved.take().map(|batch| batch.what);
-        if let Some(Batch::Deltas(deltas) | Batch::Fence { absorbed: deltas, .. }) = what {
-            let _replacing = self.core.replacing.lock();
-            for Delta { cell, count: delta, .. } in deltas {
-                tracing::error!(key = %cell.key, delta, "the store was away for so long that nobody \
-                    can find out whether it has this sum; it is not sent again");
-                cell.in_batch.store(false, Relaxed);
-                cell.forget(delta);
-                cell.forget_total();
-                self.core.uncount_pending(&cell);
-            }
-        }
-        DistkitError::OutcomeUnknown(BackendError::outcome_unknown(
-            "a batch was not answered for longer than the store remembers its guard",
-        ))
-    }
-
     /// After a shutdown that ran out of time: what it reported as left is not sent.
     fn drop_what_was_given_up(&mut self) {
         if !self.core.given_up.swap(false, SeqCst) {
@@ -502,14 +287,4 @@ impl<L: Ledger> Session<'_, L> {
             self.core.uncount_pending(cell);
         }
     }
-}
-
-pub(super) fn counted<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, BackendError> {
-    if answers.len() == asked {
-        return Ok(answers);
-    }
-    Err(BackendError::outcome_unknown(format!(
-        "the store gave {} answers to a request for {asked} items",
-        answers.len()
-    )))
 }

@@ -1,3 +1,5 @@
+#[path = "../../src/lax/batch.rs"]
+mod batch;
 #[path = "../../src/lax/cell.rs"]
 mod cell;
 #[path = "../../src/lax/core.rs"]
