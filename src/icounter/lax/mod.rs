@@ -299,7 +299,7 @@ impl Core<Slices> {
             return None;
         }
         // Two easy numbers have a sum.
-        self.add_quickly(cell, count).map(|own| (own.saturating_add(others), own))
+        self.add_quickly(cell, count).map(|own| (own.wrapping_add(others), own))
     }
 
     #[inline]
