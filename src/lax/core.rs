@@ -13,10 +13,11 @@ use tokio::{
 };
 
 use super::{
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+    atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst},
     cell::{ByKey, Cell},
     flusher,
     ledger::Ledger,
+    pending::Pending,
     writer::Writer,
 };
 use crate::{DistkitError, RedisKey, backend::Refusal};
@@ -66,8 +67,7 @@ pub(crate) struct Core<L> {
     pub(super) refresh: Mutex<Vec<Arc<Cell>>>,
     /// Held while an estimate and whether it replaces what the store holds change together.
     pub(crate) replacing: Mutex<()>,
-    /// How many cells are counted as pending.
-    pending: Apart<AtomicUsize>,
+    pub(super) pending: Apart<Pending>,
     pub(super) dirty: Apart<Mutex<Dirty>>,
 }
 
@@ -100,7 +100,7 @@ impl<L: Ledger> Core<L> {
             wanted: Mutex::default(),
             refresh: Mutex::default(),
             replacing: Mutex::default(),
-            pending: Apart(AtomicUsize::new(0)),
+            pending: Apart(Pending::default()),
             dirty: Apart(Mutex::default()),
         })
     }
@@ -121,9 +121,7 @@ impl<L: Ledger> Core<L> {
         // A dirty cell is counted among the pending ones already.
         let ready = cell.is_touched() && cell.tally.is_dirty() && !self.closed.load(Relaxed);
         let own = if ready { cell.tally.add_easily(count)? } else { return None };
-        if cell.tally.mark() {
-            self.push_dirty(cell);
-        }
+        self.mark(cell);
         Some(own)
     }
 
@@ -153,9 +151,7 @@ impl<L: Ledger> Core<L> {
             self.count_pending(cell)?;
         }
         let sum = cell.tally.add(count);
-        if cell.tally.mark() {
-            self.push_dirty(cell);
-        }
+        self.mark(cell);
         sum.ok_or_else(|| overflow(cell))
     }
 
@@ -166,9 +162,7 @@ impl<L: Ledger> Core<L> {
             return Err(DistkitError::ShutDown);
         }
         self.count_pending(cell)?;
-        if cell.tally.mark() {
-            self.push_dirty(cell);
-        }
+        self.mark(cell);
         Ok(())
     }
 
@@ -189,9 +183,7 @@ impl<L: Ledger> Core<L> {
             cell.set_replaces(true);
             cell.tally.replace(own);
         }
-        if cell.tally.mark() {
-            self.push_dirty(cell);
-        }
+        self.mark(cell);
         Ok(())
     }
 
@@ -209,38 +201,37 @@ impl<L: Ledger> Core<L> {
 
     #[cold]
     fn count_pending(&self, cell: &Cell) -> Result<(), DistkitError> {
-        if cell.counted.swap(true, SeqCst) {
-            return Ok(());
-        }
         let limit = self.settings.max_pending;
-        if self.pending.0.fetch_add(1, SeqCst) >= limit {
-            self.pending.0.fetch_sub(1, SeqCst);
-            cell.counted.store(false, SeqCst);
-            return Err(DistkitError::TooManyPending { limit });
+        if self.pending.0.try_count(cell, limit) {
+            Ok(())
+        } else {
+            Err(DistkitError::TooManyPending { limit })
         }
-        Ok(())
     }
 
     /// For the committer: the cell has nothing pending, unless it is dirty again.
     pub(super) fn uncount_pending(&self, cell: &Cell) {
-        if cell.tally.is_dirty() {
-            return;
-        }
-        if cell.counted.swap(false, SeqCst) {
-            self.pending.0.fetch_sub(1, SeqCst);
-        }
-        // An addition that relied on the count may have come in between.
-        if cell.tally.is_dirty() && !cell.counted.swap(true, SeqCst) {
-            self.pending.0.fetch_add(1, SeqCst);
+        if !cell.tally.is_dirty() {
+            self.pending.0.uncount(cell);
         }
     }
 
     pub(crate) fn has_pending(&self) -> bool {
-        self.pending.0.load(SeqCst) != 0
+        self.pending.0.any()
+    }
+
+    /// Says that there is something to commit.
+    #[inline]
+    fn mark(self: &Arc<Self>, cell: &Arc<Cell>) {
+        if cell.tally.mark() {
+            self.push_dirty(cell);
+        }
     }
 
     #[cold]
     fn push_dirty(self: &Arc<Self>, cell: &Arc<Cell>) {
+        // It was, but a batch that ended since then may have taken the count back.
+        self.pending.0.count(cell);
         let first = {
             let mut dirty = self.dirty.0.lock();
             dirty.cells.push(Arc::clone(cell));

@@ -10,6 +10,7 @@ mod core;
 mod flusher;
 mod hold;
 mod ledger;
+mod pending;
 mod report;
 mod tally;
 #[cfg(test)]

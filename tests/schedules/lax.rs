@@ -8,6 +8,8 @@ mod core;
 mod flusher;
 #[path = "../../src/lax/ledger.rs"]
 mod ledger;
+#[path = "../../src/lax/pending.rs"]
+mod pending;
 #[path = "../../src/lax/report.rs"]
 mod report;
 #[path = "../../src/lax/tally.rs"]
@@ -19,7 +21,20 @@ mod atomic {
     pub(super) use shuttle::sync::atomic::*;
 }
 
+use std::sync::atomic::Ordering::SeqCst;
+
 pub(crate) use cell::Cell;
 pub(crate) use core::{Core, Owner, Settings};
 pub(crate) use ledger::{Committed, Delta, Known, Ledger};
 pub(crate) use writer::not_applied;
+
+impl<L: Ledger> Core<L> {
+    /// Between two batches: whether all cells with additions to commit, and no others, count as pending.
+    pub(crate) async fn counts_what_is_dirty(&self) -> bool {
+        let _between = self.writer.lock().await;
+        let cells = self.all_cells();
+        let counted = cells.iter().filter(|cell| cell.counted.load(SeqCst)).count();
+        self.pending.0.number() == counted
+            && cells.iter().all(|cell| cell.counted.load(SeqCst) == cell.tally.is_dirty())
+    }
+}

@@ -123,6 +123,41 @@ fn a_dropped_counter_flushes_and_its_task_ends() {
     });
 }
 
+/// A counter whose cells were not counted would end without its last flush when it is dropped.
+#[test]
+fn a_cell_that_is_dirty_again_when_its_batch_ends_counts_as_pending() {
+    check(|| async {
+        let owner = counter(&Store::default(), SETTINGS);
+        let cell = owner.0.known(&key("a")).await.unwrap();
+        owner.0.add_to(&cell, 1).unwrap();
+        let flusher = spawn({
+            let core = owner.0.clone();
+            async move { core.flush().await }
+        });
+        yield_now().await;
+        owner.0.add_to(&cell, 1).unwrap();
+        assert!(owner.0.counts_what_is_dirty().await);
+        flusher.await.unwrap().unwrap();
+    });
+}
+
+/// One that is turned away does not take back the count on which another one has relied.
+#[test]
+fn a_cell_counts_as_pending_when_only_one_of_two_additions_found_room() {
+    check(|| async {
+        let owner = counter(&Store::default(), Settings { max_pending: 1, ..SETTINGS });
+        let [cell, other] = [key("a"), key("b")].map(|key| owner.0.cell(&key));
+        owner.0.add_to(&other, 1).unwrap();
+        let adder = spawn({
+            let (core, cell) = (owner.0.clone(), cell.clone());
+            async move { core.add_to(&cell, 1).is_ok() }
+        });
+        _ = owner.0.add_to(&cell, 1);
+        adder.await.unwrap();
+        assert!(owner.0.counts_what_is_dirty().await);
+    });
+}
+
 #[test]
 fn an_addition_during_a_flush_is_in_it_or_in_the_next() {
     check(|| async {
