@@ -2,12 +2,18 @@
 //!
 //! `cargo run --release -p distkit-compare -- --help`. It starts a private redis-server.
 
+mod charts;
 mod measure;
 mod report;
 mod stage;
 mod works;
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use stage::{Effort, Stage};
 use works::{GROUPS, Group};
@@ -16,7 +22,8 @@ const USAGE: &str = "usage: distkit-compare [--quick] [--only GROUP,GROUP...] [-
 
   --quick   much less of everything: to see that it works, not for figures
   --only    these groups only
-  --out     where the table goes, with its chart beside it (FILE.svg); else it is only printed
+  --out     where the tables go, with charts beside them (FILE.svg, FILE.growth.svg); else they are
+            only printed
 ";
 
 struct Arguments {
@@ -93,29 +100,45 @@ fn run(arguments: Arguments) -> Result<(), String> {
     for group in &arguments.groups {
         outcomes.extend((group.run)(&stage));
     }
-    let table = report::table(&outcomes);
-    println!("{table}");
+    let (grown, plain): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|it| it.size.is_some());
+    let tables = [report::table(&plain), report::growth(&grown)];
+    println!("{}", tables.join("\n"));
     let Some(path) = arguments.out else { return Ok(()) };
 
     let picture = path.with_extension("svg");
-    report::chart(&outcomes, &picture).map_err(|error| format!("the chart: {error}"))?;
-    let picture = picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    charts::costs(&plain, &picture).map_err(|error| format!("the chart: {error}"))?;
+    let [table, growth] = tables;
     let mut text = String::from("# Side by side\n\n");
     let _ = write!(
         text,
         "Made by `distkit-compare {}` in {} s, on this machine: {}; {}. \
          Each figure is the median of {} rounds (fewer where a round is long), with the smallest and the greatest; in a round every contender runs once, \
          and each round begins with another one. The ratios are of medians. \"Peer\" is `distkit` 0.7.1; \"limit\" is the raw client, or the bare \
-         data structure, doing the least that must be done.\n\n![what it costs, this crate being 1]({picture})\n\n{table}\n\
-         What was compared with what:\n\n{}",
+         data structure, doing the least that must be done.\n\n![what it costs, this crate being 1]({})\n\n{table}\n",
         std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         started.elapsed().as_secs(),
         machine(),
         server(&stage),
         arguments.effort.rounds,
-        report::contenders(&outcomes),
+        name(&picture),
+    );
+    if !grown.is_empty() {
+        let picture = path.with_extension("growth.svg");
+        charts::growth(&grown, &picture).map_err(|error| format!("the chart: {error}"))?;
+        let _ =
+            write!(text, "## How cost grows\n\n![how cost grows]({})\n\n{growth}", name(&picture));
+    }
+    let _ = write!(
+        text,
+        "## What was compared with what\n\n{}{}",
+        report::contenders(&plain),
+        report::contenders(&grown)
     );
     std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn machine() -> String {

@@ -203,10 +203,18 @@ impl Series {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) number: usize,
+    pub(crate) of: &'static str,
+}
+
 /// What came out for one metric of one work.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) work: String,
+    /// How much of what there was, for a work that shows how cost grows.
+    pub(crate) size: Option<Size>,
     pub(crate) metric: Metric,
     pub(crate) series: Vec<Series>,
 }
@@ -260,6 +268,7 @@ pub(crate) fn compare(
     eprintln!("{work}: {:.1} s", started.elapsed().as_secs_f64());
     let outcome = |at: usize| Outcome {
         work: work.clone(),
+        size: None,
         metric: metrics[at],
         series: contenders
             .iter()
@@ -282,6 +291,7 @@ mod tests {
         let goal = Goal::at_most(1.5, Role::Limit);
         let outcome = Outcome {
             work: "w".into(),
+            size: None,
             metric: Metric { name: "m", unit: Unit::Nanoseconds, goal: Some(goal) },
             series: vec![
                 series(Role::Ours, &[9.0, 3.0, 6.0]),

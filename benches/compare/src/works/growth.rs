@@ -18,7 +18,7 @@ use distkit::{
 };
 
 use crate::{
-    measure::{Contender, Metric, Outcome, Role, Unit, compare},
+    measure::{Contender, Metric, Outcome, Role, Size, Unit, compare},
     stage::{Stage, alone, our_key, our_keys, together},
 };
 
@@ -40,6 +40,13 @@ pub(crate) fn run(stage: &Stage) -> Vec<Outcome> {
             .flat_map(|n| by_instances(stage, n)),
     );
     outcomes.extend([1, 4, 16, 64, 256].into_iter().flat_map(|n| by_tasks(stage, n)));
+    outcomes
+}
+
+fn sized(mut outcomes: Vec<Outcome>, number: usize, of: &'static str) -> Vec<Outcome> {
+    for outcome in &mut outcomes {
+        outcome.size = Some(Size { number, of });
+    }
     outcomes
 }
 
@@ -67,7 +74,7 @@ fn by_keys(stage: &Stage, count: usize) -> Vec<Outcome> {
     // Drawn beforehand: the dice are not what is measured.
     let order: Arc<[u32]> = (0..1 << 16).map(|_| dice.u32(..count as u32)).collect();
     let mut outcomes = compare(
-        format!("lax inc of one of {count} keys"),
+        "lax inc of one key of many",
         &[plain("a call", Unit::Nanoseconds)],
         rounds,
         vec![
@@ -113,12 +120,12 @@ fn by_keys(stage: &Stage, count: usize) -> Vec<Outcome> {
         vec![took.as_nanos() as f64 / count as f64]
     };
     outcomes.extend(compare(
-        format!("flush of {count} dirty keys"),
+        "flush of many dirty keys",
         &[plain("a key", Unit::Nanoseconds)],
         rounds,
         vec![Contender::new(Role::Ours, "flush", flush)],
     ));
-    outcomes
+    sized(outcomes, count, "keys")
 }
 
 /// Each instance has a slice of the same key.
@@ -141,20 +148,21 @@ fn by_instances(stage: &Stage, count: usize) -> Vec<Outcome> {
         counters[turn % counters.len()].inc(&key, 1).await.expect("served")
     });
     let ours = stage.rating(Role::Ours, "inc", run);
-    compare(
-        format!("strict instance-aware inc, {count} instances with slices of the key"),
+    let outcomes = compare(
+        "strict instance-aware inc of a key of which many have slices",
         &[plain("calls", Unit::PerSecond)],
         stage.effort.rounds.min(3),
         vec![ours],
-    )
+    );
+    sized(outcomes, count, "instances")
 }
 
 fn by_tasks(stage: &Stage, tasks: usize) -> Vec<Outcome> {
     let key = our_key("k");
     let counter = StrictCounter::new(CounterOptions::new(our_key("growth"), stage.connect()));
     let raw = stage.connect();
-    compare(
-        format!("strict inc, {tasks} tasks"),
+    let outcomes = compare(
+        "strict inc by many tasks",
         &[plain("calls", Unit::PerSecond)],
         stage.effort.rounds.min(3),
         vec![
@@ -181,5 +189,6 @@ fn by_tasks(stage: &Stage, tasks: usize) -> Vec<Outcome> {
                 }),
             ),
         ],
-    )
+    );
+    sized(outcomes, tasks, "tasks")
 }

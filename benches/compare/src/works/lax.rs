@@ -233,7 +233,12 @@ pub(crate) fn plain(stage: &Stage) -> Vec<Outcome> {
     ));
     let (against_peer, series) =
         (Goal::at_least(200.0, Role::Peer), outcomes[outcomes.len() - 1].series.clone());
-    outcomes.push(Outcome { work: name.to_owned(), metric: rate(against_peer), series });
+    outcomes.push(Outcome {
+        work: name.to_owned(),
+        size: None,
+        metric: rate(against_peer),
+        series,
+    });
     outcomes
 }
 
