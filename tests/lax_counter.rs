@@ -493,6 +493,37 @@ async fn a_set_of_unknown_outcome_is_never_applied_later() {
     }
 }
 
+/// Who reads to find out whether it happened must not be answered with what was known before.
+#[tokio::test(start_paused = true)]
+async fn a_read_after_a_write_of_unknown_outcome_tells_whether_it_happened() {
+    for applied in [false, true] {
+        let bed = bed();
+        let a = key("a");
+        bed.counter.inc(&a, 5).await.unwrap();
+        bed.counter.flush().await.unwrap();
+        if applied {
+            bed.link.lose_next_replies(1);
+        } else {
+            bed.link.lose_next_requests(1);
+        }
+        let error = bed.counter.inc_if(&a, CounterComparator::Eq(5), 1).await.unwrap_err();
+        assert!(error.may_have_happened());
+        assert_eq!(bed.counter.get(&a).await.unwrap(), if applied { 6 } else { 5 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_after_a_cancelled_write_tells_whether_it_happened() {
+    let bed = bed();
+    let a = key("a");
+    bed.counter.inc(&a, 5).await.unwrap();
+    bed.counter.flush().await.unwrap();
+    bed.link.set_latency(10 * MS);
+    let write = bed.counter.set(&a, 9);
+    tokio::time::timeout(8 * MS, write).await.unwrap_err();
+    assert_eq!(bed.counter.get(&a).await.unwrap(), 9);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_set_of_unknown_outcome_absorbs_what_was_before_it_also_when_nobody_can_be_asked_at_first()
  {

@@ -14,6 +14,9 @@ use crate::RedisKey;
 /// For how many refreshes a key is kept fresh after it was read.
 const REFRESHES: u8 = 4;
 
+/// Longer ago than any lag, on a core's clock.
+const LONG_AGO: u64 = 1;
+
 /// What a process knows of one key.
 pub(crate) struct Cell {
     pub(crate) key: RedisKey,
@@ -66,6 +69,13 @@ impl Cell {
     /// Takes back a [`forget_total`](Self::forget_total): nothing had happened.
     pub(crate) fn total_stands(&self, known_at: u64) {
         self.known_at.store(known_at, SeqCst);
+    }
+
+    /// The total is known, but from too long ago to be read.
+    pub(crate) fn outdate(&self) {
+        if self.known_at() != 0 {
+            self.known_at.store(LONG_AGO, SeqCst);
+        }
     }
 
     /// `taken` of what was pending is part of what the store answered to a request sent `at`. For the

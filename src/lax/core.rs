@@ -384,9 +384,10 @@ impl<L: Ledger> Core<L> {
         }
     }
 
-    /// Microseconds since the first call, at least 1.
+    /// Microseconds since a moment before the first call, longer before it than the lag.
     pub(crate) fn now(&self) -> u64 {
-        micros(self.epoch.get_or_init(Instant::now).elapsed()) + 1
+        let before = micros(self.settings.lag).saturating_add(2);
+        micros(self.epoch.get_or_init(Instant::now).elapsed()).saturating_add(before)
     }
 }
 

@@ -3,7 +3,8 @@ use super::{
     cell::Cell,
 };
 
-/// How many cells have something to commit, or under way to the store.
+/// How many cells have something to commit, or under way to the store. Never less than are counted, and for a
+/// moment more.
 ///
 /// Whoever marks a cell as dirty counts it after that, and who uncounts a cell looks for a mark after that: so
 /// one of them sees what the other has done, and a dirty cell is counted in the end.
@@ -13,21 +14,19 @@ pub(super) struct Pending(AtomicUsize);
 impl Pending {
     /// Counts a cell that is about to be dirty, unless `limit` others are.
     pub(super) fn try_count(&self, cell: &Cell, limit: usize) -> bool {
-        if cell.counted.swap(true, SeqCst) {
+        if cell.counted.load(SeqCst) {
             return true;
         }
         let room = self.0.fetch_add(1, SeqCst) < limit;
-        if !room {
-            self.uncount(cell);
+        if !room || cell.counted.swap(true, SeqCst) {
+            self.0.fetch_sub(1, SeqCst);
         }
         room
     }
 
     /// Counts a cell that is dirty, whether or not there is room.
     pub(super) fn count(&self, cell: &Cell) {
-        if !cell.counted.swap(true, SeqCst) {
-            self.0.fetch_add(1, SeqCst);
-        }
+        self.try_count(cell, usize::MAX);
     }
 
     /// Uncounts a cell, unless it is dirty again.

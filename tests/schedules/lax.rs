@@ -29,12 +29,16 @@ pub(crate) use ledger::{Committed, Delta, Known, Ledger};
 pub(crate) use writer::not_applied;
 
 impl<L: Ledger> Core<L> {
+    pub(crate) fn number_pending(&self) -> usize {
+        self.pending.0.number()
+    }
+
     /// Between two batches: whether all cells with additions to commit, and no others, count as pending.
     pub(crate) async fn counts_what_is_dirty(&self) -> bool {
         let _between = self.writer.lock().await;
         let cells = self.all_cells();
         let counted = cells.iter().filter(|cell| cell.counted.load(SeqCst)).count();
-        self.pending.0.number() == counted
+        self.number_pending() == counted
             && cells.iter().all(|cell| cell.counted.load(SeqCst) == cell.tally.is_dirty())
     }
 }

@@ -158,6 +158,30 @@ fn a_cell_counts_as_pending_when_only_one_of_two_additions_found_room() {
     });
 }
 
+/// Counted and uncounted at the same time, one key does not look like many: others have room.
+#[test]
+fn one_key_never_counts_as_more_than_two() {
+    check(|| async {
+        let owner = counter(&Store::default(), SETTINGS);
+        let cell = owner.0.known(&key("a")).await.unwrap();
+        owner.0.add_to(&cell, 1).unwrap();
+        let flusher = spawn({
+            let core = owner.0.clone();
+            async move { core.flush().await }
+        });
+        let adder = spawn({
+            let (core, cell) = (owner.0.clone(), cell.clone());
+            async move { core.add_to(&cell, 1) }
+        });
+        for _ in 0..30 {
+            assert!(owner.0.number_pending() <= 2);
+        }
+        adder.await.unwrap().unwrap();
+        flusher.await.unwrap().unwrap();
+        assert!(owner.0.counts_what_is_dirty().await);
+    });
+}
+
 #[test]
 fn an_addition_during_a_flush_is_in_it_or_in_the_next() {
     check(|| async {

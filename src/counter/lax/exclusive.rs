@@ -45,6 +45,7 @@ impl Core<Plain> {
             })
             .collect();
         let guard = session.begin_writes(absorbed.clone());
+        let doubt = Doubt { cells: &cells };
         let at = self.now();
         let applied =
             match self.ledger.backend.apply(&self.ledger.space, writes, Some(&guard)).await {
@@ -53,11 +54,13 @@ impl Core<Plain> {
                 Err(error) => {
                     if !error.may_have_happened() {
                         session.end_writes();
+                        doubt.ends();
                     }
                     return Err(error.into());
                 }
             };
         session.end_writes();
+        doubt.ends();
 
         let mut started = vec![false; cells.len()];
         let mut totals = vec![None; cells.len()];
@@ -135,6 +138,26 @@ impl Core<Plain> {
             cell.settle(pending, known(0), at);
         }
         Ok(())
+    }
+}
+
+/// Cells whose totals are anybody's guess when it is dropped, also with a future that nobody waits for any
+/// longer. A `get` reads them, and finds out what became of the writes first; additions go on.
+struct Doubt<'a> {
+    cells: &'a [(Arc<Cell>, bool)],
+}
+
+impl Doubt<'_> {
+    fn ends(mut self) {
+        self.cells = &[];
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        for (cell, _) in self.cells {
+            cell.outdate();
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each process adds in digits of its own, so that a total tells what of whom is in it, and the test sees
 //! the store past all links. So it knows at each moment which acknowledged writes have not arrived.
 
+mod auditor;
+mod counter;
 mod history;
 mod play;
 mod truth;

@@ -1,20 +1,18 @@
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use distkit::{
     DistkitError, RedisKey,
     backend::{
-        Backend, BackendError, Instance, Member, Space,
+        BackendError, Space,
         memory::{LinkFault, MemoryBackend, MemoryLink},
-    },
-    counter::{CounterOptions, CounterTrait, LaxCounter},
-    icounter::{
-        InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
     },
 };
 use tokio::time::{Instant, sleep};
 
 use super::{
-    history::{Ask, Step},
+    auditor::Auditor,
+    counter::{Answer, Counter, Numbers, done, only, show},
+    history::{Ask, Compared, Step},
     truth::{Family, Look, PROCESSES, Truth, in_digits, parts},
 };
 use crate::{
@@ -33,11 +31,6 @@ const HEALED: u64 = 12_000;
 /// How long a process whose link was never in trouble may owe something.
 const PATIENCE: u64 = LAG + 2 * ROUND_TRIP + 10;
 
-enum Counter {
-    Plain(Arc<LaxCounter>),
-    Shared(Arc<LaxInstanceAwareCounter>),
-}
-
 struct Process {
     counter: Counter,
     link: MemoryLink,
@@ -53,70 +46,15 @@ struct Process {
 impl Process {
     fn new(family: Family, store: &MemoryBackend, space: &Space) -> Self {
         let link = store.link();
-        let prefix = space.prefix().clone();
-        let counter = match family {
-            Family::Plain => {
-                Counter::Plain(LaxCounter::new(CounterOptions::new(prefix, link.clone())))
-            }
-            Family::Shared => Counter::Shared(LaxInstanceAwareCounter::new(
-                LaxInstanceAwareCounterOptions::new(prefix, link.clone()),
-            )),
-        };
+        let counter = Counter::new(family, space.prefix().clone(), link.clone());
         Self {
             counter,
             link,
-            seen: [i64::MIN; Key::ALL.len()],
+            seen: [0; Key::ALL.len()],
             trouble: false,
             unheard: false,
             last_write: 0,
         }
-    }
-}
-
-/// Who looks at the store past all links.
-struct Auditor {
-    store: MemoryBackend,
-    space: Space,
-    member: Option<Member>,
-}
-
-impl Auditor {
-    /// Each key's total, and its slices by id.
-    async fn look(&mut self, family: Family) -> Vec<(i64, Vec<(String, i64)>)> {
-        let keys: Vec<_> = Key::ALL.iter().map(|key| key.redis()).collect();
-        if family == Family::Plain {
-            let totals = self.store.read(&self.space, &keys).await.unwrap();
-            return totals.into_iter().map(|total| (total.unwrap(), Vec::new())).collect();
-        }
-        loop {
-            match self.try_look(&keys).await {
-                Ok(looks) => return looks,
-                Err(BackendError::NotJoined) => self.join().await,
-                Err(error) => panic!("the memory store fails: {error}"),
-            }
-        }
-    }
-
-    async fn try_look(
-        &self,
-        keys: &[RedisKey],
-    ) -> Result<Vec<(i64, Vec<(String, i64)>)>, BackendError> {
-        let member = self.member.as_ref().ok_or(BackendError::NotJoined)?;
-        let standings = self.store.read_on(&self.space, member, keys).await?.answer;
-        let mut looks = Vec::new();
-        for (key, standing) in keys.iter().zip(standings) {
-            let slices = self.store.slices_on(&self.space, member, key).await?;
-            let slices = slices.into_iter().map(|slice| (slice.instance_id, slice.value));
-            looks.push((standing.unwrap().total, slices.collect()));
-        }
-        Ok(looks)
-    }
-
-    async fn join(&mut self) {
-        let lease = Duration::from_secs(86_400);
-        let instance = Instance { id: "auditor".into(), name: None, lease, first_joined: None };
-        let joined = self.store.join(&self.space, &instance, &[]).await.unwrap();
-        self.member = Some(Member { incarnation: joined.incarnation, lease });
     }
 }
 
@@ -155,7 +93,7 @@ impl Player {
         let store = MemoryBackend::new();
         let space = Space::new(RedisKey::try_from("shop").unwrap());
         let processes = PROCESSES.map(|_| Process::new(family, &store, &space)).into();
-        let auditor = Auditor { store: store.clone(), space: space.clone(), member: None };
+        let auditor = Auditor::new(store.clone(), space.clone());
         Self {
             family,
             all_add,
@@ -176,6 +114,7 @@ impl Player {
     async fn step(&mut self, step: Step) -> Result<(), String> {
         match step {
             Step::Call(who, ask) => return self.call(who, ask).await,
+            Step::ShutsDown(who) => return self.shut_down(who).await,
             Step::LosesData if self.family == Family::Plain => return Ok(()),
             // While a call that acts at once is under way, the order of what others send is not seen.
             Step::Latency(..) if !self.all_add => return Ok(()),
@@ -208,7 +147,7 @@ impl Player {
                 self.store.wipe();
                 self.truth.lost_data();
             }
-            Step::Call(..) => unreachable!("done above"),
+            Step::Call(..) | Step::ShutsDown(_) => unreachable!("done above"),
         }
         self.look().await
     }
@@ -246,10 +185,8 @@ impl Player {
                     return Err(format!("the total of {key} is {total}, of {slices:?}"));
                 }
                 Family::Shared => PROCESSES.map(|who| {
-                    let Counter::Shared(counter) = &self.processes[who as usize].counter else {
-                        unreachable!("all processes are of one family")
-                    };
-                    let own = slices.iter().find(|(id, _)| id == counter.instance_id());
+                    let id = self.processes[who as usize].counter.instance_id();
+                    let own = slices.iter().find(|(of, _)| Some(&**of) == id);
                     own.map(|(_, value)| parts(*value)[who as usize])
                 }),
             };
@@ -279,28 +216,34 @@ impl Player {
         }
     }
 
+    fn set_unheard(&mut self, now: u64, who: Who, key: Key, total: i64, watched: bool) {
+        match self.family {
+            Family::Plain => self.truth.set_unheard(now, who, key, total, watched),
+            // Which reads before it answers anything.
+            Family::Shared => self.set(now, who, key, total, watched),
+        }
+    }
+
     async fn call(&mut self, who: Who, ask: Ask) -> Result<(), String> {
-        let plain = self.family == Family::Plain;
-        if plain && matches!(ask, Ask::SetOnInstance(..) | Ask::DelOnInstance(_)) {
+        if self.family == Family::Plain && ask.is_about_slices() {
             return Ok(());
         }
         self.look().await?;
         let sent = self.now();
         let answer = {
-            let counter = &self.processes[who as usize].counter;
+            let Process { counter, seen, .. } = &self.processes[who as usize];
             // What another task of the process is in the middle of is waited for.
-            tokio::time::timeout(Duration::from_secs(300), counter.ask(who, ask)).await
+            tokio::time::timeout(Duration::from_secs(300), counter.ask(who, ask, seen)).await
         };
         let answer = answer.map_err(|_| format!("{who}: {ask} is pending for ever"))?;
         let shown = match &answer {
-            Ok((total, Some(own))) => format!("({:?}, {own})", parts(*total)),
-            Ok((total, None)) => format!("{:?}", parts(*total)),
+            Ok(answers) => answers.iter().map(show).collect::<Vec<_>>().join(" and "),
             Err(error) => error.to_string(),
         };
         let took = format!("(from {} to {})", time(sent), time(self.now()));
         self.story.tell(format!("{who}: {ask} -> {shown} {took}"));
         match answer {
-            Ok(answer) => self.answered(who, ask, sent, answer).await,
+            Ok(answers) => self.answered(who, ask, sent, &answers).await,
             Err(DistkitError::NotApplied(_)) => self.look().await,
             Err(DistkitError::OutcomeUnknown(error)) => {
                 let watched = self.now() == sent;
@@ -315,40 +258,48 @@ impl Player {
         who: Who,
         ask: Ask,
         sent: u64,
-        answer: (i64, Option<i64>),
+        answers: &[Answer],
     ) -> Result<(), String> {
         let now = self.now();
         let took = now - sent;
+        let age = Some(LAG + took + 1);
         match ask {
-            Ask::Inc(key, count) => {
-                self.truth.added(who, key, count);
-                self.processes[who as usize].last_write = now;
-                self.look().await?;
-                self.truth.may_answer(now, None, who, key, answer)?;
-                self.never_back(who, key, answer.0)
+            Ask::Inc(key, count) => self.added(now, who, &[(key, count)], answers).await,
+            Ask::IncAll(counts) => {
+                let items: Vec<_> = Key::ALL.into_iter().zip(counts).collect();
+                self.added(now, who, &items, answers).await
             }
-            Ask::Get(key) => {
-                self.look().await?;
-                self.truth.may_answer(now, Some(LAG + took + 1), who, key, answer)?;
-                self.never_back(who, key, answer.0)
-            }
+            Ask::Get(key) => self.read(now, age, who, &[key], answers).await,
+            Ask::GetAll => self.read(now, age, who, &Key::ALL, answers).await,
             Ask::SetOnInstance(key, count) => {
                 self.truth.replaced(who, key, count);
                 self.processes[who as usize].last_write = now;
                 self.look().await?;
-                self.truth.may_answer(now, None, who, key, answer)
+                self.truth.may_answer(now, None, who, key, only(answers)?)
             }
-            Ask::Set(key, count) => {
-                self.set(now, who, key, count, took == 0);
-                self.look().await?;
-                if answer.0 == in_digits(who, count) {
-                    Ok(())
-                } else {
-                    Err(format!("the total was set to {count}"))
+            Ask::Set(..) | Ask::SetAll(_) => {
+                for ((key, count), answer) in ask.sets().into_iter().zip(answers) {
+                    if done(answer)?.0 != in_digits(who, count) {
+                        return Err(format!("{key} was set to {count}"));
+                    }
+                    self.set(now, who, key, count, took == 0);
                 }
+                self.look().await
+            }
+            Ask::IncIf(key, how, count) => {
+                if self.held_and_made(who, ask, key, took, how, answers)? {
+                    self.truth.added(who, key, count);
+                }
+                self.look().await
+            }
+            Ask::SetIf(key, how, count) => {
+                if self.held_and_made(who, ask, key, took, how, answers)? {
+                    self.set(now, who, key, count, took == 0);
+                }
+                self.look().await
             }
             Ask::Del(key) => {
-                let verdict = self.held(who, key, took, answer);
+                let verdict = self.held(who, key, took, only(answers)?);
                 self.set(now, who, key, 0, took == 0);
                 self.look().await?;
                 verdict
@@ -358,7 +309,7 @@ impl Player {
                 let doubtful = self.truth.is_doubtful(who, key);
                 self.truth.removed(now, who, key);
                 self.look().await?;
-                match answer.1 {
+                match only(answers)?.1 {
                     Some(removed)
                         if parts(removed)[who as usize] != due && took == 0 && !doubtful =>
                     {
@@ -373,29 +324,158 @@ impl Player {
                 }
                 self.look().await
             }
+            Ask::ClearOnInstance => {
+                Key::ALL.iter().for_each(|key| self.truth.removed(now, who, *key));
+                self.look().await
+            }
             Ask::Flush => {
                 self.truth.arrived(who);
                 self.processes[who as usize].unheard = false;
                 self.look().await?;
-                for key in Key::ALL {
-                    let owed = self.truth.owed(who, key);
-                    if owed != 0 {
-                        return Err(format!("{owed} of {who}'s {key} were not flushed"));
-                    }
-                }
-                Ok(())
+                self.owes_nothing(who, "was not flushed")
             }
         }
     }
 
-    /// What `del` answers, where nothing else can have happened meanwhile.
-    fn held(
+    /// Of a batch, each item has its own answer.
+    async fn added(
+        &mut self,
+        now: u64,
+        who: Who,
+        items: &[(Key, i64)],
+        answers: &[Answer],
+    ) -> Result<(), String> {
+        let mut taken = Vec::new();
+        for ((key, count), answer) in items.iter().zip(answers) {
+            match answer {
+                Ok(answer) => {
+                    self.truth.added(who, *key, *count);
+                    self.processes[who as usize].last_write = now;
+                    taken.push((*key, *answer));
+                }
+                Err(DistkitError::NotApplied(_)) => {}
+                Err(error) => return Err(format!("{key} is refused: {error}")),
+            }
+        }
+        self.look().await?;
+        for (key, answer) in taken {
+            self.truth.may_answer(now, None, who, key, answer)?;
+            self.never_back(who, key, answer.0)?;
+        }
+        Ok(())
+    }
+
+    async fn read(
+        &mut self,
+        now: u64,
+        age: Option<u64>,
+        who: Who,
+        keys: &[Key],
+        answers: &[Answer],
+    ) -> Result<(), String> {
+        self.look().await?;
+        for (key, answer) in keys.iter().zip(answers) {
+            match answer {
+                Ok(answer) => {
+                    self.truth.may_answer(now, age, who, *key, *answer)?;
+                    self.never_back(who, *key, answer.0)?;
+                }
+                Err(DistkitError::NotApplied(_)) => {}
+                Err(error) => return Err(format!("{key} is not read: {error}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a conditional write found its condition true, by what it says that the key held; the rest of the
+    /// answer must agree with that.
+    fn held_and_made(
         &mut self,
         who: Who,
+        ask: Ask,
         key: Key,
         took: u64,
-        (total, own): (i64, Option<i64>),
-    ) -> Result<(), String> {
+        how: Compared,
+        answers: &[Answer],
+    ) -> Result<bool, String> {
+        let [new, old] = answers else { return Err("it answers with two numbers".to_owned()) };
+        let (new, old) = (done(new)?, done(old)?);
+        self.held(who, key, took, old)?;
+        let held = how.holds(old.0, self.processes[who as usize].seen[key as usize]);
+        let made = match ask {
+            _ if !held => old,
+            Ask::IncIf(_, _, n) => {
+                let n = in_digits(who, n);
+                (old.0 + n, old.1.map(|own| own + n))
+            }
+            Ask::SetIf(_, _, n) => (in_digits(who, n), old.1.map(|_| in_digits(who, n))),
+            _ => return Err("only conditional writes answer so".to_owned()),
+        };
+        if new == made { Ok(held) } else { Err(format!("that makes {made:?} of {old:?}")) }
+    }
+
+    fn owes_nothing(&mut self, who: Who, why: &str) -> Result<(), String> {
+        for key in Key::ALL {
+            let owed = self.truth.owed(who, key);
+            if owed != 0 {
+                return Err(format!("{owed} of {who}'s {key} {why}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What has not arrived by the end of a shutdown is reported, and arrives no more.
+    async fn shut_down(&mut self, who: Who) -> Result<(), String> {
+        self.look().await?;
+        let ended = self.processes[who as usize].counter.shutdown().await;
+        if self.family == Family::Shared && ended.is_ok() {
+            // What it owed may have been seen in the store for a moment.
+            let now = self.now();
+            Key::ALL.iter().for_each(|key| self.truth.removed(now, who, *key));
+        }
+        self.look().await?;
+        let shown = match &ended {
+            Ok(()) => "nothing is left".to_owned(),
+            Err(report) => report.to_string(),
+        };
+        self.story.tell(format!("{} -> {shown}", Step::ShutsDown(who)));
+        match (&ended, self.family) {
+            (Ok(()), Family::Plain) => self.owes_nothing(who, "is not reported")?,
+            (Ok(()), Family::Shared) => {
+                for key in Key::ALL {
+                    if self.truth.look(key).slices[who as usize].is_some() {
+                        return Err(format!("{who} left, but not its slice of {key}"));
+                    }
+                }
+            }
+            (Err(report), Family::Plain) => {
+                for key in Key::ALL {
+                    let of = |sums: &[(RedisKey, i64)]| {
+                        let found = sums.iter().find(|(of, _)| *of == key.redis());
+                        found.map(|(_, sum)| parts(*sum)[who as usize])
+                    };
+                    let left = of(&report.pending).unwrap_or(0);
+                    let owed = self.truth.owed(who, key);
+                    let known = of(&report.unknown).is_none() && !self.truth.is_doubtful(who, key);
+                    if known && owed != left {
+                        return Err(format!("{owed} of {who}'s {key} are left"));
+                    }
+                }
+            }
+            // Its slices stay until its lease has run out.
+            (Err(_), Family::Shared) => {}
+        }
+        self.truth.died(self.family, self.now(), who);
+        let old = &self.processes[who as usize].link;
+        old.restore();
+        old.lose_next_requests(0);
+        old.lose_next_replies(0);
+        self.processes[who as usize] = Process::new(self.family, &self.store, &self.space);
+        self.look().await
+    }
+
+    /// What `del` answers, where nothing else can have happened meanwhile.
+    fn held(&mut self, who: Who, key: Key, took: u64, (total, own): Numbers) -> Result<(), String> {
         let look = self.truth.look(key);
         let comes = self.truth.owed(who, key) + self.truth.away(who, key);
         if self.truth.is_doubtful(who, key) {
@@ -431,7 +511,26 @@ impl Player {
             && self.happened(who, ask).await
         {
             match ask {
-                Ask::Set(key, count) => self.set(now, who, key, count, watched),
+                Ask::Set(..) | Ask::SetAll(_) => {
+                    for (key, count) in ask.sets() {
+                        self.set_unheard(now, who, key, count, watched);
+                    }
+                }
+                Ask::IncIf(key, how, count) => match self.would_hold(who, key, how) {
+                    Some(true) if watched => self.truth.added_unheard(now, who, key, count),
+                    Some(false) if watched => {}
+                    _ => self.truth.lose_track(key),
+                },
+                Ask::SetIf(key, how, count) => match self.would_hold(who, key, how) {
+                    Some(true) if watched => {
+                        self.set_unheard(now, who, key, count, watched);
+                    }
+                    Some(false) if watched => {}
+                    _ => self.truth.lose_track(key),
+                },
+                Ask::ClearOnInstance => {
+                    Key::ALL.iter().for_each(|key| self.truth.removed(now, who, *key));
+                }
                 Ask::Del(key) => self.set(now, who, key, 0, watched),
                 Ask::DelOnInstance(key) => self.truth.removed(now, who, key),
                 Ask::Clear => {
@@ -444,9 +543,11 @@ impl Player {
             }
             if self.family == Family::Shared {
                 match ask {
-                    Ask::Set(key, _) | Ask::Del(key) | Ask::DelOnInstance(key) => {
-                        self.truth.unheard(who, key);
-                    }
+                    Ask::Set(key, _)
+                    | Ask::Del(key)
+                    | Ask::DelOnInstance(key)
+                    | Ask::IncIf(key, ..)
+                    | Ask::SetIf(key, ..) => self.truth.unheard(who, key),
                     _ => Key::ALL.iter().for_each(|key| self.truth.unheard(who, *key)),
                 }
             }
@@ -454,13 +555,28 @@ impl Player {
         self.look().await
     }
 
+    /// Whether a condition held when the store looked. `None`: nobody can say.
+    fn would_hold(&mut self, who: Who, key: Key, how: Compared) -> Option<bool> {
+        if self.family == Family::Shared || self.truth.is_doubtful(who, key) {
+            return None;
+        }
+        let total = self.truth.look(key).total + in_digits(who, self.truth.owed(who, key));
+        Some(how.holds(total, self.processes[who as usize].seen[key as usize]))
+    }
+
     /// Whether the store did what was asked, for the lost reply may have been that the instance is not joined.
     async fn happened(&mut self, who: Who, ask: Ask) -> bool {
-        let Counter::Shared(counter) = &self.processes[who as usize].counter else { return true };
-        let id = counter.instance_id().to_owned();
+        let Some(id) = self.processes[who as usize].counter.instance_id() else { return true };
+        let id = id.to_owned();
         let looks = self.auditor.look(self.family).await;
         match ask {
-            Ask::Set(key, count) => looks[key as usize].1 == [(id, in_digits(who, count))],
+            Ask::Set(..) | Ask::SetAll(_) => ask.sets().iter().all(|(key, count)| {
+                looks[*key as usize].1 == [(id.clone(), in_digits(who, *count))]
+            }),
+            Ask::IncIf(..) | Ask::SetIf(..) => true,
+            Ask::ClearOnInstance => {
+                looks.iter().all(|(_, slices)| slices.iter().all(|(of, _)| *of != id))
+            }
             Ask::Del(key) => looks[key as usize].1.is_empty(),
             Ask::DelOnInstance(key) => looks[key as usize].1.iter().all(|(of, _)| *of != id),
             _ => looks.iter().all(|(_, slices)| slices.is_empty()),
@@ -494,42 +610,5 @@ impl Player {
             }
         }
         Ok(())
-    }
-}
-
-impl Counter {
-    /// The total, and the own slice where there is one.
-    async fn ask(&self, who: Who, ask: Ask) -> Result<(i64, Option<i64>), DistkitError> {
-        match self {
-            Self::Plain(counter) => {
-                let total = match ask {
-                    Ask::Inc(key, n) => counter.inc(&key.redis(), in_digits(who, n)).await?,
-                    Ask::Get(key) => counter.get(&key.redis()).await?,
-                    Ask::Set(key, n) => counter.set(&key.redis(), in_digits(who, n)).await?,
-                    Ask::Del(key) => counter.del(&key.redis()).await?,
-                    Ask::Clear => counter.clear().await.map(|()| 0)?,
-                    Ask::Flush => counter.flush().await.map(|()| 0)?,
-                    Ask::SetOnInstance(..) | Ask::DelOnInstance(_) => {
-                        unreachable!("plain counters have no slices")
-                    }
-                };
-                Ok((total, None))
-            }
-            Self::Shared(counter) => {
-                let (total, own) = match ask {
-                    Ask::Inc(key, n) => counter.inc(&key.redis(), in_digits(who, n)).await?,
-                    Ask::Get(key) => counter.get(&key.redis()).await?,
-                    Ask::Set(key, n) => counter.set(&key.redis(), in_digits(who, n)).await?,
-                    Ask::Del(key) => counter.del(&key.redis()).await?,
-                    Ask::SetOnInstance(key, n) => {
-                        counter.set_on_instance(&key.redis(), in_digits(who, n)).await?
-                    }
-                    Ask::DelOnInstance(key) => counter.del_on_instance(&key.redis()).await?,
-                    Ask::Clear => counter.clear().await.map(|()| (0, 0))?,
-                    Ask::Flush => counter.flush().await.map(|()| (0, 0))?,
-                };
-                Ok((total, Some(own)))
-            }
-        }
     }
 }

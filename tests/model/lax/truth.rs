@@ -75,6 +75,8 @@ struct KeyTruth {
     outlived: [bool; PROCESSES.len()],
     /// From when on the views concern a process: its own `set` is known to it at once.
     since: [u64; PROCESSES.len()],
+    /// The same for its reads, after a write that may have happened.
+    read_since: [u64; PROCESSES.len()],
 }
 
 impl KeyTruth {
@@ -182,6 +184,13 @@ impl Truth {
         truth.views.iter_mut().for_each(|view| view.own[at] = count);
     }
 
+    /// The same, but the process was told that it may have been: until it reads, it answers without.
+    pub(crate) fn added_unheard(&mut self, now: u64, who: Who, key: Key, count: i64) {
+        let (truth, at) = (self.key(key), who as usize);
+        truth.due[at] += count;
+        truth.read_since[at] = now;
+    }
+
     /// The slice is gone, at once.
     pub(crate) fn removed(&mut self, now: u64, who: Who, key: Key) {
         let truth = self.key(key);
@@ -207,6 +216,13 @@ impl Truth {
         let truth = self.key(key);
         truth.starts_again(now, Some((who as usize, total)), watched);
         truth.since[who as usize] = now;
+    }
+
+    /// The same, but the process was told that it may have been: until it reads, it answers as before.
+    pub(crate) fn set_unheard(&mut self, now: u64, who: Who, key: Key, total: i64, watched: bool) {
+        let truth = self.key(key);
+        truth.starts_again(now, Some((who as usize, total)), watched);
+        truth.read_since[who as usize] = now;
     }
 
     /// The key was cleared, but nobody told: what this process has not sent it may still send.
@@ -269,10 +285,13 @@ impl Truth {
         (total, own): (i64, Option<i64>),
     ) -> Result<(), String> {
         let (truth, me) = (self.key(key), who as usize);
-        let oldest = age.map_or(0, |age| now.saturating_sub(age)).max(truth.since[me]);
+        let own_since = match age {
+            Some(_) => truth.since[me].max(truth.read_since[me]),
+            None => truth.since[me],
+        };
+        let oldest = age.map_or(0, |age| now.saturating_sub(age)).max(own_since);
         // The view that still stood at the oldest moment counts too.
         let first = truth.views.iter().rposition(|view| view.at < oldest).unwrap_or(0);
-        let own_since = truth.since[me];
         let views: Vec<&View> =
             truth.views.iter().skip(first).filter(|view| view.at >= own_since).collect();
         let range = |part: &dyn Fn(&View) -> i64| {
