@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    atomic::Ordering::Relaxed,
+    atomic::Ordering::{Relaxed, SeqCst},
     cell::Cell,
     ledger::{Committed, Delta, Known, Ledger},
     writer::Session,
@@ -15,7 +15,7 @@ use crate::{
     backend::{BackendError, Outcome, Refusal, ReplayGuard},
 };
 
-/// Of how many keys a refusal is kept for the next flush.
+/// Of how many keys a refusal, or that they were given up, is kept for the next flush.
 const MAX_REPORTS: usize = 1000;
 /// How often a key is tried whose place in the store holds something else than a number.
 const CORRUPT_RETRY: Duration = Duration::from_secs(1);
@@ -57,13 +57,18 @@ impl<L: Ledger> Session<'_, L> {
             match taken {
                 (0, None) => self.core.uncount_pending(&cell),
                 (count, replace) => {
-                    cell.in_batch.store(true, Relaxed);
+                    cell.in_batch.store(true, SeqCst);
                     deltas.push(Delta { cell, count, replace });
                 }
             }
         }
         if deltas.is_empty() {
             return Ok(());
+        }
+        // Who gives up looks at `in_batch` after having said so: one of the two sees the other.
+        if self.core.given_up.load(SeqCst) {
+            self.drop_what_was_given_up();
+            return Err(DistkitError::ShutDown);
         }
         self.begin(Batch::Deltas(deltas));
         self.resolve().await
@@ -86,7 +91,10 @@ impl<L: Ledger> Session<'_, L> {
         for (cell, count) in deltas {
             match count {
                 0 => others.push(cell),
-                _ => absorbed.push(Delta { cell, count, replace: None }),
+                _ => {
+                    cell.in_batch.store(true, SeqCst);
+                    absorbed.push(Delta { cell, count, replace: None });
+                }
             }
         }
         self.begin(Batch::Fence { absorbed, others })
@@ -94,7 +102,10 @@ impl<L: Ledger> Session<'_, L> {
 
     /// The announced writes were answered, or certainly did not happen.
     pub(crate) fn end_writes(&mut self) {
-        self.writer.unresolved = None;
+        let what = self.writer.unresolved.take().map(|batch| batch.what);
+        if let Some(Batch::Deltas(deltas) | Batch::Fence { absorbed: deltas, .. }) = what {
+            deltas.iter().for_each(|delta| delta.cell.in_batch.store(false, Relaxed));
+        }
         self.writer.succeeded();
     }
 
@@ -204,6 +215,7 @@ impl<L: Ledger> Session<'_, L> {
     fn give_way(&self, absorbed: Vec<Delta>, others: Vec<Arc<Cell>>) {
         let _replacing = self.core.replacing.lock();
         for Delta { cell, count, .. } in &absorbed {
+            cell.in_batch.store(false, Relaxed);
             cell.forget(*count);
         }
         for cell in absorbed.iter().map(|delta| &delta.cell).chain(&others) {
@@ -223,12 +235,20 @@ impl<L: Ledger> Session<'_, L> {
                 cell.forget(delta);
                 cell.forget_total();
                 self.core.uncount_pending(&cell);
+                if self.writer.abandoned.len() < MAX_REPORTS {
+                    self.writer.abandoned.push((cell.key.clone(), delta));
+                }
             }
         }
-        DistkitError::OutcomeUnknown(BackendError::outcome_unknown(
-            "a batch was not answered for longer than the store remembers its guard",
-        ))
+        abandoned()
     }
+}
+
+/// What became of a batch that was given up.
+pub(super) fn abandoned() -> DistkitError {
+    DistkitError::OutcomeUnknown(BackendError::outcome_unknown(
+        "a batch was not answered for longer than the store remembers its guard",
+    ))
 }
 
 pub(super) fn counted<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, BackendError> {

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst},
     cell::{ByKey, Cell},
     flusher,
     ledger::Ledger,
@@ -30,6 +30,15 @@ pub(crate) struct Settings {
     pub(crate) max_pending: usize,
     pub(crate) evict_after: Duration,
 }
+
+/// Longer than any process runs, and far from the end of any clock.
+const LONGEST: Duration = Duration::from_secs(30 * 365 * 86_400);
+/// A sweep more often than this finds nothing more.
+const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
+
+const RUNNING: u8 = 1;
+const CLOSED: u8 = 2;
+const GAVE_UP: u8 = 4;
 
 /// Apart from its neighbours' cache lines.
 #[repr(align(128))]
@@ -49,12 +58,43 @@ pub(super) struct Wanted {
     pub(super) reply: oneshot::Sender<Result<(), DistkitError>>,
 }
 
+/// The background task, or the last one.
+#[derive(Default)]
+struct Task {
+    number: u64,
+    runs: bool,
+    handle: Option<JoinHandle<()>>,
+}
+
+/// Held by a task, also by one that is never polled. Dropped when the task ends, panics, or loses its runtime.
+struct Running<L: Ledger> {
+    core: Arc<Core<L>>,
+    number: u64,
+}
+
+impl<L: Ledger> Drop for Running<L> {
+    fn drop(&mut self) {
+        let core = &self.core;
+        {
+            let mut task = core.task.lock();
+            if task.number != self.number {
+                return;
+            }
+            task.runs = false;
+            core.state.fetch_and(!RUNNING, SeqCst);
+        }
+        // Who waits for an answer asks again, and starts another task.
+        core.wanted.lock().clear();
+    }
+}
+
 /// The state of a lax counter. Its task holds it, too: see [`Owner`] for what a user's drop means.
 pub(crate) struct Core<L> {
     pub(crate) ledger: L,
     pub(super) settings: Settings,
     pub(super) cells: DashMap<ByKey, (), foldhash::fast::RandomState>,
-    closed: AtomicBool,
+    /// Whether the task runs, and whether no more writes are taken.
+    state: AtomicU8,
     /// The owner is gone: flush, and end.
     pub(super) orphaned: AtomicBool,
     /// A shutdown ran out of time: what is pending has been reported, and is dropped.
@@ -62,10 +102,10 @@ pub(crate) struct Core<L> {
     epoch: OnceLock<Instant>,
     pub(super) wake: Notify,
     pub(super) writer: tokio::sync::Mutex<Writer>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: Mutex<Task>,
     pub(super) wanted: Mutex<Vec<Wanted>>,
     pub(super) refresh: Mutex<Vec<Arc<Cell>>>,
-    /// Held while an estimate and whether it replaces what the store holds change together.
+    /// Held while a base moves, and while an estimate and whether it replaces what the store holds change together.
     pub(crate) replacing: Mutex<()>,
     pub(super) pending: Apart<Pending>,
     pub(super) dirty: Apart<Mutex<Dirty>>,
@@ -86,12 +126,18 @@ impl<L: Ledger> Drop for Owner<L> {
 
 impl<L: Ledger> Core<L> {
     pub(crate) fn new(ledger: L, settings: Settings) -> Arc<Self> {
+        let settings = Settings {
+            lag: settings.lag.min(LONGEST),
+            interval: settings.interval.min(LONGEST),
+            evict_after: settings.evict_after.clamp(SHORTEST_SWEEP, LONGEST),
+            ..settings
+        };
         Arc::new(Self {
             writer: tokio::sync::Mutex::new(Writer::new(ledger.fresh_id())),
             ledger,
             settings,
             cells: DashMap::with_hasher(foldhash::fast::RandomState::default()),
-            closed: AtomicBool::new(false),
+            state: AtomicU8::new(0),
             orphaned: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             epoch: OnceLock::new(),
@@ -119,7 +165,8 @@ impl<L: Ledger> Core<L> {
     #[inline]
     pub(crate) fn add_quickly(self: &Arc<Self>, cell: &Arc<Cell>, count: i64) -> Option<i64> {
         // A dirty cell is counted among the pending ones already.
-        let ready = cell.is_touched() && cell.tally.is_dirty() && !self.closed.load(Relaxed);
+        let ready =
+            cell.is_touched() && cell.tally.is_dirty() && self.state.load(Relaxed) == RUNNING;
         let own = if ready { cell.tally.add_easily(count)? } else { return None };
         self.mark(cell);
         Some(own)
@@ -141,8 +188,8 @@ impl<L: Ledger> Core<L> {
         cell: &Arc<Cell>,
         count: i64,
     ) -> Result<i64, DistkitError> {
-        if self.closed.load(Relaxed) {
-            return Err(DistkitError::ShutDown);
+        if self.state.load(Relaxed) != RUNNING {
+            self.start()?;
         }
         cell.touch();
         // A dirty cell is counted already. A count that a clean one takes in vain, for an overflow, is
@@ -150,17 +197,31 @@ impl<L: Ledger> Core<L> {
         if !cell.tally.is_dirty() {
             self.count_pending(cell)?;
         }
-        let sum = cell.tally.add(count);
+        let sum = cell.tally.add_easily(count).or_else(|| self.add_carefully(cell, count));
         self.mark(cell);
         sum.ok_or_else(|| overflow(cell))
+    }
+
+    #[cold]
+    fn add_carefully(&self, cell: &Cell, count: i64) -> Option<i64> {
+        let _replacing = self.replacing.lock();
+        cell.tally.add_carefully(count)
+    }
+
+    /// Takes writes only as long as the counter is open, and has a task to bring them to the store.
+    #[cold]
+    fn start(self: &Arc<Self>) -> Result<(), DistkitError> {
+        if self.is_closed() {
+            return Err(DistkitError::ShutDown);
+        }
+        self.ensure_task();
+        Ok(())
     }
 
     /// Makes room for a write among those that are pending.
     #[cfg(feature = "instance-aware-counter")]
     pub(crate) fn reserve(self: &Arc<Self>, cell: &Arc<Cell>) -> Result<(), DistkitError> {
-        if self.is_closed() {
-            return Err(DistkitError::ShutDown);
-        }
+        self.start()?;
         self.count_pending(cell)?;
         self.mark(cell);
         Ok(())
@@ -173,9 +234,7 @@ impl<L: Ledger> Core<L> {
         cell: &Arc<Cell>,
         own: i64,
     ) -> Result<(), DistkitError> {
-        if self.is_closed() {
-            return Err(DistkitError::ShutDown);
-        }
+        self.start()?;
         cell.touch();
         self.count_pending(cell)?;
         {
@@ -223,17 +282,21 @@ impl<L: Ledger> Core<L> {
     /// Says that there is something to commit.
     #[inline]
     fn mark(self: &Arc<Self>, cell: &Arc<Cell>) {
-        if cell.tally.mark() {
+        if !cell.tally.is_dirty() {
             self.push_dirty(cell);
         }
     }
 
     #[cold]
     fn push_dirty(self: &Arc<Self>, cell: &Arc<Cell>) {
-        // It was, but a batch that ended since then may have taken the count back.
-        self.pending.0.count(cell);
         let first = {
             let mut dirty = self.dirty.0.lock();
+            // Not before: who finds the mark relies on the cell being on the list.
+            if !cell.tally.mark() {
+                return;
+            }
+            // It was, but a batch that ended since then may have taken the count back.
+            self.pending.0.count(cell);
             dirty.cells.push(Arc::clone(cell));
             let first = dirty.since.is_none();
             if first {
@@ -345,26 +408,46 @@ impl<L: Ledger> Core<L> {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(SeqCst)
+        self.state.load(SeqCst) & CLOSED != 0
     }
 
     pub(crate) fn close(&self) {
-        self.closed.store(true, SeqCst);
+        self.state.fetch_or(CLOSED, SeqCst);
+    }
+
+    /// A shutdown reported writes that will not arrive.
+    pub(super) fn note_loss(&self) {
+        self.state.fetch_or(GAVE_UP, SeqCst);
+    }
+
+    pub(super) fn gave_up(&self) -> bool {
+        self.state.load(SeqCst) & GAVE_UP != 0
     }
 
     /// Takes no more writes and drops those that are pending. True when that is so already.
     pub(super) fn closed_by_replacement(&self) -> bool {
         self.given_up.store(true, SeqCst);
-        self.closed.swap(true, SeqCst)
+        self.state.fetch_or(CLOSED, SeqCst) & CLOSED != 0
     }
 
     /// Starts the task, unless it runs. Outside of a runtime this is left to a later call.
     pub(crate) fn ensure_task(self: &Arc<Self>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let running = {
+            let mut task = self.task.lock();
+            if task.runs {
+                return;
+            }
+            *task = Task { number: task.number + 1, runs: true, handle: None };
+            self.state.fetch_or(RUNNING, SeqCst);
+            Running { core: Arc::clone(self), number: task.number }
+        };
+        let number = running.number;
+        // A runtime that is shutting down drops it at once, and that takes the lock.
+        let handle = runtime.spawn(async move { flusher::run(&running.core).await });
         let mut task = self.task.lock();
-        if task.as_ref().is_none_or(JoinHandle::is_finished)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            *task = Some(runtime.spawn(flusher::run(Arc::clone(self))));
+        if task.number == number {
+            task.handle = Some(handle);
         }
     }
 
@@ -379,9 +462,13 @@ impl<L: Ledger> Core<L> {
 
     /// Ends the task at its next await, so that a request that hangs frees the writer lock.
     pub(super) fn abort_task(&self) {
-        if let Some(task) = self.task.lock().take() {
-            task.abort();
+        let mut task = self.task.lock();
+        if let Some(handle) = task.handle.take() {
+            handle.abort();
         }
+        // The next one does not wait for this one's end.
+        *task = Task { number: task.number + 1, ..Task::default() };
+        self.state.fetch_and(!RUNNING, SeqCst);
     }
 
     /// Microseconds since a moment before the first call, longer before it than the lag.

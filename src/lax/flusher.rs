@@ -1,4 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -16,13 +20,22 @@ use crate::DistkitError;
 /// How long a counter that was dropped tries to bring its last writes to the store.
 const LAST_WRITES: Duration = Duration::from_secs(30);
 
+/// Cells by their [`address`].
+type Cells = HashSet<usize, foldhash::fast::RandomState>;
+type Failures = HashMap<usize, DistkitError, foldhash::fast::RandomState>;
+
+/// Tells a cell from others as long as somebody has it.
+fn address(cell: &Arc<Cell>) -> usize {
+    Arc::as_ptr(cell) as usize
+}
+
 /// The background task: flushes, reads what is wanted, refreshes what is in use, sweeps what is not.
 /// With nothing of that to do it has no timer and sleeps until it is woken.
-pub(super) async fn run<L: Ledger>(core: Arc<Core<L>>) {
+pub(super) async fn run<L: Ledger>(core: &Arc<Core<L>>) {
     let mut sweep_at = None;
     let mut refresh_at = None;
     while !core.orphaned.load(SeqCst) {
-        let next = work(&core, &mut refresh_at, &mut sweep_at).await;
+        let next = work(core, &mut refresh_at, &mut sweep_at).await;
         let woken = match next {
             Some(at) => tokio::select! {
                 biased;
@@ -38,7 +51,7 @@ pub(super) async fn run<L: Ledger>(core: Arc<Core<L>>) {
             sweep_at = Some(Instant::now() + core.settings.evict_after);
         }
     }
-    last_flush(&core).await;
+    last_flush(core).await;
 }
 
 /// Does what is due and answers when to look again.
@@ -101,23 +114,26 @@ impl<L: Ledger> Session<'_, L> {
         let reading = read(self.core, &cells);
         let (flushed, mut failures) =
             if healthy { join(self.commit_todo(), reading).await } else { (Ok(()), reading.await) };
+        let mut read_now: Cells = cells.iter().map(address).collect();
         if flushed.is_ok() {
             // What comes to nothing is not sent, and what is refused is not answered with a total.
             let mut missed = self.not_known_since(started, &wanted);
-            missed.retain(|cell| !cells.iter().any(|read| Arc::ptr_eq(read, cell)));
+            missed.retain(|cell| read_now.insert(address(cell)));
             failures.extend(read(self.core, &missed).await);
         }
+        // Where a number was found, there is something to be added to again.
+        self.mend(|cell| {
+            read_now.contains(&address(cell)) && !failures.contains_key(&address(cell))
+        });
         for Wanted { cell, reply } in wanted {
-            let answer = match failures.iter().find(|(failed, _)| Arc::ptr_eq(failed, &cell)) {
-                Some((_, error)) => Err(error.clone()),
+            let answer = match failures.get(&address(&cell)) {
+                Some(error) => Err(error.clone()),
                 None if cell.known_at() == 0 || self.is_corrupt(&cell) => {
                     Err(self.why_unknown(&cell, &flushed))
                 }
-                None => flushed.clone().map_err(not_applied).or_else(|error| {
-                    // Read, and not part of what failed.
-                    let read = cells.iter().any(|read| Arc::ptr_eq(read, &cell));
-                    if read { Ok(()) } else { Err(error) }
-                }),
+                // Read, and not part of what failed.
+                None if read_now.contains(&address(&cell)) => Ok(()),
+                None => flushed.clone().map_err(not_applied),
             };
             _ = reply.send(answer);
         }
@@ -153,10 +169,11 @@ impl<L: Ledger> Session<'_, L> {
 
     /// Each wanted cell once whose total is older, unless the store holds no number there.
     fn not_known_since(&self, at: u64, wanted: &[Wanted]) -> Vec<Arc<Cell>> {
-        let mut cells: Vec<Arc<Cell>> = Vec::new();
+        let mut once = Cells::default();
+        let mut cells = Vec::new();
         for Wanted { cell, .. } in wanted {
             let known = cell.known_at() >= at || self.is_corrupt(cell);
-            if !known && !cells.iter().any(|other| Arc::ptr_eq(other, cell)) {
+            if !known && once.insert(address(cell)) {
                 cells.push(Arc::clone(cell));
             }
         }
@@ -172,8 +189,8 @@ impl<L: Ledger> Session<'_, L> {
 }
 
 /// Reads the cells and brings them up to date; gives those that failed. For the holder of the lock.
-async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>, DistkitError)> {
-    let mut failures = Vec::new();
+async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Failures {
+    let mut failures = Failures::default();
     for chunk in cells.chunks(L::BATCH) {
         let at = core.now();
         let answer = core.ledger.read(chunk).await.and_then(|all| Ok(counted(all, chunk.len())?));
@@ -185,7 +202,7 @@ async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>,
                         Ok(known) => cell.settle(0, known, at),
                         Err(refusal) => {
                             let error = DistkitError::refused(&cell.key, refusal);
-                            failures.push((Arc::clone(cell), error));
+                            failures.insert(address(cell), error);
                         }
                     }
                 }
@@ -193,7 +210,7 @@ async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Vec<(Arc<Cell>,
             Err(error) => {
                 core.end_if_replaced(&error);
                 let error = not_applied(error);
-                failures.extend(chunk.iter().map(|cell| (Arc::clone(cell), error.clone())));
+                failures.extend(chunk.iter().map(|cell| (address(cell), error.clone())));
             }
         }
     }

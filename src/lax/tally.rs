@@ -35,23 +35,26 @@ impl Tally {
         }
     }
 
-    /// Adds, and gives the new estimate; `None`, and nothing changed, when the sum or what is pending
-    /// would not fit. Follow it with [`mark`](Self::mark).
-    pub(crate) fn add(&self, count: i64) -> Option<i64> {
-        self.add_easily(count).or_else(|| self.add_checked(count))
-    }
-
-    /// The same in one step, where that can be done; else `None`, and nothing changed.
+    /// Adds in one step, where that can be done, and gives the new estimate; else `None`, and nothing changed:
+    /// [`add_carefully`](Self::add_carefully) then. Follow both with [`mark`](Self::mark).
     #[inline]
     pub(crate) fn add_easily(&self, count: i64) -> Option<i64> {
         if self.far.load(SeqCst) || i32::try_from(count).is_err() {
             return None;
         }
         let value = self.value.fetch_add(count, SeqCst).wrapping_add(count);
-        if !within(value, BRINK) {
-            self.take_care();
+        if within(value, BRINK) { Some(value) } else { self.far_out(value, count) }
+    }
+
+    #[cold]
+    fn far_out(&self, value: i64, count: i64) -> Option<i64> {
+        self.take_care();
+        if easy(value) {
+            return Some(value);
         }
-        Some(value)
+        // A great count was added carefully after this one had begun.
+        self.value.fetch_sub(count, SeqCst);
+        None
     }
 
     #[cold]
@@ -59,20 +62,21 @@ impl Tally {
         self.far.swap(true, SeqCst);
     }
 
+    /// Adds, and gives the new estimate; `None`, and nothing changed, when the sum or what is pending would not
+    /// fit. Not while the base moves.
     #[cold]
-    fn add_checked(&self, count: i64) -> Option<i64> {
+    pub(crate) fn add_carefully(&self, count: i64) -> Option<i64> {
         let mut value = self.value.load(SeqCst);
         loop {
             let base = self.base.load(SeqCst);
             let pending = value.wrapping_sub(base).checked_add(count)?;
             let estimate = base.checked_add(pending)?;
             let sum = value.wrapping_add(count);
+            if !within(sum, BRINK) {
+                self.take_care();
+            }
             match self.value.compare_exchange(value, sum, SeqCst, SeqCst) {
-                Ok(_) if within(sum, BRINK) => return Some(estimate),
-                Ok(_) => {
-                    self.take_care();
-                    return Some(estimate);
-                }
+                Ok(_) => return Some(estimate),
                 Err(now) => value = now,
             }
         }
@@ -153,8 +157,8 @@ impl Tally {
         }
     }
 
-    /// For the committer, after the base has changed. Who adds beyond the brink at the same time, and is not
-    /// noticed here, is followed by one who notices it again.
+    /// For the committer, after the base has changed. Nobody adds carefully meanwhile; who adds easily beyond the
+    /// brink, and is not noticed here, is followed by one who notices it again.
     fn moved_to(&self, total: i64) {
         if self.far.load(SeqCst) && within(total, BRINK) && within(self.value.load(SeqCst), BRINK) {
             self.far.swap(false, SeqCst);

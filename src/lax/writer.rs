@@ -5,7 +5,7 @@ use tokio::{sync::MutexGuard, time::Instant};
 
 use super::{
     atomic::Ordering::{Relaxed, SeqCst},
-    batch::Unresolved,
+    batch::{Unresolved, abandoned},
     cell::Cell,
     core::{Core, Settings},
     ledger::Ledger,
@@ -30,6 +30,8 @@ pub(super) struct Writer {
     /// When the last flush began.
     flushed_at: Option<Instant>,
     pub(super) refused: Vec<(RedisKey, i64, Refusal)>,
+    /// Sums of which nobody can find out any longer whether the store has them.
+    pub(super) abandoned: Vec<(RedisKey, i64)>,
     backoff: ExponentialBackoff,
     /// Set while the store does not take what is sent to it.
     pub(super) retry_at: Option<Instant>,
@@ -46,8 +48,18 @@ impl Writer {
             corrupt_retry: None,
             flushed_at: None,
             refused: Vec::new(),
+            abandoned: Vec::new(),
             backoff: backoff(),
             retry_at: None,
+        }
+    }
+
+    /// What was found out about sums that will not arrive, and has not been told yet.
+    fn reports(&mut self) -> Unflushed {
+        Unflushed {
+            refused: std::mem::take(&mut self.refused),
+            unknown: std::mem::take(&mut self.abandoned),
+            ..Unflushed::default()
         }
     }
 
@@ -124,6 +136,12 @@ impl<L: Ledger> Core<L> {
         session.wakes = true;
         let result = session.flush_all().await;
         result?;
+        if self.gave_up() {
+            return Err(DistkitError::ShutDown);
+        }
+        if !std::mem::take(&mut session.writer.abandoned).is_empty() {
+            return Err(abandoned());
+        }
         match std::mem::take(&mut session.writer.refused).into_iter().next() {
             Some((key, _, refusal)) => Err(DistkitError::CounterError { key, refusal }),
             None => Ok(()),
@@ -140,7 +158,7 @@ impl<L: Ledger> Core<L> {
                 let mut session = self.own_session().await;
                 session.wakes = true;
                 match session.flush_all().await {
-                    Ok(()) => return std::mem::take(&mut session.writer.refused),
+                    Ok(()) => return session.writer.reports(),
                     Err(error) => cause = Some(error),
                 }
                 drop(session);
@@ -149,7 +167,7 @@ impl<L: Ledger> Core<L> {
         })
         .await;
         let report = match flushed {
-            Ok(refused) => Unflushed { refused, ..Unflushed::default() },
+            Ok(report) => report,
             Err(_) => {
                 // It may hang in a request with the lock in its hand: that is not waited for.
                 self.abort_task();
@@ -169,9 +187,16 @@ impl<L: Ledger> Core<L> {
     }
 
     pub(crate) fn give_up(self: &Arc<Self>, cause: Option<DistkitError>) -> Unflushed {
-        let mut report = Unflushed { cause, ..Unflushed::default() };
-        for entry in self.cells.iter() {
-            let cell = &entry.key().0;
+        // First, so that no batch begins that is not seen below.
+        self.given_up.store(true, SeqCst);
+        let mut report = match self.writer.try_lock() {
+            Ok(mut writer) => writer.reports(),
+            Err(_) => Unflushed::default(),
+        };
+        report.cause = cause;
+        let cells = self.all_cells();
+        let _replacing = self.replacing.lock();
+        for cell in &cells {
             match cell.tally.pending() {
                 0 if !cell.is_pending() => {}
                 n if cell.in_batch.load(SeqCst) => report.unknown.push((cell.key.clone(), n)),
@@ -180,9 +205,8 @@ impl<L: Ledger> Core<L> {
         }
         report.pending.sort_unstable();
         report.unknown.sort_unstable();
-        self.given_up.store(true, SeqCst);
-        if let Ok(mut writer) = self.writer.try_lock() {
-            report.refused = std::mem::take(&mut writer.refused);
+        if !report.is_empty() {
+            self.note_loss();
         }
         report
     }
@@ -244,6 +268,13 @@ impl<L: Ledger> Session<'_, L> {
         found.map_or(Refusal::NotANumber { found: String::new() }, |(_, refusal)| refusal.clone())
     }
 
+    /// Cells of which one knows that there is a number in their place are sent with the next flush.
+    pub(super) fn mend(&mut self, is_mended: impl Fn(&Arc<Cell>) -> bool) {
+        let writer = &mut *self.writer;
+        let mended = writer.corrupt.extract_if(.., |(cell, _)| is_mended(cell));
+        writer.todo.extend(mended.map(|(cell, _)| cell));
+    }
+
     pub(super) fn retry_corrupt(&mut self) {
         self.writer.corrupt_retry = None;
         let writer = &mut *self.writer;
@@ -263,7 +294,7 @@ impl<L: Ledger> Session<'_, L> {
     }
 
     /// After a shutdown that ran out of time: what it reported as left is not sent.
-    fn drop_what_was_given_up(&mut self) {
+    pub(super) fn drop_what_was_given_up(&mut self) {
         if !self.core.given_up.swap(false, SeqCst) {
             return;
         }
@@ -273,9 +304,9 @@ impl<L: Ledger> Session<'_, L> {
         self.writer.corrupt.clear();
         self.writer.corrupt_retry = None;
         self.writer.succeeded();
+        let cells = self.core.all_cells();
         let _replacing = self.core.replacing.lock();
-        for entry in self.core.cells.iter() {
-            let cell = &entry.key().0;
+        for cell in &cells {
             cell.in_batch.store(false, Relaxed);
             match cell.take() {
                 (0, None) => {}

@@ -374,3 +374,74 @@ fn the_count_of_pending_keys_is_exact() {
         add(owner.0.clone(), keys[0].clone(), 1, 1).await;
     });
 }
+
+/// A flush, and a shutdown, find what was answered before them, also when another addition to the key has not ended.
+#[test]
+fn a_flush_or_shutdown_takes_all_that_was_answered_before_it() {
+    check(|| async {
+        for shutdown in [false, true] {
+            let store = Store::default();
+            let owner = counter(&store, SETTINGS);
+            let a = key("a");
+            let cell = owner.0.known(&a).await.unwrap();
+            let adder = spawn({
+                let (core, cell) = (owner.0.clone(), cell.clone());
+                async move { core.add_to(&cell, 1).is_ok() }
+            });
+            owner.0.add_to(&cell, 10).unwrap();
+            if shutdown {
+                owner.0.shutdown(Duration::from_secs(1)).await.unwrap();
+            } else {
+                owner.0.flush().await.unwrap();
+            }
+            assert!(store.total(&a) >= 10, "{} of 10 are in the store", store.total(&a));
+            adder.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn sums_stay_exact_at_the_end_of_the_range_while_the_base_moves() {
+    check(|| async {
+        let store = Store::default();
+        let owner = counter(&store, SETTINGS);
+        let cell = owner.0.known(&key("a")).await.unwrap();
+        // Beyond the bound where care begins, and back.
+        owner.0.add_to(&cell, 1 << 61).unwrap();
+        owner.0.add_to(&cell, -(1 << 61)).unwrap();
+        let adder = spawn({
+            let (core, cell) = (owner.0.clone(), cell.clone());
+            async move {
+                assert_eq!(core.add_to(&cell, i64::MAX).unwrap(), i64::MAX);
+                core.add_to(&cell, 1).unwrap_err();
+            }
+        });
+        owner.0.flush().await.unwrap();
+        adder.await.unwrap();
+        owner.0.flush().await.unwrap();
+        assert_eq!(store.total(&key("a")), i64::MAX);
+    });
+}
+
+/// Who finds no room does not leave a count behind on which others rely for a moment.
+#[test]
+fn what_is_under_way_counts_as_pending() {
+    check(|| async {
+        let store = Store::losing(2);
+        let owner = counter(&store, Settings { max_pending: 1, ..SETTINGS });
+        let [cell, other] = [key("a"), key("b")].map(|key| owner.0.cell(&key));
+        owner.0.add_to(&other, 1).unwrap();
+        let adder = spawn({
+            let (core, cell) = (owner.0.clone(), cell.clone());
+            async move { core.add_to(&cell, 1).is_ok() }
+        });
+        let taken = [owner.0.add_to(&cell, 1).is_ok(), adder.await.unwrap()];
+        let core = Arc::downgrade(&owner.0);
+        drop(owner);
+        while core.strong_count() > 0 {
+            yield_now().await;
+        }
+        let expected = taken.into_iter().filter(|taken| *taken).count();
+        assert_eq!(store.total(&key("a")), i64::try_from(expected).unwrap());
+    });
+}
