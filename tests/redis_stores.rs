@@ -6,9 +6,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{Backend, BackendError, RedisStore, Refusal, ReplayGuard, Space, Write, connect},
+    backend::{
+        Backend, BackendError, IntoBackend, RedisStore, Refusal, ReplayGuard, Space, Write, connect,
+    },
 };
 use distkit_testkit::{Cluster, Server};
+use fred::{
+    interfaces::ClientLike,
+    types::{Builder, config::Config},
+};
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -351,6 +358,30 @@ async fn a_busy_server_tells_a_client_that_sends_again_nothing() {
     assert!(error.may_have_happened(), "{error:?}");
     server.cli(&["SCRIPT", "KILL"]);
     let _ = endless.await;
+}
+
+/// A fred client whose queue is full sends nothing of what it turns down.
+#[tokio::test]
+async fn what_a_full_queue_turns_down_is_not_applied() {
+    let server = Server::redis().start();
+    let client = Builder::from_config(Config::from_url(&server.url()).unwrap())
+        .with_connection_config(|connection| connection.max_command_buffer_len = 1)
+        .build()
+        .unwrap();
+    client.init().await.unwrap();
+    let store = client.into_backend();
+    let space = space("p");
+    let adds = (0..100).map(|_| apply(&store, &space, Write::add(key("n"), 1), None));
+    let (mut added, mut refused) = (0, 0);
+    for answer in join_all(adds).await {
+        match answer {
+            Ok(_) => added += 1,
+            Err(BackendError::NotApplied(_)) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(added > 0 && refused > 0, "{added} added, {refused} turned down");
+    assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(added)]);
 }
 
 #[tokio::test]
