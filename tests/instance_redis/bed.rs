@@ -9,6 +9,9 @@ use redis::aio::MultiplexedConnection;
 
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
+/// For a call that the store makes bit by bit. If one bit were as the one before it, it would never end.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 pub(crate) struct Bed {
     pub(crate) server: Server,
     pub(crate) store: RedisStore<MultiplexedConnection>,
@@ -34,7 +37,8 @@ impl Bed {
     }
 
     pub(crate) async fn apply(&self, member: &Member, writes: &[SliceWrite]) -> Vec<Standing> {
-        let ordered = self.store.apply_on(&self.space, member, writes, None).await.unwrap();
+        let call = self.store.apply_on(&self.space, member, writes, None);
+        let ordered = tokio::time::timeout(DEADLINE, call).await.expect("no end").unwrap();
         ordered.answer.outcomes.into_iter().map(|outcome| outcome.unwrap().new).collect()
     }
 
