@@ -116,6 +116,14 @@ pub async fn invented_epochs_are_dropped(fixture: &Fixture) {
         let standings = guest.rejoin(&[claim]).await;
         assert_eq!(standings, [standing(0, 0, epoch)], "claimed under {invented}");
     }
+    // Of a key that was never changed, neither.
+    let k = key("unchanged");
+    let epoch = guest.add(&k, 4).await.epoch;
+    for invented in [epoch.0 + 1, epoch.0 + 2, u64::MAX] {
+        let claim = Slice { key: k.clone(), epoch: Epoch(invented), value: 9 };
+        let standings = guest.rejoin(&[claim]).await;
+        assert_eq!(standings, [standing(0, 0, epoch)], "claimed under {invented}");
+    }
 }
 
 /// Rule 17: after a clear nothing from before it comes back; members stay members.
