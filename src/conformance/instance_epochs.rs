@@ -2,7 +2,10 @@ use super::{
     fixture::{Fixture, key, keys},
     guest::{Guest, add, agreed_total, standing},
 };
-use crate::backend::{Epoch, Scope, Slice};
+use crate::{
+    RedisKey,
+    backend::{Epoch, Scope, Slice},
+};
 
 /// Rules 16 and 17: what was claimed under an epoch before a set or a del does not come back; what is
 /// claimed under the current one does.
@@ -351,7 +354,7 @@ pub async fn a_late_claim_takes_away_what_it_outdates(fixture: &Fixture) {
         return;
     }
     let probe = fixture.fresh();
-    let mut guests = Guest::crowd(&probe, 4).await;
+    let mut guests = Guest::crowd(&probe, 5).await;
     let k = key("k");
     for guest in &guests[..2] {
         guest.add(&k, 10).await;
@@ -359,6 +362,8 @@ pub async fn a_late_claim_takes_away_what_it_outdates(fixture: &Fixture) {
     let outdated = [guests[0].claim(&k).await, guests[1].claim(&k).await];
     guests[2].set(&k, 100).await;
     let change = guests[2].claim(&k).await;
+    guests[4].set(&k, 1000).await;
+    let later_change = guests[4].claim(&k).await;
     fixture.wipe(&probe.space).await;
     for (guest, claim) in guests.iter_mut().zip(outdated) {
         guest.rejoin(&[claim]).await;
@@ -369,10 +374,50 @@ pub async fn a_late_claim_takes_away_what_it_outdates(fixture: &Fixture) {
     assert_eq!(guests[3].total(&k).await, 26);
     let back = guests[2].rejoin(std::slice::from_ref(&change)).await[0];
     assert_eq!((back.total, back.slice), (106, 100));
-    assert_eq!(agreed_total(&guests, &k).await, 106);
+    assert_eq!(agreed_total(&guests[..4], &k).await, 106);
+    assert_eq!(slices_of(&guests[..4], &k).await, [1, 0, 100, 5]);
+    // A still later change, which outdates that one; the others have nothing left to lose.
+    let back = guests[4].rejoin(std::slice::from_ref(&later_change)).await[0];
+    assert_eq!((back.total, back.slice), (1006, 1000));
+    assert_eq!(agreed_total(&guests, &k).await, 1006);
+    assert_eq!(slices_of(&guests, &k).await, [1, 0, 0, 5, 1000]);
+}
+
+async fn slices_of(guests: &[Guest], k: &RedisKey) -> Vec<i64> {
     let mut slices = Vec::new();
-    for guest in &guests {
-        slices.push(guest.read(&k).await.slice);
+    for guest in guests {
+        slices.push(guest.read(k).await.slice);
     }
-    assert_eq!(slices, [1, 0, 100, 5]);
+    slices
+}
+
+/// Rule 18: what was put back, and has gone or was replaced since, is not taken away once more. Needs
+/// [`Fixture::wipe_with`].
+pub async fn a_late_claim_takes_nothing_away_twice(fixture: &Fixture) {
+    if !fixture.can_wipe() {
+        return;
+    }
+    for way in 0..4 {
+        let probe = fixture.fresh();
+        let mut guests = Guest::crowd(&probe, 3).await;
+        let k = key("k");
+        guests[0].add(&k, 10).await;
+        let outdated = guests[0].claim(&k).await;
+        guests[1].set(&k, 100).await;
+        let change = guests[1].claim(&k).await;
+        fixture.wipe(&probe.space).await;
+        guests[2].rejoin(&[]).await;
+        guests[2].add(&k, 5).await;
+        assert_eq!(guests[0].rejoin(&[outdated]).await[0].total, 15);
+        match way {
+            0 => guests[0].leave().await,
+            1 => guests[0].die(fixture, &guests[2], &k).await,
+            2 => drop(guests[0].remove(&k, Scope::Slice).await),
+            _ => drop(guests[0].set_slice(&k, 3).await),
+        }
+        let total = if way == 3 { 108 } else { 105 };
+        assert_eq!(guests[1].rejoin(&[change]).await[0].total, total, "way {way}");
+        let members = if way < 2 { &guests[1..] } else { &guests };
+        assert_eq!(agreed_total(members, &k).await, total, "way {way}");
+    }
 }
