@@ -2,7 +2,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{Backend, Instance, Member, RedisStore, SliceChange, SliceWrite, Space, Standing},
+    backend::{
+        Backend, Instance, Member, RedisStore, Slice, SliceChange, SliceWrite, Space, Standing,
+    },
 };
 use distkit_testkit::Server;
 use redis::aio::MultiplexedConnection;
@@ -30,9 +32,13 @@ impl Bed {
     }
 
     pub(crate) async fn join(&self, lease: Duration) -> Member {
+        self.join_with(lease, &[]).await
+    }
+
+    pub(crate) async fn join_with(&self, lease: Duration, claims: &[Slice]) -> Member {
         let id = self.store.fresh_id();
         let instance = Instance { id, name: None, lease, first_joined: None };
-        let joined = self.store.join(&self.space, &instance, &[]).await.unwrap();
+        let joined = self.store.join(&self.space, &instance, claims).await.unwrap();
         Member { incarnation: joined.incarnation, lease }
     }
 

@@ -44,6 +44,23 @@ async fn the_servers_own_data_add_up_after_every_step() {
 }
 
 #[tokio::test]
+async fn they_add_up_after_claims_of_different_epochs() {
+    let bed = Bed::new().await;
+    let key = key("k");
+    let (one, other) = (bed.join(LONG).await, bed.join(LONG).await);
+    let mut claims = Vec::new();
+    for (member, write) in [(&one, SliceChange::Add(10)), (&other, SliceChange::SetTotal(100))] {
+        let Standing { epoch, slice, .. } = bed.apply(member, &[change(&key, write)]).await[0];
+        claims.push(Slice { key: key.clone(), epoch, value: slice });
+    }
+    bed.server.cli(&["FLUSHALL"]);
+    for claim in claims {
+        bed.join_with(LONG, &[claim]).await;
+        assert_eq!(bed.audit(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_join_brings_fifty_thousand_slices_even_to_a_server_that_forgot_the_scripts() {
     const SLICES: usize = 50_000;
     let bed = Bed::new().await;
