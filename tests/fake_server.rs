@@ -262,18 +262,28 @@ async fn join(store: &dyn Backend, space: &Space) -> Member {
     Member { incarnation: joined.incarnation, lease }
 }
 
+fn slice_add(name: &str) -> SliceWrite {
+    SliceWrite { key: key(name), change: SliceChange::Add(1), condition: CounterComparator::Nil }
+}
+
+#[tokio::test]
+async fn an_addition_to_a_slice_happens_once() {
+    for scene in scenes().await {
+        let (store, space) = (&scene.store, &scene.space);
+        let member = join(store, space).await;
+        scene.lossy.lose(1);
+        let result = store.apply_on(space, &member, &[slice_add("n")], None).await;
+        let result = result.map(|ordered| ordered.answer.outcomes[0].clone().unwrap().new.total);
+        scene.check("addition to a slice", result, &1).await;
+        assert_eq!(scene.server.cli(&["HGET", "distkit:{p}:i:k:n", "t"]), "1", "{scene:?}");
+    }
+}
+
 /// What a clear leaves to be removed counts for nobody, should the one who cleared never come to remove it.
 #[tokio::test]
 async fn a_clear_of_instances_is_done_though_its_answer_is_lost() {
-    let keys: Vec<_> = (0..1000).map(|n| key(&format!("k{n}"))).collect();
-    let adds: Vec<_> = keys
-        .iter()
-        .map(|key| SliceWrite {
-            key: key.clone(),
-            change: SliceChange::Add(1),
-            condition: CounterComparator::Nil,
-        })
-        .collect();
+    let adds: Vec<_> = (0..1000).map(|n| slice_add(&format!("k{n}"))).collect();
+    let keys: Vec<_> = adds.iter().map(|add| add.key.clone()).collect();
     for kind in [Manager, FredClient] {
         let scene = Scene::new(kind, Fault::Drop).await;
         let (store, space) = (&scene.store, &scene.space);

@@ -134,22 +134,24 @@ pub async fn nothing_comes_back_after_a_clear(fixture: &Fixture) {
     let probe = fixture.fresh();
     let mut away = Guest::join(&probe).await;
     let stays = Guest::join(&probe).await;
-    let (plain, set) = (key("plain"), key("set"));
+    let (plain, set, left) = (key("plain"), key("set"), key("left"));
     away.add(&plain, 10).await;
     away.set(&set, 20).await;
-    let claims = [away.claim(&plain).await, away.claim(&set).await];
+    // Of this one nobody else has a slice.
+    away.set(&left, 30).await;
+    let claims = [away.claim(&plain).await, away.claim(&set).await, away.claim(&left).await];
     stays.add(&plain, 1).await;
     stays.send(&[add(&set, 1)], Some(5)).await;
     away.leave().await;
     stays.clear(Scope::Total).await;
     assert!(stays.send(&[], Some(5)).await.replayed, "the guard of the incarnation stays");
-    for (k, claim) in [&plain, &set].into_iter().zip(&claims) {
+    for (k, claim) in [&plain, &set, &left].into_iter().zip(&claims) {
         let read = stays.read(k).await;
         assert_eq!((read.total, read.slice), (0, 0));
         assert!(read.epoch > claim.epoch, "a clear is a new epoch for {k:?}");
     }
     let seen: Vec<_> = away.rejoin(&claims).await.iter().map(|s| (s.total, s.slice)).collect();
-    assert_eq!(seen, [(0, 0), (0, 0)]);
+    assert_eq!(seen, [(0, 0), (0, 0), (0, 0)]);
     away.add(&plain, 2).await;
     stays.add(&plain, 3).await;
     // A second clear, with both there.

@@ -256,6 +256,9 @@ pub async fn the_dead_hold_no_names(fixture: &Fixture) {
     let new = Guest::named(&probe, Some(&pod)).await;
     let witness = Guest::join(&probe).await;
     new.add(&k, 1).await;
+    // More than a store may care to remove at once.
+    let adds: Vec<_> = keys(1200).iter().map(|k| add(k, 1)).collect();
+    new.apply(&adds).await;
     new.die(fixture, &witness, &k).await;
     old.rejoin(&[]).await;
     old.add(&k, 5).await;

@@ -65,8 +65,9 @@ impl Bed {
         lines.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
     }
 
-    /// Checks in the server's own data that each total is the sum of its slices and that the index of
-    /// each instance names exactly the keys where it has one. Gives how many keys there are.
+    /// Checks in the server's own data that each total is the sum of its slices, that the index of each
+    /// instance names exactly the keys where it has one, and that epochs are kept beside the keys of none that
+    /// is there. Gives how many keys there are.
     pub(crate) fn audit(&self) -> usize {
         let mut indexed = BTreeMap::new();
         let mut counters = 0;
@@ -91,6 +92,10 @@ impl Bed {
         }
         owned.values_mut().for_each(|keys| keys.sort());
         assert_eq!(owned, indexed, "the slices of each instance, and its index");
+        for bare in self.lines(&["HKEYS", "distkit:{bed}:i:tombs"]) {
+            let there = owned.values().flatten().any(|counter| *counter == bare);
+            assert!(!there, "{bare} has slices, and an epoch of a key without");
+        }
         counters
     }
 }

@@ -5,7 +5,10 @@
 mod backlog;
 mod bed;
 
-use distkit::backend::{Backend, Instance, Member, Scope, Slice, SliceChange, Standing};
+use distkit::{
+    CounterComparator,
+    backend::{Backend, Instance, Member, Scope, Slice, SliceChange, Standing},
+};
 
 use bed::{Bed, LONG, adds, change, key};
 
@@ -124,6 +127,12 @@ async fn foreign_data_is_named_and_harms_no_other_key() {
     assert_eq!(read[2].as_ref().unwrap().total, 2);
     let set =
         [change(&keys[0], SliceChange::SetTotal(5)), change(&keys[1], SliceChange::SetTotal(6))];
+    let mut conditional = set.clone();
+    for write in &mut conditional {
+        write.condition = CounterComparator::Ne(1);
+    }
+    let ordered = bed.store.apply_on(&bed.space, &one, &conditional, None).await.unwrap();
+    assert!(ordered.answer.outcomes.iter().all(Result::is_err), "there is nothing to compare with");
     let totals: Vec<_> = bed.apply(&one, &set).await.iter().map(|s| s.total).collect();
     assert_eq!(totals, [5, 6], "an assignment replaces it");
     assert_eq!(bed.audit(), 3);
