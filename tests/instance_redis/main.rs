@@ -43,6 +43,10 @@ async fn the_servers_own_data_add_up_after_every_step() {
         bed.store.leave(&bed.space, member).await.unwrap();
         bed.audit();
     }
+    // More than goes in one script.
+    let last = bed.join(LONG).await;
+    bed.apply(&last, &adds(1200)).await;
+    bed.store.leave(&bed.space, &last).await.unwrap();
     assert_eq!(bed.lines(&["KEYS", "*"]), ["distkit:{bed}:i:meta"]);
 }
 
