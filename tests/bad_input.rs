@@ -176,6 +176,16 @@ mod against_servers {
         assert_eq!(server.cli(&["EXISTS", TOTALS]), "0");
     }
 
+    /// No command is sent before the server has taken the password.
+    pub(super) async fn a_wrong_password_is_never_an_unknown_outcome(connect: impl IntoClient) {
+        let server = Server::redis().password("secret").start();
+        let counter = counter(connect.to(&server.url().replace(":secret@", ":wrong@")));
+        for error in failures_of_all(&counter).await {
+            assert!(matches!(error, DistkitError::NotApplied(_)), "{error:?}");
+        }
+        assert_eq!(server.cli(&["EXISTS", TOTALS]), "0");
+    }
+
     pub(super) async fn a_server_that_is_away_at_start_is_found_later(connect: impl IntoClient) {
         let server = Server::redis().start();
         server.stop();
@@ -243,6 +253,11 @@ mod against_servers {
                 #[tokio::test]
                 async fn a_missing_password_lets_nothing_through() {
                     super::a_missing_password_lets_nothing_through(Connect).await;
+                }
+
+                #[tokio::test]
+                async fn a_wrong_password_is_never_an_unknown_outcome() {
+                    super::a_wrong_password_is_never_an_unknown_outcome(Connect).await;
                 }
 
                 #[tokio::test]

@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{Backend, BackendError, IntoBackend, ReplayGuard, Space, Write, connect},
+    backend::{
+        Backend, BackendError, Instance, IntoBackend, Member, ReplayGuard, Scope, SliceChange,
+        SliceWrite, Space, Write, connect,
+    },
 };
 use distkit_testkit::{Cluster, Server};
 use fred::{
@@ -249,6 +252,52 @@ async fn clearing_is_not_done_again_over_newer_writes() {
         scene.server.cli(&["HSET", "distkit:{p}:totals", "n", "8"]);
         scene.recovered().await;
         assert_eq!(scene.total("n"), "8", "{scene:?}");
+    }
+}
+
+async fn join(store: &dyn Backend, space: &Space) -> Member {
+    let lease = Duration::from_secs(3600);
+    let instance = Instance { id: store.fresh_id(), name: None, lease, first_joined: None };
+    let joined = store.join(space, &instance, &[]).await.unwrap();
+    Member { incarnation: joined.incarnation, lease }
+}
+
+fn slice_add(name: &str) -> SliceWrite {
+    SliceWrite { key: key(name), change: SliceChange::Add(1), condition: CounterComparator::Nil }
+}
+
+#[tokio::test]
+async fn an_addition_to_a_slice_happens_once() {
+    for scene in scenes().await {
+        let (store, space) = (&scene.store, &scene.space);
+        let member = join(store, space).await;
+        scene.lossy.lose(1);
+        let result = store.apply_on(space, &member, &[slice_add("n")], None).await;
+        let result = result.map(|ordered| ordered.answer.outcomes[0].clone().unwrap().new.total);
+        scene.check("addition to a slice", result, &1).await;
+        assert_eq!(scene.server.cli(&["HGET", "distkit:{p}:i:k:n", "t"]), "1", "{scene:?}");
+    }
+}
+
+/// What a clear leaves to be removed counts for nobody, should the one who cleared never come to remove it.
+#[tokio::test]
+async fn a_clear_of_instances_is_done_though_its_answer_is_lost() {
+    let adds: Vec<_> = (0..1000).map(|n| slice_add(&format!("k{n}"))).collect();
+    let keys: Vec<_> = adds.iter().map(|add| add.key.clone()).collect();
+    for kind in [Manager, FredClient] {
+        let scene = Scene::new(kind, Fault::Drop).await;
+        let (store, space) = (&scene.store, &scene.space);
+        let other = connect(&scene.server.url()).await.unwrap();
+        let (member, witness) = (join(store, space).await, join(&other, space).await);
+        store.apply_on(space, &member, &adds, None).await.unwrap();
+        scene.lossy.lose(1);
+        scene.check("clear", store.clear_on(space, &member, Scope::Total).await, &()).await;
+        let read = other.read_on(space, &witness, &keys).await.unwrap().answer;
+        assert!(read.iter().all(|standing| standing.as_ref().unwrap().total == 0), "{scene:?}");
+        let applied = other.apply_on(space, &witness, &adds, None).await.unwrap().answer;
+        for outcome in applied.outcomes {
+            assert_eq!(outcome.unwrap().new.total, 1, "{scene:?}");
+        }
     }
 }
 

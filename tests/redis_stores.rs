@@ -6,9 +6,17 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{Backend, BackendError, RedisStore, Refusal, ReplayGuard, Space, Write, connect},
+    backend::{
+        Backend, BackendError, Instance, IntoBackend, Member, RedisStore, Refusal, ReplayGuard,
+        SliceChange, SliceWrite, Space, Write, connect,
+    },
 };
 use distkit_testkit::{Cluster, Server};
+use fred::{
+    interfaces::ClientLike,
+    types::{Builder, config::Config},
+};
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -110,6 +118,30 @@ async fn records_expire_and_totals_do_not() {
     assert_eq!(server.cli(&["GET", "distkit:{a%7Bb%7D}:writer:me"]), "9");
     let left: i64 = server.cli(&["PTTL", "distkit:{a%7Bb%7D}:writer:me"]).parse().unwrap();
     assert!((86_000_000..=86_400_000).contains(&left), "{left} ms");
+}
+
+#[tokio::test]
+async fn the_records_of_a_client_that_sends_again_expire() {
+    let server = Server::redis().start();
+    let client = redis::Client::open(server.url()).unwrap();
+    let store = RedisStore::resending(client.get_multiplexed_async_connection().await.unwrap());
+    let (space, lease) = (space("p"), Duration::from_secs(3600));
+    let instance = Instance { id: store.fresh_id(), name: None, lease, first_joined: None };
+    let joined = store.join(&space, &instance, &[]).await.unwrap();
+    let member = Member { incarnation: joined.incarnation, lease };
+    for of_an_instance in [false, true] {
+        if of_an_instance {
+            let (change, condition) = (SliceChange::Add(1), CounterComparator::Nil);
+            let add = SliceWrite { key: key("n"), change, condition };
+            store.apply_on(&space, &member, &[add], None).await.unwrap();
+        } else {
+            apply(&store, &space, Write::add(key("n"), 1), None).await.unwrap();
+        }
+        let lane = server.cli(&["KEYS", "distkit:{p}:lane:*"]);
+        let left: i64 = server.cli(&["PTTL", &lane]).parse().unwrap();
+        assert!((3_000_000..=3_600_000).contains(&left), "{lane}: {left} ms");
+        server.cli(&["DEL", &lane]);
+    }
 }
 
 #[tokio::test]
@@ -297,6 +329,11 @@ async fn a_batch_of_which_the_user_may_do_a_part_only_is_not_applied() {
         assert!(sum.is_ok(), "{sum:?}");
         let again = store.apply(&space("p"), &[Write::add(key("m"), 0)], Some(&guard)).await;
         assert!(!again.unwrap().replayed);
+        // Nor does one take away the record of the batch before.
+        let next = ReplayGuard { sequence: 2, ..guard.clone() };
+        store.apply(&space("p"), &mixed, Some(&next)).await.unwrap_err();
+        let again = store.apply(&space("p"), &[Write::add(key("m"), 0)], Some(&guard)).await;
+        assert!(again.unwrap().replayed);
     }
 }
 
@@ -351,6 +388,30 @@ async fn a_busy_server_tells_a_client_that_sends_again_nothing() {
     assert!(error.may_have_happened(), "{error:?}");
     server.cli(&["SCRIPT", "KILL"]);
     let _ = endless.await;
+}
+
+/// A fred client whose queue is full sends nothing of what it turns down.
+#[tokio::test]
+async fn what_a_full_queue_turns_down_is_not_applied() {
+    let server = Server::redis().start();
+    let client = Builder::from_config(Config::from_url(&server.url()).unwrap())
+        .with_connection_config(|connection| connection.max_command_buffer_len = 1)
+        .build()
+        .unwrap();
+    client.init().await.unwrap();
+    let store = client.into_backend();
+    let space = space("p");
+    let adds = (0..100).map(|_| apply(&store, &space, Write::add(key("n"), 1), None));
+    let (mut added, mut refused) = (0, 0);
+    for answer in join_all(adds).await {
+        match answer {
+            Ok(_) => added += 1,
+            Err(BackendError::NotApplied(_)) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(added > 0 && refused > 0, "{added} added, {refused} turned down");
+    assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(added)]);
 }
 
 #[tokio::test]

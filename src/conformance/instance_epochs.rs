@@ -2,7 +2,10 @@ use super::{
     fixture::{Fixture, key, keys},
     guest::{Guest, add, agreed_total, standing},
 };
-use crate::backend::{Epoch, Scope, Slice};
+use crate::{
+    RedisKey,
+    backend::{Epoch, Scope, Slice},
+};
 
 /// Rules 16 and 17: what was claimed under an epoch before a set or a del does not come back; what is
 /// claimed under the current one does.
@@ -116,6 +119,14 @@ pub async fn invented_epochs_are_dropped(fixture: &Fixture) {
         let standings = guest.rejoin(&[claim]).await;
         assert_eq!(standings, [standing(0, 0, epoch)], "claimed under {invented}");
     }
+    // Of a key that was never changed, neither.
+    let k = key("unchanged");
+    let epoch = guest.add(&k, 4).await.epoch;
+    for invented in [epoch.0 + 1, epoch.0 + 2, u64::MAX] {
+        let claim = Slice { key: k.clone(), epoch: Epoch(invented), value: 9 };
+        let standings = guest.rejoin(&[claim]).await;
+        assert_eq!(standings, [standing(0, 0, epoch)], "claimed under {invented}");
+    }
 }
 
 /// Rule 17: after a clear nothing from before it comes back; members stay members.
@@ -123,22 +134,24 @@ pub async fn nothing_comes_back_after_a_clear(fixture: &Fixture) {
     let probe = fixture.fresh();
     let mut away = Guest::join(&probe).await;
     let stays = Guest::join(&probe).await;
-    let (plain, set) = (key("plain"), key("set"));
+    let (plain, set, left) = (key("plain"), key("set"), key("left"));
     away.add(&plain, 10).await;
     away.set(&set, 20).await;
-    let claims = [away.claim(&plain).await, away.claim(&set).await];
+    // Of this one nobody else has a slice.
+    away.set(&left, 30).await;
+    let claims = [away.claim(&plain).await, away.claim(&set).await, away.claim(&left).await];
     stays.add(&plain, 1).await;
     stays.send(&[add(&set, 1)], Some(5)).await;
     away.leave().await;
     stays.clear(Scope::Total).await;
     assert!(stays.send(&[], Some(5)).await.replayed, "the guard of the incarnation stays");
-    for (k, claim) in [&plain, &set].into_iter().zip(&claims) {
+    for (k, claim) in [&plain, &set, &left].into_iter().zip(&claims) {
         let read = stays.read(k).await;
         assert_eq!((read.total, read.slice), (0, 0));
         assert!(read.epoch > claim.epoch, "a clear is a new epoch for {k:?}");
     }
     let seen: Vec<_> = away.rejoin(&claims).await.iter().map(|s| (s.total, s.slice)).collect();
-    assert_eq!(seen, [(0, 0), (0, 0)]);
+    assert_eq!(seen, [(0, 0), (0, 0), (0, 0)]);
     away.add(&plain, 2).await;
     stays.add(&plain, 3).await;
     // A second clear, with both there.
@@ -343,7 +356,7 @@ pub async fn a_late_claim_takes_away_what_it_outdates(fixture: &Fixture) {
         return;
     }
     let probe = fixture.fresh();
-    let mut guests = Guest::crowd(&probe, 4).await;
+    let mut guests = Guest::crowd(&probe, 5).await;
     let k = key("k");
     for guest in &guests[..2] {
         guest.add(&k, 10).await;
@@ -351,6 +364,8 @@ pub async fn a_late_claim_takes_away_what_it_outdates(fixture: &Fixture) {
     let outdated = [guests[0].claim(&k).await, guests[1].claim(&k).await];
     guests[2].set(&k, 100).await;
     let change = guests[2].claim(&k).await;
+    guests[4].set(&k, 1000).await;
+    let later_change = guests[4].claim(&k).await;
     fixture.wipe(&probe.space).await;
     for (guest, claim) in guests.iter_mut().zip(outdated) {
         guest.rejoin(&[claim]).await;
@@ -361,10 +376,50 @@ pub async fn a_late_claim_takes_away_what_it_outdates(fixture: &Fixture) {
     assert_eq!(guests[3].total(&k).await, 26);
     let back = guests[2].rejoin(std::slice::from_ref(&change)).await[0];
     assert_eq!((back.total, back.slice), (106, 100));
-    assert_eq!(agreed_total(&guests, &k).await, 106);
+    assert_eq!(agreed_total(&guests[..4], &k).await, 106);
+    assert_eq!(slices_of(&guests[..4], &k).await, [1, 0, 100, 5]);
+    // A still later change, which outdates that one; the others have nothing left to lose.
+    let back = guests[4].rejoin(std::slice::from_ref(&later_change)).await[0];
+    assert_eq!((back.total, back.slice), (1006, 1000));
+    assert_eq!(agreed_total(&guests, &k).await, 1006);
+    assert_eq!(slices_of(&guests, &k).await, [1, 0, 0, 5, 1000]);
+}
+
+async fn slices_of(guests: &[Guest], k: &RedisKey) -> Vec<i64> {
     let mut slices = Vec::new();
-    for guest in &guests {
-        slices.push(guest.read(&k).await.slice);
+    for guest in guests {
+        slices.push(guest.read(k).await.slice);
     }
-    assert_eq!(slices, [1, 0, 100, 5]);
+    slices
+}
+
+/// Rule 18: what was put back, and has gone or was replaced since, is not taken away once more. Needs
+/// [`Fixture::wipe_with`].
+pub async fn a_late_claim_takes_nothing_away_twice(fixture: &Fixture) {
+    if !fixture.can_wipe() {
+        return;
+    }
+    for way in 0..4 {
+        let probe = fixture.fresh();
+        let mut guests = Guest::crowd(&probe, 3).await;
+        let k = key("k");
+        guests[0].add(&k, 10).await;
+        let outdated = guests[0].claim(&k).await;
+        guests[1].set(&k, 100).await;
+        let change = guests[1].claim(&k).await;
+        fixture.wipe(&probe.space).await;
+        guests[2].rejoin(&[]).await;
+        guests[2].add(&k, 5).await;
+        assert_eq!(guests[0].rejoin(&[outdated]).await[0].total, 15);
+        match way {
+            0 => guests[0].leave().await,
+            1 => guests[0].die(fixture, &guests[2], &k).await,
+            2 => drop(guests[0].remove(&k, Scope::Slice).await),
+            _ => drop(guests[0].set_slice(&k, 3).await),
+        }
+        let total = if way == 3 { 108 } else { 105 };
+        assert_eq!(guests[1].rejoin(&[change]).await[0].total, total, "way {way}");
+        let members = if way < 2 { &guests[1..] } else { &guests };
+        assert_eq!(agreed_total(members, &k).await, total, "way {way}");
+    }
 }

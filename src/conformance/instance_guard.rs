@@ -70,6 +70,15 @@ pub async fn refused_slices_are_refused_again(fixture: &Fixture) {
     let applied = guest.send(&writes, Some(2)).await;
     assert!(applied.replayed && applied.outcomes.iter().all(Result::is_ok));
     assert_eq!(guest.total(&good).await, 4);
+    // What was refused says nothing of a later batch, of whatever kind.
+    guest.set(&top, i64::MAX).await;
+    assert!(guest.send(&writes, Some(3)).await.outcomes[1].is_err());
+    let writes = [&good, &top].map(|k| change(k, SliceChange::SetSlice(1)));
+    for replayed in [false, true] {
+        let applied = guest.send(&writes, Some(4)).await;
+        assert_eq!(applied.replayed, replayed);
+        assert!(applied.outcomes.iter().all(Result::is_ok), "replayed: {replayed}");
+    }
 }
 
 /// Rule 20: the guard ends with its incarnation, and says nothing about another's.

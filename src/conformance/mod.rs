@@ -137,11 +137,11 @@ pub use handles::{
 };
 pub use instance_epochs::{
     a_big_clear_is_one_call, a_claim_is_put_back_once, a_clear_after_a_loss_is_final,
-    a_late_claim_takes_away_what_it_outdates, a_set_takes_all_slices,
-    clearing_slices_leaves_the_others, counts_made_since_a_loss_stay, invented_epochs_are_dropped,
-    losses_in_a_row_heal, lost_data_heals, lost_data_heals_under_the_latest_epoch,
-    nothing_comes_back_after_a_clear, slices_change_without_an_epoch,
-    stale_slices_do_not_come_back,
+    a_late_claim_takes_away_what_it_outdates, a_late_claim_takes_nothing_away_twice,
+    a_set_takes_all_slices, clearing_slices_leaves_the_others, counts_made_since_a_loss_stay,
+    invented_epochs_are_dropped, losses_in_a_row_heal, lost_data_heals,
+    lost_data_heals_under_the_latest_epoch, nothing_comes_back_after_a_clear,
+    slices_change_without_an_epoch, stale_slices_do_not_come_back,
 };
 pub use instance_guard::{
     a_replayed_slice_batch_changes_nothing, concurrent_copies_of_a_slice_batch_happen_once,
@@ -193,6 +193,7 @@ macro_rules! conformance_suite {
             a_compare_and_set_loop_loses_no_update
             a_key_named_twice_is_written_twice_in_order
             a_late_claim_takes_away_what_it_outdates
+            a_late_claim_takes_nothing_away_twice
             a_lease_that_nobody_found_is_renewed
             a_lower_sequence_changes_nothing
             a_missing_key_has_no_slices

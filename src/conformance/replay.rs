@@ -124,6 +124,14 @@ pub async fn a_lower_sequence_changes_nothing(fixture: &Fixture) {
         }
     }
     assert_eq!(probe.total(&hits).await, total);
+    // What was refused to a later batch says nothing of this one.
+    let top = key("top");
+    probe.apply(&[Write::set(top.clone(), i64::MAX)]).await;
+    guard.sequence = 101;
+    let applied = first_time(&probe, &[Write::add(top, 1)], &guard).await;
+    assert_eq!(applied.outcomes, [Err(Refusal::Overflow)]);
+    guard.sequence = 100;
+    replay(&probe, &writes, &guard, &[Some(total)]).await;
 }
 
 /// Rule 7: sequences are told apart up to 2^53.

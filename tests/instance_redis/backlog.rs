@@ -123,6 +123,10 @@ async fn a_backlog_of_the_dead_goes_bit_by_bit_until_nothing_is_left() {
     let totals: Vec<_> = standings.iter().map(|standing| standing.total).collect();
     let expected = [vec![3; touched], vec![1; keys / 2 - touched]].concat();
     assert_eq!(totals, expected);
+    // What only the dead had goes with the first look at it.
+    let theirs: Vec<_> = writes[keys - 10..].iter().map(|write| write.key.clone()).collect();
+    let read = bed.store.read_on(&bed.space, &survivor, &theirs).await.unwrap().answer;
+    assert!(read.iter().all(|standing| standing.as_ref().unwrap().total == 0));
 
     let mut sweep = Costs::of("heartbeat");
     while bed.server.cli(&["EXISTS", "distkit:{bed}:i:dead"]) != "0" {
@@ -132,6 +136,7 @@ async fn a_backlog_of_the_dead_goes_bit_by_bit_until_nothing_is_left() {
         assert!(sweep.each.len() < 100_000, "the backlog does not shrink");
     }
     assert_eq!(bed.audit(), keys / 2);
+    assert_eq!(bed.server.cli(&["EXISTS", "distkit:{bed}:i:quiet"]), "1", "calls are quick again");
     let slow = bed.server.cli(&[
         "EVAL",
         "local worst, n = 0, 0 for _, entry in ipairs(redis.call('SLOWLOG', 'GET', '-1')) do \

@@ -2,12 +2,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{Backend, Instance, Member, RedisStore, SliceChange, SliceWrite, Space, Standing},
+    backend::{
+        Backend, Instance, Member, RedisStore, Slice, SliceChange, SliceWrite, Space, Standing,
+    },
 };
 use distkit_testkit::Server;
 use redis::aio::MultiplexedConnection;
 
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
+
+/// For a call that the store makes bit by bit. If one bit were as the one before it, it would never end.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Bed {
     pub(crate) server: Server,
@@ -27,14 +32,19 @@ impl Bed {
     }
 
     pub(crate) async fn join(&self, lease: Duration) -> Member {
+        self.join_with(lease, &[]).await
+    }
+
+    pub(crate) async fn join_with(&self, lease: Duration, claims: &[Slice]) -> Member {
         let id = self.store.fresh_id();
         let instance = Instance { id, name: None, lease, first_joined: None };
-        let joined = self.store.join(&self.space, &instance, &[]).await.unwrap();
+        let joined = self.store.join(&self.space, &instance, claims).await.unwrap();
         Member { incarnation: joined.incarnation, lease }
     }
 
     pub(crate) async fn apply(&self, member: &Member, writes: &[SliceWrite]) -> Vec<Standing> {
-        let ordered = self.store.apply_on(&self.space, member, writes, None).await.unwrap();
+        let call = self.store.apply_on(&self.space, member, writes, None);
+        let ordered = tokio::time::timeout(DEADLINE, call).await.expect("no end").unwrap();
         ordered.answer.outcomes.into_iter().map(|outcome| outcome.unwrap().new).collect()
     }
 
@@ -55,8 +65,9 @@ impl Bed {
         lines.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
     }
 
-    /// Checks in the server's own data that each total is the sum of its slices and that the index of
-    /// each instance names exactly the keys where it has one. Gives how many keys there are.
+    /// Checks in the server's own data that each total is the sum of its slices, that the index of each
+    /// instance names exactly the keys where it has one, and that epochs are kept beside the keys of none that
+    /// is there. Gives how many keys there are.
     pub(crate) fn audit(&self) -> usize {
         let mut indexed = BTreeMap::new();
         let mut counters = 0;
@@ -81,6 +92,10 @@ impl Bed {
         }
         owned.values_mut().for_each(|keys| keys.sort());
         assert_eq!(owned, indexed, "the slices of each instance, and its index");
+        for bare in self.lines(&["HKEYS", "distkit:{bed}:i:tombs"]) {
+            let there = owned.values().flatten().any(|counter| *counter == bare);
+            assert!(!there, "{bare} has slices, and an epoch of a key without");
+        }
         counters
     }
 }

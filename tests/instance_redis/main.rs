@@ -5,7 +5,10 @@
 mod backlog;
 mod bed;
 
-use distkit::backend::{Backend, Instance, Member, Scope, Slice, SliceChange, Standing};
+use distkit::{
+    CounterComparator,
+    backend::{Backend, Instance, Member, Scope, Slice, SliceChange, Standing},
+};
 
 use bed::{Bed, LONG, adds, change, key};
 
@@ -40,7 +43,28 @@ async fn the_servers_own_data_add_up_after_every_step() {
         bed.store.leave(&bed.space, member).await.unwrap();
         bed.audit();
     }
+    // More than goes in one script.
+    let last = bed.join(LONG).await;
+    bed.apply(&last, &adds(1200)).await;
+    bed.store.leave(&bed.space, &last).await.unwrap();
     assert_eq!(bed.lines(&["KEYS", "*"]), ["distkit:{bed}:i:meta"]);
+}
+
+#[tokio::test]
+async fn they_add_up_after_claims_of_different_epochs() {
+    let bed = Bed::new().await;
+    let key = key("k");
+    let (one, other) = (bed.join(LONG).await, bed.join(LONG).await);
+    let mut claims = Vec::new();
+    for (member, write) in [(&one, SliceChange::Add(10)), (&other, SliceChange::SetTotal(100))] {
+        let Standing { epoch, slice, .. } = bed.apply(member, &[change(&key, write)]).await[0];
+        claims.push(Slice { key: key.clone(), epoch, value: slice });
+    }
+    bed.server.cli(&["FLUSHALL"]);
+    for claim in claims {
+        bed.join_with(LONG, &[claim]).await;
+        assert_eq!(bed.audit(), 1);
+    }
 }
 
 #[tokio::test]
@@ -107,6 +131,12 @@ async fn foreign_data_is_named_and_harms_no_other_key() {
     assert_eq!(read[2].as_ref().unwrap().total, 2);
     let set =
         [change(&keys[0], SliceChange::SetTotal(5)), change(&keys[1], SliceChange::SetTotal(6))];
+    let mut conditional = set.clone();
+    for write in &mut conditional {
+        write.condition = CounterComparator::Ne(1);
+    }
+    let ordered = bed.store.apply_on(&bed.space, &one, &conditional, None).await.unwrap();
+    assert!(ordered.answer.outcomes.iter().all(Result::is_err), "there is nothing to compare with");
     let totals: Vec<_> = bed.apply(&one, &set).await.iter().map(|s| s.total).collect();
     assert_eq!(totals, [5, 6], "an assignment replaces it");
     assert_eq!(bed.audit(), 3);

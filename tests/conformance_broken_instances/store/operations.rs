@@ -126,6 +126,7 @@ impl Instances {
         self.put(key, inc, slice, sum);
         if let (SliceChange::SetSlice(_), Some(part)) =
             (write.change, self.parts.get_mut(&(key.clone(), inc)))
+            && self.fault != Fault::ReplacedSlicesKeepTheirClaims
         {
             part.put_back = None;
         }
