@@ -8,16 +8,15 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot},
-    task::JoinHandle,
     time::Instant,
 };
 
 use super::{
     atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst},
     cell::{ByKey, Cell},
-    flusher,
     ledger::Ledger,
     pending::Pending,
+    task::{RUNNING, Task},
     writer::Writer,
 };
 use crate::{DistkitError, RedisKey, backend::Refusal};
@@ -35,10 +34,6 @@ pub(crate) struct Settings {
 const LONGEST: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// A sweep more often than this finds nothing more.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
-
-const RUNNING: u8 = 1;
-const CLOSED: u8 = 2;
-const GAVE_UP: u8 = 4;
 
 /// Apart from its neighbours' cache lines.
 #[repr(align(128))]
@@ -58,43 +53,13 @@ pub(super) struct Wanted {
     pub(super) reply: oneshot::Sender<Result<(), DistkitError>>,
 }
 
-/// The background task, or the last one.
-#[derive(Default)]
-struct Task {
-    number: u64,
-    runs: bool,
-    handle: Option<JoinHandle<()>>,
-}
-
-/// Held by a task, also by one that is never polled. Dropped when the task ends, panics, or loses its runtime.
-struct Running<L: Ledger> {
-    core: Arc<Core<L>>,
-    number: u64,
-}
-
-impl<L: Ledger> Drop for Running<L> {
-    fn drop(&mut self) {
-        let core = &self.core;
-        {
-            let mut task = core.task.lock();
-            if task.number != self.number {
-                return;
-            }
-            task.runs = false;
-            core.state.fetch_and(!RUNNING, SeqCst);
-        }
-        // Who waits for an answer asks again, and starts another task.
-        core.wanted.lock().clear();
-    }
-}
-
 /// The state of a lax counter. Its task holds it, too: see [`Owner`] for what a user's drop means.
 pub(crate) struct Core<L> {
     pub(crate) ledger: L,
     pub(super) settings: Settings,
     pub(super) cells: DashMap<ByKey, (), foldhash::fast::RandomState>,
     /// Whether the task runs, and whether no more writes are taken.
-    state: AtomicU8,
+    pub(super) state: AtomicU8,
     /// The owner is gone: flush, and end.
     pub(super) orphaned: AtomicBool,
     /// A shutdown ran out of time: what is pending has been reported, and is dropped.
@@ -102,7 +67,7 @@ pub(crate) struct Core<L> {
     epoch: OnceLock<Instant>,
     pub(super) wake: Notify,
     pub(super) writer: tokio::sync::Mutex<Writer>,
-    task: Mutex<Task>,
+    pub(super) task: Mutex<Task>,
     pub(super) wanted: Mutex<Vec<Wanted>>,
     pub(super) refresh: Mutex<Vec<Arc<Cell>>>,
     /// Held while a base moves, and while an estimate and whether it replaces what the store holds change together.
@@ -206,16 +171,6 @@ impl<L: Ledger> Core<L> {
     fn add_carefully(&self, cell: &Cell, count: i64) -> Option<i64> {
         let _replacing = self.replacing.lock();
         cell.tally.add_carefully(count)
-    }
-
-    /// Takes writes only as long as the counter is open, and has a task to bring them to the store.
-    #[cold]
-    fn start(self: &Arc<Self>) -> Result<(), DistkitError> {
-        if self.is_closed() {
-            return Err(DistkitError::ShutDown);
-        }
-        self.ensure_task();
-        Ok(())
     }
 
     /// Makes room for a write among those that are pending.
@@ -407,68 +362,8 @@ impl<L: Ledger> Core<L> {
         }
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state.load(SeqCst) & CLOSED != 0
-    }
-
-    pub(crate) fn close(&self) {
-        self.state.fetch_or(CLOSED, SeqCst);
-    }
-
-    /// A shutdown reported writes that will not arrive.
-    pub(super) fn note_loss(&self) {
-        self.state.fetch_or(GAVE_UP, SeqCst);
-    }
-
-    pub(super) fn gave_up(&self) -> bool {
-        self.state.load(SeqCst) & GAVE_UP != 0
-    }
-
-    /// Takes no more writes and drops those that are pending. True when that is so already.
-    pub(super) fn closed_by_replacement(&self) -> bool {
-        self.given_up.store(true, SeqCst);
-        self.state.fetch_or(CLOSED, SeqCst) & CLOSED != 0
-    }
-
-    /// Starts the task, unless it runs. Outside of a runtime this is left to a later call.
-    pub(crate) fn ensure_task(self: &Arc<Self>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let running = {
-            let mut task = self.task.lock();
-            if task.runs {
-                return;
-            }
-            *task = Task { number: task.number + 1, runs: true, handle: None };
-            self.state.fetch_or(RUNNING, SeqCst);
-            Running { core: Arc::clone(self), number: task.number }
-        };
-        let number = running.number;
-        // A runtime that is shutting down drops it at once, and that takes the lock.
-        let handle = runtime.spawn(async move { flusher::run(&running.core).await });
-        let mut task = self.task.lock();
-        if task.number == number {
-            task.handle = Some(handle);
-        }
-    }
-
-    /// Has the task look at what there is to do, if it runs.
-    pub(crate) fn wake_task(&self) {
-        self.wake.notify_one();
-    }
-
     pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
         self.cells.iter().map(|entry| Arc::clone(&entry.key().0)).collect()
-    }
-
-    /// Ends the task at its next await, so that a request that hangs frees the writer lock.
-    pub(super) fn abort_task(&self) {
-        let mut task = self.task.lock();
-        if let Some(handle) = task.handle.take() {
-            handle.abort();
-        }
-        // The next one does not wait for this one's end.
-        *task = Task { number: task.number + 1, ..Task::default() };
-        self.state.fetch_and(!RUNNING, SeqCst);
     }
 
     /// Microseconds since a moment before the first call, longer before it than the lag.

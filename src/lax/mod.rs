@@ -15,6 +15,7 @@ mod report;
 mod tally;
 #[cfg(test)]
 mod tally_tests;
+mod task;
 mod writer;
 
 mod atomic {

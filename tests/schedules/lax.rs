@@ -14,6 +14,8 @@ mod pending;
 mod report;
 #[path = "../../src/lax/tally.rs"]
 mod tally;
+#[path = "../../src/lax/task.rs"]
+mod task;
 #[path = "../../src/lax/writer.rs"]
 mod writer;
 
