@@ -6,7 +6,12 @@ use crate::{
 /// What every operation of this crate fails with.
 ///
 /// After any variant but [`OutcomeUnknown`](Self::OutcomeUnknown), and but
-/// [`CustomError`](Self::CustomError), which this crate never makes, the operation has changed nothing.
+/// [`CustomError`](Self::CustomError), which this crate never makes, the operation has changed nothing, with
+/// two exceptions:
+/// - `del` of something that is no number deletes it, and answers [`CounterError`](Self::CounterError) because
+///   there is no total to answer with.
+/// - `flush` of a lax counter says how the last attempt to send went. What is buffered is kept, and sent until it
+///   is counted once: do not repeat the additions.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DistkitError {
@@ -61,7 +66,8 @@ pub enum DistkitError {
 }
 
 impl DistkitError {
-    /// Whether the operation may have taken effect although it failed.
+    /// Whether the operation may have taken effect although it failed: true of
+    /// [`OutcomeUnknown`](Self::OutcomeUnknown) only. The exceptions are those of [`DistkitError`].
     pub fn may_have_happened(&self) -> bool {
         matches!(self, Self::OutcomeUnknown(_))
     }

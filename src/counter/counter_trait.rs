@@ -7,8 +7,11 @@ use crate::{
 
 /// One item of a batch's answer: the key as it was given, and what happened to it.
 ///
-/// The error is of this item alone. What concerns the batch as a whole, such as a lost connection, is
-/// the error of the call.
+/// The error is of this item alone. What concerns the batch as a whole, such as a lost connection, is the error
+/// of the call, with one exception: a lax counter's `get_all`, and its batches of unconditional additions, take
+/// each key from memory by itself. There an item's error may also be
+/// [`NotApplied`](DistkitError::NotApplied), [`TooManyPending`](DistkitError::TooManyPending) or
+/// [`ShutDown`](DistkitError::ShutDown): look at each item.
 pub type Keyed<'k, T> = (&'k RedisKey, Result<T, DistkitError>);
 
 /// What every plain counter can do.
@@ -25,6 +28,8 @@ pub type Keyed<'k, T> = (&'k RedisKey, Result<T, DistkitError>);
 ///   come in time, after the call was sent. It may have taken effect. The counter does not send it again.
 /// - [`CounterError`](DistkitError::CounterError): this key was refused and nothing changed, because the
 ///   result would not fit into an `i64`, or because the store holds something else than a number there.
+/// - [`TooManyPending`](DistkitError::TooManyPending) and [`ShutDown`](DistkitError::ShutDown), of a lax counter
+///   only: nothing was taken.
 ///
 /// # Example
 ///

@@ -17,10 +17,24 @@ pub type KeyedSlice<'k, T> = (&'k RedisKey, Result<T, DistkitError>);
 /// missing key reads `(0, 0)`. Batches answer per item: the outer error concerns the whole batch, the
 /// inner one a single key, and the other keys are not affected by it.
 ///
-/// Every operation but [`instance_id`](Self::instance_id) may do I/O. All of them fail with
-/// [`DistkitError::InstanceReplaced`] once a newer instance has taken this one's name, and with
-/// [`DistkitError::ShutDown`] after the instance left. [`DistkitError::OutcomeUnknown`] means that a
-/// write may have happened; after any other error it has not.
+/// Every operation but [`instance_id`](Self::instance_id) may do I/O; which ones of a lax counter do, its type
+/// says.
+///
+/// # Errors
+///
+/// Unless a method says otherwise, each fails with
+/// - [`NotApplied`](DistkitError::NotApplied): the store could not be reached or turned the call down; nothing
+///   happened.
+/// - [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the connection was lost, or the answer did not come in
+///   time, after the call was sent. It may have taken effect. The counter does not send it again.
+/// - [`CounterError`](DistkitError::CounterError): this key was refused and nothing changed, because a sum would
+///   not fit into an `i64`, or because the store holds something else than a number there. (`del` of such a thing
+///   deletes it.)
+/// - [`InstanceReplaced`](DistkitError::InstanceReplaced) once a newer instance has taken this one's name, and
+///   [`ShutDown`](DistkitError::ShutDown) after the instance left: nothing was done.
+/// - [`TooManyPending`](DistkitError::TooManyPending), of a lax counter only: nothing was taken.
+///
+/// # Example
 ///
 /// ```
 /// use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
@@ -51,7 +65,9 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Does the writes in order; one outcome for each, in the order of the writes.
     ///
-    /// The other writing methods are made of this one.
+    /// The other writing methods are made of this one. An item's error is the bare
+    /// [`Refusal`](crate::backend::Refusal), which they put into
+    /// [`CounterError`](DistkitError::CounterError) with the key.
     async fn write_all(
         &self,
         writes: &[SliceWrite],
@@ -79,7 +95,7 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn clear_on_instance(&self) -> Result<(), DistkitError>;
 
     /// The slice of `key` that each living instance holds, in the order of their ids. Instances without
-    /// a slice are left out.
+    /// a slice are left out; a missing key gives an empty list.
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError>;
 
     /// Adds `count` to this instance's slice, and so to the total.

@@ -134,7 +134,8 @@ impl LaxCounter {
     /// sent when it is back. [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
     /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
     /// place holds something else than a number is kept and tried again. All else is in the store. Where
-    /// several keys are concerned, the log names each.
+    /// several keys are concerned, the log names each. [`ShutDown`](DistkitError::ShutDown): an earlier
+    /// [`shutdown`](Self::shutdown) reported what is lost.
     pub async fn flush(&self) -> Result<(), DistkitError> {
         self.core().flush().await
     }
@@ -144,7 +145,8 @@ impl LaxCounter {
     ///
     /// # Errors
     ///
-    /// What is left, and what was refused. It is given up: none of it is sent later.
+    /// What is left, and what was refused. It is given up: none of it is sent later, and only this report tells
+    /// of it; another `shutdown` has nothing left.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
         self.core().shutdown(within).await
     }
