@@ -46,6 +46,8 @@ impl Client {
         match self {
             Self::Redis => {
                 let config = ConnectionManagerConfig::new()
+                    // A healthy answer may be late on a busy machine.
+                    .set_response_timeout(Some(Duration::from_secs(5)))
                     .set_min_delay(Duration::from_millis(5))
                     .set_max_delay(Duration::from_millis(50))
                     .set_number_of_retries(2);
