@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    atomic::Ordering::{Relaxed, SeqCst},
+    atomic::Ordering::SeqCst,
     cell::Cell,
     ledger::{Committed, Delta, Known, Ledger},
     writer::Session,
@@ -47,17 +47,20 @@ impl<L: Ledger> Session<'_, L> {
         self.resolve().await?;
         let mut deltas = Vec::with_capacity(cells.len());
         for cell in cells {
-            if cell.in_batch.load(Relaxed) {
+            if cell.is_in_batch() {
                 continue; // named twice
             }
             let taken = {
                 let _replacing = self.core.replacing.lock();
-                cell.take()
+                let taken = cell.take();
+                if taken != (0, None) {
+                    cell.enter_batch(taken.0);
+                }
+                taken
             };
             match taken {
                 (0, None) => self.core.uncount_pending(&cell),
                 (count, replace) => {
-                    cell.in_batch.store(true, SeqCst);
                     deltas.push(Delta { cell, count, replace });
                 }
             }
@@ -65,7 +68,7 @@ impl<L: Ledger> Session<'_, L> {
         if deltas.is_empty() {
             return Ok(());
         }
-        // Who gives up looks at `in_batch` after having said so: one of the two sees the other.
+        // Who gives up looks at who is in a batch after having said so: one of the two sees the other.
         if self.core.given_up.load(SeqCst) {
             self.drop_what_was_given_up();
             return Err(DistkitError::ShutDown);
@@ -92,7 +95,7 @@ impl<L: Ledger> Session<'_, L> {
             match count {
                 0 => others.push(cell),
                 _ => {
-                    cell.in_batch.store(true, SeqCst);
+                    cell.enter_batch(count);
                     absorbed.push(Delta { cell, count, replace: None });
                 }
             }
@@ -104,7 +107,7 @@ impl<L: Ledger> Session<'_, L> {
     pub(crate) fn end_writes(&mut self) {
         let what = self.writer.unresolved.take().map(|batch| batch.what);
         if let Some(Batch::Deltas(deltas) | Batch::Fence { absorbed: deltas, .. }) = what {
-            deltas.iter().for_each(|delta| delta.cell.in_batch.store(false, Relaxed));
+            deltas.iter().for_each(|delta| delta.cell.leave_batch());
         }
         self.writer.succeeded();
     }
@@ -155,7 +158,7 @@ impl<L: Ledger> Session<'_, L> {
         let core = self.core;
         let _replacing = core.replacing.lock();
         for (Delta { cell, count: delta, replace }, outcome) in deltas.into_iter().zip(outcomes) {
-            cell.in_batch.store(false, Relaxed);
+            cell.leave_batch();
             match outcome {
                 Ok(known) => {
                     cell.settle(delta, known, at);
@@ -200,7 +203,7 @@ impl<L: Ledger> Session<'_, L> {
             return;
         };
         for Delta { cell, replace, .. } in deltas {
-            cell.in_batch.store(false, Relaxed);
+            cell.leave_batch();
             if replace.is_some() {
                 let _replacing = self.core.replacing.lock();
                 cell.set_replaces(true);
@@ -215,7 +218,7 @@ impl<L: Ledger> Session<'_, L> {
     fn give_way(&self, absorbed: Vec<Delta>, others: Vec<Arc<Cell>>) {
         let _replacing = self.core.replacing.lock();
         for Delta { cell, count, .. } in &absorbed {
-            cell.in_batch.store(false, Relaxed);
+            cell.leave_batch();
             cell.forget(*count);
         }
         for cell in absorbed.iter().map(|delta| &delta.cell).chain(&others) {
@@ -231,7 +234,7 @@ impl<L: Ledger> Session<'_, L> {
             for Delta { cell, count: delta, .. } in deltas {
                 tracing::error!(key = %cell.key, delta, "the store was away for so long that nobody \
                     can find out whether it has this sum; it is not sent again");
-                cell.in_batch.store(false, Relaxed);
+                cell.leave_batch();
                 cell.forget(delta);
                 cell.forget_total();
                 self.core.uncount_pending(&cell);

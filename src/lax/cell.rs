@@ -17,6 +17,10 @@ const REFRESHES: u8 = 4;
 /// Longer ago than any lag, on a core's clock.
 const LONG_AGO: u64 = 1;
 
+const NOT_IN_BATCH: u8 = 0;
+const IN_BATCH: u8 = 1;
+const IN_BATCH_WITH_MUCH: u8 = 2;
+
 /// What a process knows of one key.
 pub(crate) struct Cell {
     pub(crate) key: RedisKey,
@@ -32,8 +36,8 @@ pub(crate) struct Cell {
     touched: AtomicBool,
     /// Counted among the keys with pending writes.
     pub(crate) counted: AtomicBool,
-    /// In the batch that is under way. Only the holder of the writer lock looks.
-    pub(crate) in_batch: AtomicBool,
+    /// Whether it is in the batch that is under way, and with how much. Changed by the holder of the writer lock.
+    batch: AtomicU8,
     /// Scratch of a pass over cells. Only the holder of the writer lock looks.
     pub(crate) seen: AtomicBool,
     /// How many more refreshes the key gets; 0 when it is not on the refresh list.
@@ -50,7 +54,7 @@ impl Cell {
             replaces: AtomicBool::new(false),
             touched: AtomicBool::new(true),
             counted: AtomicBool::new(false),
-            in_batch: AtomicBool::new(false),
+            batch: AtomicU8::new(NOT_IN_BATCH),
             seen: AtomicBool::new(false),
             refreshes: AtomicU8::new(0),
         }
@@ -111,6 +115,29 @@ impl Cell {
 
     pub(crate) fn is_pending(&self) -> bool {
         self.tally.pending() != 0 || self.replaces.load(SeqCst)
+    }
+
+    /// For the holder of the `replacing` lock: so much of what is pending is under way from now on.
+    pub(crate) fn enter_batch(&self, count: i64) {
+        self.batch.store(if easy(count) { IN_BATCH } else { IN_BATCH_WITH_MUCH }, SeqCst);
+    }
+
+    pub(crate) fn leave_batch(&self) {
+        self.batch.store(NOT_IN_BATCH, SeqCst);
+    }
+
+    pub(crate) fn is_in_batch(&self) -> bool {
+        self.batch.load(SeqCst) != NOT_IN_BATCH
+    }
+
+    /// For the holder of the `replacing` lock: whether `count` leaves a sum that fits also when what is under way
+    /// leaves it. Refuses too much rather than too little.
+    pub(crate) fn has_room_beside_batch(&self, count: i64) -> bool {
+        match self.batch.load(SeqCst) {
+            NOT_IN_BATCH => true,
+            IN_BATCH => self.tally.pending().checked_add(count).is_some_and(easy),
+            _ => false,
+        }
     }
 
     #[inline]

@@ -170,7 +170,7 @@ impl<L: Ledger> Core<L> {
     #[cold]
     fn add_carefully(&self, cell: &Cell, count: i64) -> Option<i64> {
         let _replacing = self.replacing.lock();
-        cell.tally.add_carefully(count)
+        if cell.has_room_beside_batch(count) { cell.tally.add_carefully(count) } else { None }
     }
 
     /// Makes room for a write among those that are pending.

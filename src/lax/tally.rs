@@ -108,7 +108,7 @@ impl Tally {
     #[inline]
     pub(crate) fn estimate(&self) -> i64 {
         let value = self.value.load(SeqCst);
-        if easy(value) {
+        if !self.far.load(SeqCst) {
             return value;
         }
         // Others may have moved the total so far that the sum has wrapped; the difference has not.

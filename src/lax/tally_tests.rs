@@ -34,3 +34,12 @@ fn an_estimate_beyond_the_range_is_held_at_its_end() {
     assert_eq!(tally.estimate(), i64::MAX);
     assert_eq!(tally.pending(), 10);
 }
+
+#[test]
+fn an_estimate_that_wrapped_around_to_a_small_number_is_held_at_its_end() {
+    let tally = Tally::new();
+    assert_eq!(add(&tally, i64::MIN), Some(i64::MIN));
+    tally.settle(0, i64::MIN);
+    assert_eq!(tally.estimate(), i64::MIN);
+    assert_eq!(tally.pending(), i64::MIN);
+}

@@ -4,7 +4,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::{sync::MutexGuard, time::Instant};
 
 use super::{
-    atomic::Ordering::{Relaxed, SeqCst},
+    atomic::Ordering::SeqCst,
     batch::{Unresolved, abandoned},
     cell::Cell,
     core::{Core, Settings},
@@ -199,7 +199,7 @@ impl<L: Ledger> Core<L> {
         for cell in &cells {
             match cell.tally.pending() {
                 0 if !cell.is_pending() => {}
-                n if cell.in_batch.load(SeqCst) => report.unknown.push((cell.key.clone(), n)),
+                n if cell.is_in_batch() => report.unknown.push((cell.key.clone(), n)),
                 n => report.pending.push((cell.key.clone(), n)),
             }
         }
@@ -307,7 +307,7 @@ impl<L: Ledger> Session<'_, L> {
         let cells = self.core.all_cells();
         let _replacing = self.core.replacing.lock();
         for cell in &cells {
-            cell.in_batch.store(false, Relaxed);
+            cell.leave_batch();
             match cell.take() {
                 (0, None) => {}
                 (delta, _) => {

@@ -37,14 +37,17 @@ impl Core<Plain> {
         let first: Vec<_> = depended_on.map(|(cell, _)| Arc::clone(cell)).collect();
         session.commit(first).await.map_err(not_applied)?;
 
-        let absorbed: Vec<_> = cells
-            .iter()
-            .map(|(cell, replaced)| {
-                let delta = if *replaced { cell.tally.pending() } else { 0 };
-                (Arc::clone(cell), delta)
-            })
-            .collect();
-        let guard = session.begin_writes(absorbed.clone());
+        let (absorbed, guard) = {
+            let _replacing = self.replacing.lock();
+            let absorbed: Vec<_> = cells
+                .iter()
+                .map(|(cell, replaced)| {
+                    let delta = if *replaced { cell.tally.pending() } else { 0 };
+                    (Arc::clone(cell), delta)
+                })
+                .collect();
+            (absorbed.clone(), session.begin_writes(absorbed))
+        };
         let doubt = Doubt { cells: &cells };
         let at = self.now();
         let applied =

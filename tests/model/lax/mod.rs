@@ -5,6 +5,7 @@
 
 mod auditor;
 mod counter;
+mod extremes;
 mod history;
 mod play;
 mod truth;
