@@ -63,7 +63,7 @@ pub(crate) struct Membership {
     /// Set once, under the exclusive lock.
     ended: OnceLock<Ended>,
     known: Mutex<HashMap<RedisKey, Known, RandomState>>,
-    heartbeat: OnceLock<AbortHandle>,
+    heartbeat: Mutex<Option<AbortHandle>>,
 }
 
 struct State {
@@ -101,7 +101,7 @@ impl Membership {
             state: RwLock::new(State { instance, member: None }),
             ended: OnceLock::new(),
             known: Mutex::default(),
-            heartbeat: OnceLock::new(),
+            heartbeat: Mutex::default(),
         })
     }
 
@@ -125,6 +125,7 @@ impl Membership {
             let state = self.state.read().await;
             self.check()?;
             if let Ok(seat) = RwLockReadGuard::try_map(state, |state| state.member.as_ref()) {
+                self.keep_alive();
                 return Ok(seat);
             }
             let mut state = self.state.write().await;
@@ -147,6 +148,9 @@ impl Membership {
     pub(crate) async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_>, DistkitError> {
         let state = self.state.write().await;
         self.check()?;
+        if state.member.is_some() {
+            self.keep_alive();
+        }
         Ok(Exclusive { membership: self, state })
     }
 
@@ -238,11 +242,24 @@ impl Membership {
         }
     }
 
+    /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on. Outside of a
+    /// runtime this is left to a later operation.
     fn keep_alive(self: &Arc<Self>) {
-        self.heartbeat.get_or_init(|| {
-            let task = tokio::spawn(heartbeats(Arc::downgrade(self), self.lease));
-            task.abort_handle()
-        });
+        let mut heartbeat = self.heartbeat.lock();
+        if self.ended.get().is_none()
+            && heartbeat.as_ref().is_none_or(AbortHandle::is_finished)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let task = runtime.spawn(heartbeats(Arc::downgrade(self), self.lease));
+            *heartbeat = Some(task.abort_handle());
+        }
+    }
+
+    fn end_heartbeat(&self) {
+        let task = self.heartbeat.lock().take();
+        if let Some(task) = task {
+            task.abort();
+        }
     }
 
     async fn heartbeat(self: &Arc<Self>) -> Result<(), DistkitError> {
@@ -258,9 +275,7 @@ impl Membership {
     pub(crate) async fn leave(&self) -> Result<(), DistkitError> {
         let mut state = self.state.write().await;
         self.ended.get_or_init(|| Ended::Left);
-        if let Some(task) = self.heartbeat.get() {
-            task.abort();
-        }
+        self.end_heartbeat();
         let Some(member) = &state.member else { return Ok(()) };
         match self.backend.leave(&self.space, member).await {
             Ok(()) | Err(BackendError::NotJoined) => {
@@ -274,9 +289,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        if let Some(task) = self.heartbeat.get() {
-            task.abort();
-        }
+        self.end_heartbeat();
     }
 }
 
