@@ -336,6 +336,45 @@ async fn shutdown_leaves_or_reports_what_is_left() {
     assert_eq!(bed.store.link().requests(), 0);
 }
 
+/// Hands the store a flush that hangs, and shuts down before it is answered.
+async fn shutdown_beside_a_request_that_hangs(bed: &Bed, k: &RedisKey) {
+    bed.lax.inc(k, 1).await.unwrap();
+    bed.lax.flush().await.unwrap();
+    bed.link.set_latency(400 * MS);
+    bed.lax.inc(k, 1).await.unwrap();
+    sleep(30 * MS).await;
+    let report = bed.lax.shutdown(100 * MS).await.unwrap_err();
+    assert_eq!(report.unknown, [(k.clone(), 1)]);
+    bed.link.set_latency(Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_runs_out_of_time_lets_the_lease_run_out() {
+    let (bed, k) = (bed(), key("k"));
+    shutdown_beside_a_request_that_hangs(&bed, &k).await;
+    sleep(Duration::from_millis(THRESHOLD_MS) + 500 * MS).await;
+    assert_eq!(bed.other.get(&k).await.unwrap(), (0, 0));
+    let before = bed.link.requests();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(bed.link.requests(), before, "no heartbeat");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_can_leave_after_a_shutdown_that_ran_out_of_time() {
+    let (bed, k) = (bed(), key("k"));
+    shutdown_beside_a_request_that_hangs(&bed, &k).await;
+    bed.lax.leave().await.unwrap();
+    assert_eq!(bed.other.get(&k).await.unwrap(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_may_take_for_ever() {
+    let (bed, k) = (bed(), key("k"));
+    bed.lax.inc(&k, 1).await.unwrap();
+    bed.lax.shutdown(Duration::MAX).await.unwrap();
+    assert_eq!(bed.other.get(&k).await.unwrap(), (0, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_number_of_pending_keys_is_bounded() {
     let bed = bed_with(|options| options.max_pending_keys(2));

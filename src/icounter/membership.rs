@@ -60,7 +60,7 @@ pub(crate) struct Membership {
     /// Operations hold it shared, a join exclusively: no operation is under way while slices are
     /// claimed, so that none that was acknowledged is missing from the claim.
     state: RwLock<State>,
-    /// Set once, under the exclusive lock.
+    /// Set once. What is under way then goes on; nothing joins any more, or renews the lease.
     ended: OnceLock<Ended>,
     known: Mutex<HashMap<RedisKey, Known, RandomState>>,
     heartbeat: Mutex<Option<AbortHandle>>,
@@ -191,6 +191,8 @@ impl Membership {
         state.instance.first_joined.get_or_insert(joined.incarnation);
         state.member = Some(Member { incarnation: joined.incarnation, lease: self.lease });
         self.restored(&claim, &joined.standings);
+        // It may have left meanwhile. The member is noted all the same, so that it can leave again.
+        self.check()?;
         self.keep_alive();
         Ok(())
     }
@@ -271,11 +273,12 @@ impl Membership {
         Ok(())
     }
 
-    /// Leaves the store for good. Operations fail from now on, whether the store answers or not.
+    /// Leaves the store for good. Operations fail from now on, and the lease runs out, whether the store
+    /// answers or not, and whether or not this is waited for.
     pub(crate) async fn leave(&self) -> Result<(), DistkitError> {
-        let mut state = self.state.write().await;
         self.ended.get_or_init(|| Ended::Left);
         self.end_heartbeat();
+        let mut state = self.state.write().await;
         let Some(member) = &state.member else { return Ok(()) };
         match self.backend.leave(&self.space, member).await {
             Ok(()) | Err(BackendError::NotJoined) => {

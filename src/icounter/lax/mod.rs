@@ -124,9 +124,10 @@ impl LaxInstanceAwareCounter {
     /// What is left, and what was refused. It is given up: none of it is sent later. With nothing left
     /// but a `cause` the instance could not leave: its slices stay until its lease has run out.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
-        let end = Instant::now() + within;
+        let began = Instant::now();
         let flushed = self.core().shutdown(within).await;
-        let left = tokio::time::timeout_at(end, self.membership().leave()).await;
+        let rest = within.saturating_sub(began.elapsed());
+        let left = tokio::time::timeout(rest, self.membership().leave()).await;
         flushed?;
         match left {
             Ok(Err(error)) => Err(Unflushed { cause: Some(error), ..Unflushed::default() }),
