@@ -234,6 +234,35 @@ async fn what_fails_keeps_what_was_pending() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn additions_go_on_when_what_acts_at_once_cannot_join_again() {
+    for del in [false, true] {
+        let (bed, k) = (bed(), key("k"));
+        bed.lax.inc(&k, 10).await.unwrap();
+        bed.lax.flush().await.unwrap();
+        bed.link.cut();
+        bed.until_total(&k, 0).await;
+        // It is back for one exchange: the store says "not joined", and then the join fails.
+        bed.link.restore();
+        bed.link.set_latency(10 * MS);
+        let (lax, name) = (bed.lax.clone(), k.clone());
+        let acting = tokio::spawn(async move {
+            match del {
+                true => lax.del(&name).await,
+                false => lax.set(&name, 5).await,
+            }
+        });
+        sleep(12 * MS).await;
+        bed.link.cut();
+        let failed = acting.await.unwrap();
+        assert!(matches!(failed, Err(DistkitError::NotApplied(_))), "{failed:?}");
+        assert_eq!(bed.lax.inc(&k, 1).await.unwrap(), (11, 11));
+        bed.link.restore();
+        bed.lax.flush().await.unwrap();
+        assert_eq!(bed.other.get(&k).await.unwrap(), (11, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_buffered_slice_stands_although_another_sets_in_between() {
     for slice in [7, 10] {
         for reads in [false, true] {

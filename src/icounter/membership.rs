@@ -25,13 +25,17 @@ pub(crate) const MAX_JOINS: usize = 4;
 
 /// Runs an operation as a joined member; joins first, or again, where the store asks for it.
 ///
-/// The member's guard is held until `$done` has taken in the answer, so that a join cannot miss it.
+/// The member's guard is held until `$done` has taken in the answer, so that a join cannot miss it. Failures
+/// are its value, also those to join: what comes after it is never skipped.
 macro_rules! as_member {
     ($membership:expr, $member:ident => $call:expr, $answer:ident => $done:expr) => {{
         let membership = &*$membership;
         let mut joins = 0;
         loop {
-            let seat = membership.seat().await?;
+            let seat = match membership.seat().await {
+                Ok(seat) => seat,
+                Err(error) => break Err(error),
+            };
             let $member = &*seat;
             match $call.await {
                 Err($crate::backend::BackendError::NotJoined)
@@ -40,7 +44,9 @@ macro_rules! as_member {
                     joins += 1;
                     let gone = seat.incarnation;
                     drop(seat);
-                    membership.join_again(gone).await?;
+                    if let Err(error) = membership.join_again(gone).await {
+                        break Err(error);
+                    }
                 }
                 Err(error) => break Err($crate::DistkitError::from(error)),
                 Ok($answer) => break Ok($done),
