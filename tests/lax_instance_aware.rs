@@ -285,6 +285,33 @@ async fn a_buffered_slice_stands_although_another_sets_in_between() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_buffered_slice_stands_although_a_clear_is_cancelled() {
+    for own in [false, true] {
+        // Before the request has reached the store, or when it has.
+        for (wait, cleared) in [(30 * MS, false), (70 * MS, true)] {
+            let (bed, k) = (bed(), key("k"));
+            bed.lax.inc(&k, 10).await.unwrap();
+            bed.lax.flush().await.unwrap();
+            assert_eq!(bed.lax.set_on_instance(&k, 12).await.unwrap(), (12, 12));
+            bed.link.set_latency(100 * MS);
+            let clear = async {
+                match own {
+                    true => bed.lax.clear_on_instance().await,
+                    false => bed.lax.clear().await,
+                }
+            };
+            timeout(wait, clear).await.unwrap_err();
+            assert_eq!(bed.other.get(&k).await.unwrap().0, if cleared { 0 } else { 10 });
+            bed.other.set(&k, 100).await.unwrap();
+            bed.link.set_latency(Duration::ZERO);
+            bed.lax.flush().await.unwrap();
+            assert_eq!(bed.other.get(&k).await.unwrap(), (112, 100));
+            assert_eq!(bed.lax.get(&k).await.unwrap(), (112, 12));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_set_of_unknown_outcome_is_never_applied_later() {
     let bed = bed();
     let k = key("k");
