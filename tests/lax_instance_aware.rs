@@ -512,6 +512,31 @@ async fn a_handle_counts_as_its_counter_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slice_that_does_not_fit_beside_the_others_is_refused_at_once() {
+    let (bed, k) = (bed(), key("k"));
+    bed.lax.dec(&k, 10).await.unwrap();
+    bed.lax.flush().await.unwrap();
+    // The sum of the others, without the slice of -10, does not fit into an `i64`.
+    let options = StrictInstanceAwareCounterOptions::new(key("lax"), bed.store.clone());
+    let third = StrictInstanceAwareCounter::new(options);
+    bed.other.inc(&k, i64::MAX).await.unwrap();
+    third.inc(&k, 10).await.unwrap();
+    sleep(100 * MS).await;
+    assert_eq!(bed.lax.get(&k).await.unwrap(), (i64::MAX, -10));
+    let handle = bed.lax.handle(&k).await.unwrap();
+    for count in [-9, 0, 10] {
+        for refused in [bed.lax.set_on_instance(&k, count).await, handle.set_on_instance(count)] {
+            assert!(matches!(refused, Err(DistkitError::CounterError { .. })), "{refused:?}");
+        }
+    }
+    let fits = (i64::MAX - 5, -15);
+    assert_eq!(bed.lax.set_on_instance(&k, -15).await.unwrap(), fits);
+    assert_eq!(handle.set_on_instance(-15).unwrap(), fits);
+    bed.lax.flush().await.unwrap();
+    assert_eq!(bed.lax.get(&k).await.unwrap(), fits);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handle_keeps_its_counter_alive() {
     let Bed { store: _store, link, lax, other } = bed();
     let k = key("k");

@@ -338,7 +338,11 @@ impl Core<Slices> {
 
 /// Numbers near the ends of `i64` are left to the store.
 fn can_replace(cell: &Cell, count: i64) -> bool {
-    easy(count) && count.checked_add(cell.others()).is_some()
+    // The others' sum need not fit into an `i64`; the acknowledged total does.
+    let base = cell.tally.acknowledged();
+    let total = base.wrapping_add(cell.others());
+    let others = i128::from(total) - i128::from(base);
+    easy(count) && i64::try_from(others + i128::from(count)).is_ok()
 }
 
 #[inline]
