@@ -432,6 +432,33 @@ async fn a_shutdown_may_take_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replaced_instance_does_not_say_that_its_writes_are_in_the_store() {
+    for in_the_background in [true, false] {
+        let bed = bed_with(|options| options.instance_name(key("pod")));
+        let k = key("k");
+        bed.lax.inc(&k, 1).await.unwrap();
+        bed.lax.flush().await.unwrap();
+        let options = StrictInstanceAwareCounterOptions::new(key("lax"), bed.store.clone());
+        let new = StrictInstanceAwareCounter::new(options.instance_name(key("pod")));
+        assert_eq!(new.inc(&k, 100).await.unwrap(), (100, 100));
+        assert_eq!(bed.lax.inc(&k, 10).await.unwrap(), (11, 11));
+        if in_the_background {
+            sleep(100 * MS).await;
+            for _ in 0..2 {
+                let flushed = bed.lax.flush().await;
+                assert!(matches!(flushed, Err(DistkitError::InstanceReplaced)), "{flushed:?}");
+            }
+        }
+        for _ in 0..2 {
+            let report = bed.lax.shutdown(Duration::from_secs(1)).await.unwrap_err();
+            let cause = report.cause;
+            assert!(matches!(cause, Some(DistkitError::InstanceReplaced)), "{cause:?}");
+        }
+        assert_eq!(new.get(&k).await.unwrap(), (100, 100));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_number_of_pending_keys_is_bounded() {
     let bed = bed_with(|options| options.max_pending_keys(2));
     let names = [key("a"), key("b"), key("c")];

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    backend::{InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing, Written},
+    backend::{
+        BackendError, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
+        Written,
+    },
     lax::{Cell, Core, Hold, Owner, Settings, Unflushed, easy, not_applied},
 };
 
@@ -93,11 +96,19 @@ impl LaxInstanceAwareCounter {
     /// sent when it is back. [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
     /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
     /// place holds something else than a number is kept and tried again. All else is in the store.
+    /// [`InstanceReplaced`](DistkitError::InstanceReplaced): nothing is in the store any more, nor will be.
     pub async fn flush(&self) -> Result<(), DistkitError> {
         match self.core().flush().await {
             Err(error) => Err(self.core().why(error)),
-            Ok(()) => Ok(()),
+            Ok(()) => self.replaced().map_or(Ok(()), Err),
         }
+    }
+
+    /// Set when a newer instance has this one's place. What was pending has been dropped then, perhaps
+    /// in the background, so that a flush finds nothing to do.
+    fn replaced(&self) -> Option<DistkitError> {
+        let ended = self.membership().check().err();
+        ended.filter(|error| matches!(error, DistkitError::InstanceReplaced))
     }
 
     /// Flushes, then leaves for good: this instance's slices are subtracted from all totals now, and
@@ -122,20 +133,20 @@ impl LaxInstanceAwareCounter {
     /// # Errors
     ///
     /// What is left, and what was refused. It is given up: none of it is sent later. With nothing left
-    /// but a `cause` the instance could not leave: its slices stay until its lease has run out.
+    /// but a `cause` the instance could not leave, and its slices stay until its lease has run out; or it
+    /// had been replaced, and what was pending at that time is lost.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
         let began = Instant::now();
         let flushed = self.core().shutdown(within).await;
         let rest = within.saturating_sub(began.elapsed());
         let left = tokio::time::timeout(rest, self.membership().leave()).await;
-        flushed?;
-        match left {
-            Ok(Err(error)) => Err(Unflushed { cause: Some(error), ..Unflushed::default() }),
-            Ok(Ok(())) => Ok(()),
-            Err(_) => {
-                let late = crate::backend::BackendError::outcome_unknown("no time left to leave");
-                Err(Unflushed { cause: Some(late.into()), ..Unflushed::default() })
-            }
+        let late = || BackendError::outcome_unknown("no time left to leave").into();
+        let left = left.unwrap_or_else(|_| Err(late()));
+        let cause = self.replaced().or(left.err());
+        match (flushed, cause) {
+            (Err(report), cause) => Err(Unflushed { cause: report.cause.or(cause), ..report }),
+            (Ok(()), None) => Ok(()),
+            (Ok(()), cause) => Err(Unflushed { cause, ..Unflushed::default() }),
         }
     }
 
