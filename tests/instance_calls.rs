@@ -381,3 +381,33 @@ async fn operations_that_are_turned_away_together_join_again_once() {
     assert_eq!(totals, [2, 3, 4]);
     assert_eq!(link.requests() - before, 3 + 1 + 3, "each twice, and one join");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_is_overtaken_by_a_leave_does_not_bring_the_instance_back() {
+    for waits in [true, false] {
+        let store = MemoryBackend::new();
+        let link = store.link();
+        link.set_latency(Duration::from_millis(100));
+        let counter = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(
+            key(PREFIX),
+            link.clone(),
+        ));
+        let adding = tokio::spawn({
+            let counter = counter.clone();
+            async move { counter.inc(&key("a"), 1).await }
+        });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if waits {
+            counter.leave().await.unwrap();
+        } else {
+            let soon = Duration::from_millis(10);
+            tokio::time::timeout(soon, counter.leave()).await.unwrap_err();
+        }
+        let answer = adding.await.unwrap();
+        assert!(matches!(answer, Err(DistkitError::ShutDown)), "{answer:?}");
+        tokio::time::sleep(10 * LEASE).await;
+        assert_eq!(link.requests(), if waits { 2 } else { 1 }, "a join, and no heartbeat");
+        counter.leave().await.unwrap();
+        assert_eq!(link.requests(), 2);
+    }
+}

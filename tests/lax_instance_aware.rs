@@ -234,6 +234,35 @@ async fn what_fails_keeps_what_was_pending() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn additions_go_on_when_what_acts_at_once_cannot_join_again() {
+    for del in [false, true] {
+        let (bed, k) = (bed(), key("k"));
+        bed.lax.inc(&k, 10).await.unwrap();
+        bed.lax.flush().await.unwrap();
+        bed.link.cut();
+        bed.until_total(&k, 0).await;
+        // It is back for one exchange: the store says "not joined", and then the join fails.
+        bed.link.restore();
+        bed.link.set_latency(10 * MS);
+        let (lax, name) = (bed.lax.clone(), k.clone());
+        let acting = tokio::spawn(async move {
+            match del {
+                true => lax.del(&name).await,
+                false => lax.set(&name, 5).await,
+            }
+        });
+        sleep(12 * MS).await;
+        bed.link.cut();
+        let failed = acting.await.unwrap();
+        assert!(matches!(failed, Err(DistkitError::NotApplied(_))), "{failed:?}");
+        assert_eq!(bed.lax.inc(&k, 1).await.unwrap(), (11, 11));
+        bed.link.restore();
+        bed.lax.flush().await.unwrap();
+        assert_eq!(bed.other.get(&k).await.unwrap(), (11, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_buffered_slice_stands_although_another_sets_in_between() {
     for slice in [7, 10] {
         for reads in [false, true] {
@@ -251,6 +280,33 @@ async fn a_buffered_slice_stands_although_another_sets_in_between() {
             bed.lax.flush().await.unwrap();
             assert_eq!(bed.other.get(&k).await.unwrap(), (101 + slice, 100));
             assert_eq!(bed.lax.get(&k).await.unwrap(), (101 + slice, slice + 1));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_buffered_slice_stands_although_a_clear_is_cancelled() {
+    for own in [false, true] {
+        // Before the request has reached the store, or when it has.
+        for (wait, cleared) in [(30 * MS, false), (70 * MS, true)] {
+            let (bed, k) = (bed(), key("k"));
+            bed.lax.inc(&k, 10).await.unwrap();
+            bed.lax.flush().await.unwrap();
+            assert_eq!(bed.lax.set_on_instance(&k, 12).await.unwrap(), (12, 12));
+            bed.link.set_latency(100 * MS);
+            let clear = async {
+                match own {
+                    true => bed.lax.clear_on_instance().await,
+                    false => bed.lax.clear().await,
+                }
+            };
+            timeout(wait, clear).await.unwrap_err();
+            assert_eq!(bed.other.get(&k).await.unwrap().0, if cleared { 0 } else { 10 });
+            bed.other.set(&k, 100).await.unwrap();
+            bed.link.set_latency(Duration::ZERO);
+            bed.lax.flush().await.unwrap();
+            assert_eq!(bed.other.get(&k).await.unwrap(), (112, 100));
+            assert_eq!(bed.lax.get(&k).await.unwrap(), (112, 12));
         }
     }
 }
@@ -336,6 +392,72 @@ async fn shutdown_leaves_or_reports_what_is_left() {
     assert_eq!(bed.store.link().requests(), 0);
 }
 
+/// Hands the store a flush that hangs, and shuts down before it is answered.
+async fn shutdown_beside_a_request_that_hangs(bed: &Bed, k: &RedisKey) {
+    bed.lax.inc(k, 1).await.unwrap();
+    bed.lax.flush().await.unwrap();
+    bed.link.set_latency(400 * MS);
+    bed.lax.inc(k, 1).await.unwrap();
+    sleep(30 * MS).await;
+    let report = bed.lax.shutdown(100 * MS).await.unwrap_err();
+    assert_eq!(report.unknown, [(k.clone(), 1)]);
+    bed.link.set_latency(Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_runs_out_of_time_lets_the_lease_run_out() {
+    let (bed, k) = (bed(), key("k"));
+    shutdown_beside_a_request_that_hangs(&bed, &k).await;
+    sleep(Duration::from_millis(THRESHOLD_MS) + 500 * MS).await;
+    assert_eq!(bed.other.get(&k).await.unwrap(), (0, 0));
+    let before = bed.link.requests();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(bed.link.requests(), before, "no heartbeat");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_can_leave_after_a_shutdown_that_ran_out_of_time() {
+    let (bed, k) = (bed(), key("k"));
+    shutdown_beside_a_request_that_hangs(&bed, &k).await;
+    bed.lax.leave().await.unwrap();
+    assert_eq!(bed.other.get(&k).await.unwrap(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_may_take_for_ever() {
+    let (bed, k) = (bed(), key("k"));
+    bed.lax.inc(&k, 1).await.unwrap();
+    bed.lax.shutdown(Duration::MAX).await.unwrap();
+    assert_eq!(bed.other.get(&k).await.unwrap(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_instance_does_not_say_that_its_writes_are_in_the_store() {
+    for in_the_background in [true, false] {
+        let bed = bed_with(|options| options.instance_name(key("pod")));
+        let k = key("k");
+        bed.lax.inc(&k, 1).await.unwrap();
+        bed.lax.flush().await.unwrap();
+        let options = StrictInstanceAwareCounterOptions::new(key("lax"), bed.store.clone());
+        let new = StrictInstanceAwareCounter::new(options.instance_name(key("pod")));
+        assert_eq!(new.inc(&k, 100).await.unwrap(), (100, 100));
+        assert_eq!(bed.lax.inc(&k, 10).await.unwrap(), (11, 11));
+        if in_the_background {
+            sleep(100 * MS).await;
+            for _ in 0..2 {
+                let flushed = bed.lax.flush().await;
+                assert!(matches!(flushed, Err(DistkitError::InstanceReplaced)), "{flushed:?}");
+            }
+        }
+        for _ in 0..2 {
+            let report = bed.lax.shutdown(Duration::from_secs(1)).await.unwrap_err();
+            let cause = report.cause;
+            assert!(matches!(cause, Some(DistkitError::InstanceReplaced)), "{cause:?}");
+        }
+        assert_eq!(new.get(&k).await.unwrap(), (100, 100));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_number_of_pending_keys_is_bounded() {
     let bed = bed_with(|options| options.max_pending_keys(2));
@@ -414,6 +536,31 @@ async fn a_handle_counts_as_its_counter_does() {
         bed.lax.set_on_instance(&k, i64::MAX - 10).await.unwrap(),
         (i64::MAX, i64::MAX - 10)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_that_does_not_fit_beside_the_others_is_refused_at_once() {
+    let (bed, k) = (bed(), key("k"));
+    bed.lax.dec(&k, 10).await.unwrap();
+    bed.lax.flush().await.unwrap();
+    // The sum of the others, without the slice of -10, does not fit into an `i64`.
+    let options = StrictInstanceAwareCounterOptions::new(key("lax"), bed.store.clone());
+    let third = StrictInstanceAwareCounter::new(options);
+    bed.other.inc(&k, i64::MAX).await.unwrap();
+    third.inc(&k, 10).await.unwrap();
+    sleep(100 * MS).await;
+    assert_eq!(bed.lax.get(&k).await.unwrap(), (i64::MAX, -10));
+    let handle = bed.lax.handle(&k).await.unwrap();
+    for count in [-9, 0, 10] {
+        for refused in [bed.lax.set_on_instance(&k, count).await, handle.set_on_instance(count)] {
+            assert!(matches!(refused, Err(DistkitError::CounterError { .. })), "{refused:?}");
+        }
+    }
+    let fits = (i64::MAX - 5, -15);
+    assert_eq!(bed.lax.set_on_instance(&k, -15).await.unwrap(), fits);
+    assert_eq!(handle.set_on_instance(-15).unwrap(), fits);
+    bed.lax.flush().await.unwrap();
+    assert_eq!(bed.lax.get(&k).await.unwrap(), fits);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,22 +1,19 @@
 use std::{
-    collections::HashMap,
+    ops::Deref,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     task::AbortHandle,
 };
 
+use super::acknowledged::{Acknowledged, UnderWay};
 use crate::{
     DistkitError, RedisKey,
-    backend::{
-        Backend, BackendError, Epoch, Incarnation, Instance, Member, Outcome, Slice, Space,
-        Standing,
-    },
+    backend::{Backend, BackendError, Incarnation, Instance, Member, Space, Standing},
 };
 
 /// How often one operation joins again before it gives up: a lease shorter than a round trip would
@@ -25,13 +22,17 @@ pub(crate) const MAX_JOINS: usize = 4;
 
 /// Runs an operation as a joined member; joins first, or again, where the store asks for it.
 ///
-/// The member's guard is held until `$done` has taken in the answer, so that a join cannot miss it.
+/// The member's guard is held until `$done` has taken in the answer, so that a join cannot miss it. Failures
+/// are its value, also those to join: what comes after it is never skipped.
 macro_rules! as_member {
     ($membership:expr, $member:ident => $call:expr, $answer:ident => $done:expr) => {{
         let membership = &*$membership;
         let mut joins = 0;
         loop {
-            let seat = membership.seat().await?;
+            let seat = match membership.seat().await {
+                Ok(seat) => seat,
+                Err(error) => break Err(error),
+            };
             let $member = &*seat;
             match $call.await {
                 Err($crate::backend::BackendError::NotJoined)
@@ -40,7 +41,9 @@ macro_rules! as_member {
                     joins += 1;
                     let gone = seat.incarnation;
                     drop(seat);
-                    membership.join_again(gone).await?;
+                    if let Err(error) = membership.join_again(gone).await {
+                        break Err(error);
+                    }
                 }
                 Err(error) => break Err($crate::DistkitError::from(error)),
                 Ok($answer) => break Ok($done),
@@ -60,10 +63,10 @@ pub(crate) struct Membership {
     /// Operations hold it shared, a join exclusively: no operation is under way while slices are
     /// claimed, so that none that was acknowledged is missing from the claim.
     state: RwLock<State>,
-    /// Set once, under the exclusive lock.
+    /// Set once. What is under way then goes on; nothing joins any more, or renews the lease.
     ended: OnceLock<Ended>,
-    known: Mutex<HashMap<RedisKey, Known, RandomState>>,
-    heartbeat: OnceLock<AbortHandle>,
+    acknowledged: Mutex<Acknowledged>,
+    heartbeat: Mutex<Option<AbortHandle>>,
 }
 
 struct State {
@@ -77,11 +80,18 @@ enum Ended {
     Replaced,
 }
 
-#[derive(Clone, Copy)]
-struct Known {
-    epoch: Epoch,
-    value: i64,
-    version: u64,
+/// A joined member, at work. No join happens while it is held.
+pub(crate) struct Seat<'m> {
+    member: RwLockReadGuard<'m, Member>,
+    _under_way: UnderWay,
+}
+
+impl Deref for Seat<'_> {
+    type Target = Member;
+
+    fn deref(&self) -> &Member {
+        &self.member
+    }
 }
 
 impl Membership {
@@ -100,8 +110,8 @@ impl Membership {
             lease,
             state: RwLock::new(State { instance, member: None }),
             ended: OnceLock::new(),
-            known: Mutex::default(),
-            heartbeat: OnceLock::new(),
+            acknowledged: Mutex::default(),
+            heartbeat: Mutex::default(),
         })
     }
 
@@ -117,15 +127,14 @@ impl Membership {
         &self.id
     }
 
-    /// A joined member; no join happens while the answer is held.
-    pub(crate) async fn seat(
-        self: &Arc<Self>,
-    ) -> Result<RwLockReadGuard<'_, Member>, DistkitError> {
+    pub(crate) async fn seat(self: &Arc<Self>) -> Result<Seat<'_>, DistkitError> {
         loop {
             let state = self.state.read().await;
             self.check()?;
-            if let Ok(seat) = RwLockReadGuard::try_map(state, |state| state.member.as_ref()) {
-                return Ok(seat);
+            if let Ok(member) = RwLockReadGuard::try_map(state, |state| state.member.as_ref()) {
+                self.keep_alive();
+                let under_way = self.acknowledged.lock().begin();
+                return Ok(Seat { member, _under_way: under_way });
             }
             let mut state = self.state.write().await;
             if state.member.is_none() {
@@ -147,6 +156,9 @@ impl Membership {
     pub(crate) async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_>, DistkitError> {
         let state = self.state.write().await;
         self.check()?;
+        if state.member.is_some() {
+            self.keep_alive();
+        }
         Ok(Exclusive { membership: self, state })
     }
 
@@ -164,7 +176,7 @@ impl Membership {
 
     async fn join(self: &Arc<Self>, state: &mut State) -> Result<(), DistkitError> {
         self.check()?;
-        let claim = self.claim();
+        let claim = self.acknowledged.lock().claim();
         let joined = match self.backend.join(&self.space, &state.instance, &claim).await {
             Ok(joined) => joined,
             Err(BackendError::Replaced) => {
@@ -186,81 +198,55 @@ impl Membership {
         }
         state.instance.first_joined.get_or_insert(joined.incarnation);
         state.member = Some(Member { incarnation: joined.incarnation, lease: self.lease });
-        self.restored(&claim, &joined.standings);
+        self.acknowledged.lock().restored(&claim, &joined.standings);
+        // It may have left meanwhile. The member is noted all the same, so that it can leave again.
+        self.check()?;
         self.keep_alive();
         Ok(())
     }
 
-    fn claim(&self) -> Vec<Slice> {
-        let known = self.known.lock();
-        let mut claim: Vec<_> = known
-            .iter()
-            .filter(|(_, known)| known.value != 0)
-            .map(|(key, known)| Slice { key: key.clone(), epoch: known.epoch, value: known.value })
-            .collect();
-        drop(known);
-        // A simulation must not show the order of a hash map.
-        claim.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        claim
-    }
-
-    fn restored(&self, claim: &[Slice], standings: &[Outcome<Standing>]) {
-        let mut known = self.known.lock();
-        known.clear();
-        for (slice, standing) in claim.iter().zip(standings) {
-            let (epoch, value) = match standing {
-                Ok(standing) => (standing.epoch, standing.slice),
-                Err(_) => (slice.epoch, slice.value),
-            };
-            if value != 0 {
-                known.insert(slice.key.clone(), Known { epoch, value, version: 0 });
-            }
-        }
-    }
-
     /// Takes in how a key stood when the store ran the operation numbered `version`.
     pub(crate) fn note(&self, key: &RedisKey, version: u64, standing: &Standing) {
-        let seen = Known { epoch: standing.epoch, value: standing.slice, version };
-        let mut known = self.known.lock();
-        match known.get_mut(key) {
-            Some(known) if known.version <= version => *known = seen,
-            Some(_) => {}
-            None => {
-                known.insert(key.clone(), seen);
-            }
-        }
+        self.acknowledged.lock().note(key, version, standing);
     }
 
     /// Like [`note`](Self::note), for a read: it never makes a key known that holds nothing of ours.
     pub(crate) fn note_read(&self, key: &RedisKey, version: u64, standing: &Standing) {
-        if standing.slice != 0 || self.known.lock().contains_key(key) {
-            self.note(key, version, standing);
+        self.acknowledged.lock().note_read(key, version, standing);
+    }
+
+    /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on. Outside of a
+    /// runtime this is left to a later operation.
+    fn keep_alive(self: &Arc<Self>) {
+        let mut heartbeat = self.heartbeat.lock();
+        if self.ended.get().is_none()
+            && heartbeat.as_ref().is_none_or(AbortHandle::is_finished)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let task = runtime.spawn(heartbeats(Arc::downgrade(self), self.lease));
+            *heartbeat = Some(task.abort_handle());
         }
     }
 
-    fn keep_alive(self: &Arc<Self>) {
-        self.heartbeat.get_or_init(|| {
-            let task = tokio::spawn(heartbeats(Arc::downgrade(self), self.lease));
-            task.abort_handle()
-        });
+    fn end_heartbeat(&self) {
+        let task = self.heartbeat.lock().take();
+        if let Some(task) = task {
+            task.abort();
+        }
     }
 
     async fn heartbeat(self: &Arc<Self>) -> Result<(), DistkitError> {
         as_member!(self, member => self.backend.heartbeat(&self.space, member), answer => answer)?;
-        // With no operation under way no late answer can need the entries of empty slices.
-        if let Ok(_exclusive) = self.state.try_write() {
-            self.known.lock().retain(|_, known| known.value != 0);
-        }
+        self.acknowledged.lock().forget_empty();
         Ok(())
     }
 
-    /// Leaves the store for good. Operations fail from now on, whether the store answers or not.
+    /// Leaves the store for good. Operations fail from now on, and the lease runs out, whether the store
+    /// answers or not, and whether or not this is waited for.
     pub(crate) async fn leave(&self) -> Result<(), DistkitError> {
-        let mut state = self.state.write().await;
         self.ended.get_or_init(|| Ended::Left);
-        if let Some(task) = self.heartbeat.get() {
-            task.abort();
-        }
+        self.end_heartbeat();
+        let mut state = self.state.write().await;
         let Some(member) = &state.member else { return Ok(()) };
         match self.backend.leave(&self.space, member).await {
             Ok(()) | Err(BackendError::NotJoined) => {
@@ -274,9 +260,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        if let Some(task) = self.heartbeat.get() {
-            task.abort();
-        }
+        self.end_heartbeat();
     }
 }
 
@@ -299,7 +283,7 @@ impl Exclusive<'_> {
                 Err(BackendError::NotJoined) => membership.join(&mut self.state).await?,
                 Err(error) => return Err(error.into()),
                 Ok(()) => {
-                    membership.known.lock().clear();
+                    membership.acknowledged.lock().clear();
                     return Ok(());
                 }
             }

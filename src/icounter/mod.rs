@@ -1,5 +1,6 @@
 #![doc = include_str!("../../docs/instance-aware.md")]
 
+mod acknowledged;
 mod icounter_trait;
 mod lax;
 mod lax_options;

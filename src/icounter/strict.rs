@@ -17,7 +17,8 @@ use crate::{
 /// Each object is an instance of its own: it joins the store with its first operation, and a background
 /// task renews its lease about every third of the threshold for as long as the object lives. The task
 /// ends with the object; the object's slices count until the lease has run out, or until
-/// [`leave`](Self::leave).
+/// [`leave`](Self::leave). It ends also with the tokio runtime on which an operation has started it; the
+/// next operation then starts it on its own.
 ///
 /// An instance that was taken for dead joins again by itself, with the slices that were last
 /// acknowledged, and nobody sees it except in the totals.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use distkit::backend::memory::MemoryBackend;
+use distkit::{DistkitError, backend::memory::MemoryBackend};
 
 use crate::world::{Place, World, key};
 
@@ -36,4 +36,41 @@ async fn strict_never_flaps() {
 #[tokio::test(start_paused = true)]
 async fn lax_never_flaps() {
     never_flaps(true).await;
+}
+
+fn survives_the_runtime_of_its_first_operation(lax: bool) {
+    let world = World { place: Place::Memory(MemoryBackend::new()), lax };
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap()
+    };
+    let process = runtime().block_on(async {
+        let process = world.process_with(1000, None).await;
+        process.inc(&key("k"), 3).await.unwrap();
+        process
+    });
+    runtime().block_on(async {
+        let watching = world.process_with(1000, None).await;
+        assert_eq!(process.inc(&key("k"), 1).await.unwrap(), (4, 4));
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(watching.get(&key("k")).await.unwrap(), (4, 0));
+        }
+        process.leave().await.unwrap();
+    });
+    runtime().block_on(async {
+        assert!(matches!(process.inc(&key("k"), 1).await, Err(DistkitError::ShutDown)));
+        let watching = world.process_with(1000, None).await;
+        assert_eq!(watching.get(&key("k")).await.unwrap(), (0, 0));
+    });
+}
+
+#[test]
+fn strict_survives_the_runtime_of_its_first_operation() {
+    survives_the_runtime_of_its_first_operation(false);
+}
+
+#[test]
+fn lax_survives_the_runtime_of_its_first_operation() {
+    survives_the_runtime_of_its_first_operation(true);
 }

@@ -39,25 +39,57 @@ impl Bystander {
     }
 }
 
-impl Core<Slices> {
-    fn failed(&self, bystanders: Vec<Bystander>, error: &DistkitError) {
-        let _replacing = self.replacing.lock();
-        for bystander in bystanders {
-            bystander.stays(error.may_have_happened());
-        }
+/// The cells in the way of one request. When they are dropped, as with a future that nobody waits for any
+/// longer, what was pending still is, and the totals are anybody's guess.
+struct Bystanders<'c> {
+    core: &'c Core<Slices>,
+    cells: Vec<Bystander>,
+}
+
+impl<'c> Bystanders<'c> {
+    /// Takes all that is pending of each cell that comes with `true`.
+    fn new(core: &'c Core<Slices>, cells: impl IntoIterator<Item = (Arc<Cell>, bool)>) -> Self {
+        let _replacing = core.replacing.lock();
+        let cells = cells.into_iter().map(|(cell, pending)| Bystander::new(cell, pending));
+        Self { core, cells: cells.collect() }
     }
 
+    /// Ends each, in order, under the `replacing` lock.
+    fn end(mut self, end_one: impl FnMut(Bystander)) {
+        let cells = std::mem::take(&mut self.cells);
+        let _replacing = self.core.replacing.lock();
+        cells.into_iter().for_each(end_one);
+    }
+
+    /// The request failed.
+    fn stay(self, may_have_happened: bool) {
+        self.end(|bystander| bystander.stays(may_have_happened));
+    }
+}
+
+impl Drop for Bystanders<'_> {
+    fn drop(&mut self) {
+        if !self.cells.is_empty() {
+            let _replacing = self.core.replacing.lock();
+            self.cells.drain(..).for_each(|bystander| bystander.stays(true));
+        }
+    }
+}
+
+impl Core<Slices> {
     /// Flushes the keys, and gives what the store does not take of them: it was written before, so it
     /// goes where the rest went.
-    async fn step_aside(
-        self: &Arc<Self>,
+    async fn step_aside<'c>(
+        self: &'c Arc<Self>,
         session: &mut Session<'_, Slices>,
         cells: Vec<Arc<Cell>>,
-    ) -> Result<Vec<Bystander>, DistkitError> {
+    ) -> Result<Bystanders<'c>, DistkitError> {
         session.commit(cells.clone()).await.map_err(not_applied)?;
-        let corrupt: Vec<_> = cells.iter().map(|cell| session.is_corrupt(cell)).collect();
-        let _replacing = self.replacing.lock();
-        Ok(cells.into_iter().zip(corrupt).map(|(cell, bad)| Bystander::new(cell, bad)).collect())
+        let corrupt = cells.into_iter().map(|cell| {
+            let corrupt = session.is_corrupt(&cell);
+            (cell, corrupt)
+        });
+        Ok(Bystanders::new(self, corrupt))
     }
 
     pub(super) async fn write_now(
@@ -81,8 +113,8 @@ impl Core<Slices> {
             .collect();
         let bystanders = self.step_aside(&mut session, cells).await?;
 
-        let absorbed = bystanders.iter().map(|by| (Arc::clone(&by.cell), by.pending)).collect();
-        let guard = session.begin_writes(absorbed);
+        let absorbed = bystanders.cells.iter().map(|by| (Arc::clone(&by.cell), by.pending));
+        let guard = session.begin_writes(absorbed.collect());
         let membership = &self.ledger.membership;
         let at = self.now();
         let answer = as_member!(
@@ -106,25 +138,23 @@ impl Core<Slices> {
                 if !error.may_have_happened() {
                     session.end_writes();
                 }
-                self.failed(bystanders, &error);
+                bystanders.stay(error.may_have_happened());
                 return Err(error);
             }
         };
         session.end_writes();
 
-        let mut standings = vec![None; bystanders.len()];
+        let mut standings = vec![None; bystanders.cells.len()];
         for (&place, outcome) in place_of.iter().zip(&outcomes) {
             if let Ok(written) = outcome {
                 standings[place] = Some(written.new);
             }
         }
-        let _replacing = self.replacing.lock();
-        for (bystander, standing) in bystanders.into_iter().zip(standings) {
-            match standing {
-                Some(standing) => bystander.cell.settle(bystander.pending, known(&standing), at),
-                None => bystander.stays(false),
-            }
-        }
+        let mut standings = standings.into_iter();
+        bystanders.end(|bystander| match standings.next().flatten() {
+            Some(standing) => bystander.cell.settle(bystander.pending, known(&standing), at),
+            None => bystander.stays(false),
+        });
         Ok(outcomes)
     }
 
@@ -151,22 +181,19 @@ impl Core<Slices> {
         match answer.and_then(|outcomes| counted(outcomes, 1)) {
             Ok(mut outcomes) => match outcomes.remove(0) {
                 Ok(written) => {
-                    let _replacing = self.replacing.lock();
-                    for bystander in bystanders {
-                        bystander.cell.settle(bystander.pending, known(&written.new), at);
-                    }
+                    bystanders.end(|Bystander { cell, pending, .. }| {
+                        cell.settle(pending, known(&written.new), at);
+                    });
                     Ok(written)
                 }
                 Err(refusal) => {
-                    let error = DistkitError::refused(key, refusal);
                     // Something that is no number may have been removed: read it again.
-                    let _replacing = self.replacing.lock();
-                    bystanders.into_iter().for_each(|bystander| bystander.stays(true));
-                    Err(error)
+                    bystanders.stay(true);
+                    Err(DistkitError::refused(key, refusal))
                 }
             },
             Err(error) => {
-                self.failed(bystanders, &error);
+                bystanders.stay(error.may_have_happened());
                 Err(error)
             }
         }
@@ -175,27 +202,24 @@ impl Core<Slices> {
     /// Removes all keys, or this instance's slices of them, and with them what is pending.
     pub(super) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
         let _session = self.session().await?;
-        let bystanders: Vec<_> = {
-            let _replacing = self.replacing.lock();
-            self.all_cells().into_iter().map(|cell| Bystander::new(cell, true)).collect()
-        };
+        let all = self.all_cells().into_iter().map(|cell| (cell, true));
+        let bystanders = Bystanders::new(self, all);
         let at = self.now();
         let cleared = match self.ledger.membership.exclusive().await {
             Ok(exclusive) => exclusive.clear(scope).await,
             Err(error) => Err(error),
         };
         if let Err(error) = cleared {
-            self.failed(bystanders, &error);
+            bystanders.stay(error.may_have_happened());
             return Err(error);
         }
-        let _replacing = self.replacing.lock();
-        for Bystander { cell, pending, known_at, .. } in bystanders {
+        bystanders.end(|Bystander { cell, pending, known_at, .. }| {
             let (others, at) = match scope {
                 Scope::Total => (0, at),
                 Scope::Slice => (cell.others(), known_at),
             };
             cell.settle(pending, Known { own: 0, others }, at);
-        }
+        });
         Ok(())
     }
 }

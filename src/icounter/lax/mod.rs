@@ -1,12 +1,12 @@
+mod ending;
 mod exclusive;
 mod handle;
 mod ledger;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use tokio::time::Instant;
 
 use self::ledger::Slices;
 use super::{
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing, Written},
-    lax::{Cell, Core, Hold, Owner, Settings, Unflushed, easy, not_applied},
+    lax::{Cell, Core, Hold, Owner, Settings, easy, not_applied},
 };
 
 pub use handle::LaxInstanceAwareHandle;
@@ -82,60 +82,6 @@ impl LaxInstanceAwareCounter {
 
     fn membership(&self) -> &Arc<Membership> {
         &self.core().ledger.membership
-    }
-
-    /// Returns when all that was written before the call is in the store.
-    ///
-    /// # Errors
-    ///
-    /// Why some of it is not. [`NotApplied`](DistkitError::NotApplied) and
-    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
-    /// sent when it is back. [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
-    /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
-    /// place holds something else than a number is kept and tried again. All else is in the store.
-    pub async fn flush(&self) -> Result<(), DistkitError> {
-        match self.core().flush().await {
-            Err(error) => Err(self.core().why(error)),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Flushes, then leaves for good: this instance's slices are subtracted from all totals now, and
-    /// later operations fail with [`DistkitError::ShutDown`].
-    ///
-    /// When this fails the slices stay until the lease has run out, or until `leave` is called again.
-    pub async fn leave(&self) -> Result<(), DistkitError> {
-        self.core().close();
-        if let Err(error) = self.core().flush().await {
-            tracing::debug!(%error, "the last flush before leaving failed");
-        }
-        let left = self.membership().leave().await;
-        // What is pending is part of slices that are gone.
-        self.core().give_up(None);
-        self.core().wake_task();
-        left
-    }
-
-    /// Takes no more operations, brings what is pending to the store, and leaves it, trying until
-    /// `within` is over.
-    ///
-    /// # Errors
-    ///
-    /// What is left, and what was refused. It is given up: none of it is sent later. With nothing left
-    /// but a `cause` the instance could not leave: its slices stay until its lease has run out.
-    pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
-        let end = Instant::now() + within;
-        let flushed = self.core().shutdown(within).await;
-        let left = tokio::time::timeout_at(end, self.membership().leave()).await;
-        flushed?;
-        match left {
-            Ok(Err(error)) => Err(Unflushed { cause: Some(error), ..Unflushed::default() }),
-            Ok(Ok(())) => Ok(()),
-            Err(_) => {
-                let late = crate::backend::BackendError::outcome_unknown("no time left to leave");
-                Err(Unflushed { cause: Some(late.into()), ..Unflushed::default() })
-            }
-        }
     }
 
     /// Adds `count`, which may be negative, to this instance's slice, and answers the new estimates. No
@@ -337,7 +283,11 @@ impl Core<Slices> {
 
 /// Numbers near the ends of `i64` are left to the store.
 fn can_replace(cell: &Cell, count: i64) -> bool {
-    easy(count) && count.checked_add(cell.others()).is_some()
+    // The others' sum need not fit into an `i64`; the acknowledged total does.
+    let base = cell.tally.acknowledged();
+    let total = base.wrapping_add(cell.others());
+    let others = i128::from(total) - i128::from(base);
+    easy(count) && i64::try_from(others + i128::from(count)).is_ok()
 }
 
 #[inline]

@@ -67,6 +67,8 @@ struct KeyTruth {
     views: Vec<View>,
     /// Whether it is unknown what is due: the key was set while a write of the process was under way.
     doubtful: [bool; PROCESSES.len()],
+    /// Until when it was: what others have seen of the process by then is unknown, too.
+    doubtful_until: [Option<u64>; PROCESSES.len()],
     /// Whether a `set_on_instance` may still be on its way: it makes the slice what it says, also of a key that
     /// was set meanwhile.
     replacing: [bool; PROCESSES.len()],
@@ -107,6 +109,12 @@ impl KeyTruth {
         self.views.push(View { at: now, parts, own, ghosts });
     }
 
+    fn ends_doubt(&mut self, now: u64, at: usize) {
+        if std::mem::take(&mut self.doubtful[at]) {
+            self.doubtful_until[at] = Some(now);
+        }
+    }
+
     /// What was owed may have arrived before the key was set, or may arrive after it; others can have seen
     /// either.
     fn see_unwatched(&mut self, now: u64, by: Option<(usize, i64)>) {
@@ -137,7 +145,8 @@ impl KeyTruth {
         }
         if let Some((at, total)) = by {
             self.due[at] = total;
-            (self.doubtful[at], self.outlived[at], self.replacing[at]) = (false, false, false);
+            self.ends_doubt(now, at);
+            (self.outlived[at], self.replacing[at]) = (false, false);
         }
         self.away = Parts::default();
         self.look.slices = Default::default();
@@ -266,8 +275,8 @@ impl Truth {
                 Family::Shared => 0,
             };
             truth.away[at] = 0;
-            (truth.doubtful[at], truth.outlived[at]) = (false, false);
-            truth.replacing[at] = false;
+            truth.ends_doubt(now, at);
+            (truth.outlived[at], truth.replacing[at]) = (false, false);
             if family == Family::Shared {
                 truth.look.slices[at] = None;
             }
@@ -299,7 +308,8 @@ impl Truth {
             (parts().min().unwrap_or(0), parts().max().unwrap_or(0))
         };
         for (at, part) in parts(total).into_iter().enumerate() {
-            if truth.doubtful[at] {
+            let seen_in_doubt = at != me && truth.doubtful_until[at] >= Some(oldest);
+            if truth.doubtful[at] || seen_in_doubt {
                 continue;
             }
             let (least, most) = if at == me {
