@@ -76,6 +76,29 @@ impl Counter {
         let all = [&names[0], &names[1], &names[2]];
         let items = |counts: [i64; 2]| [(all[0], digits(counts[0])), (all[1], digits(counts[1]))];
         let bound = |key: Key, how: Compared| how.with(seen[key as usize]);
+        // The traits of the two families have the same names, and no common type.
+        macro_rules! ask {
+            ($counter:ident, $one:ident, $two:ident, $many:ident, $($particular:tt)*) => {
+                match ask {
+                    Ask::Inc(key, n) => $one($counter.inc(&key.redis(), digits(n)).await?),
+                    Ask::IncAll(counts) => $many($counter.inc_all(&items(counts)).await?),
+                    Ask::IncIf(key, how, n) => {
+                        $two($counter.inc_if(&key.redis(), bound(key, how), digits(n)).await?)
+                    }
+                    Ask::Get(key) => $one($counter.get(&key.redis()).await?),
+                    Ask::GetAll => $many($counter.get_all(&all).await?),
+                    Ask::Set(key, n) => $one($counter.set(&key.redis(), digits(n)).await?),
+                    Ask::SetAll(counts) => $many($counter.set_all(&items(counts)).await?),
+                    Ask::SetIf(key, how, n) => {
+                        $two($counter.set_if(&key.redis(), bound(key, how), digits(n)).await?)
+                    }
+                    Ask::Del(key) => $one($counter.del(&key.redis()).await?),
+                    Ask::Clear => $counter.clear().await.map(|()| Vec::new()),
+                    Ask::Flush => $counter.flush().await.map(|()| Vec::new()),
+                    $($particular)*
+                }
+            };
+        }
         match self {
             Self::Plain(counter) => {
                 let one = |total| Ok(vec![Ok((total, None))]);
@@ -83,26 +106,12 @@ impl Counter {
                 let many = |answers: Vec<(&RedisKey, Result<i64, DistkitError>)>| {
                     Ok(answers.into_iter().map(|(_, it)| it.map(|total| (total, None))).collect())
                 };
-                match ask {
-                    Ask::Inc(key, n) => one(counter.inc(&key.redis(), digits(n)).await?),
-                    Ask::IncAll(counts) => many(counter.inc_all(&items(counts)).await?),
-                    Ask::IncIf(key, how, n) => {
-                        two(counter.inc_if(&key.redis(), bound(key, how), digits(n)).await?)
-                    }
-                    Ask::Get(key) => one(counter.get(&key.redis()).await?),
-                    Ask::GetAll => many(counter.get_all(&all).await?),
-                    Ask::Set(key, n) => one(counter.set(&key.redis(), digits(n)).await?),
-                    Ask::SetAll(counts) => many(counter.set_all(&items(counts)).await?),
-                    Ask::SetIf(key, how, n) => {
-                        two(counter.set_if(&key.redis(), bound(key, how), digits(n)).await?)
-                    }
-                    Ask::Del(key) => one(counter.del(&key.redis()).await?),
-                    Ask::Clear => counter.clear().await.map(|()| Vec::new()),
-                    Ask::Flush => counter.flush().await.map(|()| Vec::new()),
+                ask!(
+                    counter, one, two, many,
                     Ask::SetOnInstance(..) | Ask::DelOnInstance(_) | Ask::ClearOnInstance => {
                         unreachable!("plain counters have no slices")
                     }
-                }
+                )
             }
             Self::Shared(counter) => {
                 let pair = |(total, own)| (total, Some(own));
@@ -111,28 +120,14 @@ impl Counter {
                 let many = |answers: Vec<(&RedisKey, Result<TotalAndSlice, DistkitError>)>| {
                     Ok(answers.into_iter().map(|(_, answer)| answer.map(pair)).collect())
                 };
-                match ask {
-                    Ask::Inc(key, n) => one(counter.inc(&key.redis(), digits(n)).await?),
-                    Ask::IncAll(counts) => many(counter.inc_all(&items(counts)).await?),
-                    Ask::IncIf(key, how, n) => {
-                        two(counter.inc_if(&key.redis(), bound(key, how), digits(n)).await?)
-                    }
-                    Ask::Get(key) => one(counter.get(&key.redis()).await?),
-                    Ask::GetAll => many(counter.get_all(&all).await?),
-                    Ask::Set(key, n) => one(counter.set(&key.redis(), digits(n)).await?),
-                    Ask::SetAll(counts) => many(counter.set_all(&items(counts)).await?),
-                    Ask::SetIf(key, how, n) => {
-                        two(counter.set_if(&key.redis(), bound(key, how), digits(n)).await?)
-                    }
-                    Ask::Del(key) => one(counter.del(&key.redis()).await?),
+                ask!(
+                    counter, one, two, many,
                     Ask::SetOnInstance(key, n) => {
                         one(counter.set_on_instance(&key.redis(), digits(n)).await?)
                     }
                     Ask::DelOnInstance(key) => one(counter.del_on_instance(&key.redis()).await?),
-                    Ask::Clear => counter.clear().await.map(|()| Vec::new()),
                     Ask::ClearOnInstance => counter.clear_on_instance().await.map(|()| Vec::new()),
-                    Ask::Flush => counter.flush().await.map(|()| Vec::new()),
-                }
+                )
             }
         }
     }
