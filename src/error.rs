@@ -10,8 +10,9 @@ use crate::{
 /// two exceptions:
 /// - `del` of something that is no number deletes it, and answers [`CounterError`](Self::CounterError) because
 ///   there is no total to answer with.
-/// - `flush` of a lax counter says how the last attempt to send went. What is buffered is kept, and sent until it
-///   is counted once: do not repeat the additions.
+/// - From `flush` of a lax counter, [`NotApplied`](Self::NotApplied) and
+///   [`OutcomeUnknown`](Self::OutcomeUnknown) say how the last attempt to send went. What is buffered is kept, and
+///   sent until it is counted once: do not repeat the additions.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DistkitError {

@@ -7,10 +7,10 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     DistkitError, RedisKey,
     backend::{
-        Backend, Space,
+        Backend, Refusal, Space,
         memory::{MemoryBackend, MemoryLink},
     },
-    counter::{CounterOptions, CounterTrait, LaxCounter},
+    counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -145,6 +145,71 @@ async fn a_sum_that_a_lost_set_would_have_absorbed_is_reported_as_unknown() {
     let left = bed.counter.shutdown(SECOND).await.unwrap_err();
     assert_eq!(bed.stored(&k).await, 5);
     assert_eq!((left.pending, left.unknown), (vec![], vec![(k, 5)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sum_whose_answer_was_lost_and_its_opposite_are_both_reported() {
+    let bed = bed();
+    let k = key("k");
+    bed.counter.inc(&k, 0).await.unwrap();
+    bed.counter.flush().await.unwrap();
+    bed.counter.inc(&k, 1).await.unwrap();
+    bed.link.lose_next_replies(1);
+    assert!(bed.counter.flush().await.unwrap_err().may_have_happened());
+    bed.link.cut();
+    assert_eq!(bed.counter.dec(&k, 1).await.unwrap(), 0);
+    let left = bed.counter.shutdown(SECOND).await.unwrap_err();
+    assert_eq!((left.pending, left.unknown), (vec![(k.clone(), -1)], vec![(k.clone(), 1)]));
+    assert_eq!(bed.stored(&k).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_reported_although_a_request_hangs() {
+    let bed = bed();
+    let (full, k) = (key("full"), key("k"));
+    bed.counter.inc(&full, 0).await.unwrap();
+    bed.counter.inc(&k, 0).await.unwrap();
+    let strict = StrictCounter::new(CounterOptions::new(key("lax"), bed.store.clone()));
+    strict.set(&full, i64::MAX).await.unwrap();
+    bed.counter.inc(&full, 5).await.unwrap();
+    sleep(SECOND).await;
+    bed.link.set_latency(3600 * SECOND);
+    bed.counter.inc(&k, 1).await.unwrap();
+    sleep(SECOND).await;
+    let left = bed.counter.shutdown(SECOND).await.unwrap_err();
+    assert!(matches!(&*left.refused, [(key, 5, Refusal::Overflow)] if *key == full), "{left:?}");
+    assert_eq!(left.unknown, [(k, 1)]);
+}
+
+/// The task hangs in a request, and another call takes its place when it is ended.
+#[test]
+fn a_shutdown_that_runs_out_of_time_reports_all_whoever_comes_in_between() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let keys: Arc<[_]> = (0..4000).map(|n| key(&format!("k{n}"))).collect();
+    for _ in 0..8 {
+        let bed = bed_with(|options| options.allowed_lag(MS));
+        let left = runtime.block_on(async {
+            let all: Vec<_> = keys.iter().map(|key| (key, 1)).collect();
+            bed.counter.inc_all(&all).await.unwrap();
+            bed.counter.flush().await.unwrap();
+            bed.link.set_latency(3600 * SECOND);
+            bed.counter.inc_all(&all).await.unwrap();
+            let counter = Arc::clone(&bed.counter);
+            let flush = tokio::spawn(async move { counter.flush().await });
+            let left = bed.counter.shutdown(20 * MS).await;
+            flush.abort();
+            left
+        });
+        let left = left.expect_err("nothing can have been answered");
+        assert_eq!(left.pending.len() + left.unknown.len(), keys.len(), "{left}");
+    }
+}
+
+#[test]
+fn a_read_without_any_runtime_is_not_applied() {
+    let bed = bed();
+    let answer = futures_util::FutureExt::now_or_never(bed.counter.get(&key("k")));
+    assert!(matches!(answer, Some(Err(DistkitError::NotApplied(_)))), "{answer:?}");
 }
 
 #[tokio::test(start_paused = true)]

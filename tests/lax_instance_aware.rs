@@ -640,3 +640,19 @@ async fn a_handle_pins_its_key_and_comes_back_after_a_collection() {
     bed.link.restore();
     bed.until_total(&k, 7).await;
 }
+
+/// The store has taken the instance in again, and the answer is under way.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_leaves_while_it_joins_again_is_gone() {
+    let bed = bed();
+    let k = key("k");
+    bed.lax.inc(&k, 7).await.unwrap();
+    bed.lax.flush().await.unwrap();
+    bed.link.cut();
+    bed.until_total(&k, 0).await;
+    bed.link.restore();
+    bed.link.set_latency(200 * MS);
+    bed.until_total(&k, 7).await;
+    bed.lax.leave().await.unwrap();
+    assert_eq!(bed.other.get(&k).await.unwrap().0, 0);
+}

@@ -244,8 +244,8 @@ impl Membership {
     /// Leaves the store for good. Operations fail from now on, and the lease runs out, whether the store
     /// answers or not, and whether or not this is waited for.
     pub(crate) async fn leave(&self) -> Result<(), DistkitError> {
+        // The heartbeat ends at its next beat. One under way may be joining, which is waited for.
         self.ended.get_or_init(|| Ended::Left);
-        self.end_heartbeat();
         let mut state = self.state.write().await;
         let Some(member) = &state.member else { return Ok(()) };
         match self.backend.leave(&self.space, member).await {

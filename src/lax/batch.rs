@@ -29,15 +29,22 @@ pub(super) struct Unresolved {
     what: Batch,
 }
 
-enum Batch {
+pub(super) enum Batch {
     /// Sent again, as it is, until it is answered.
-    Deltas(Vec<Delta>),
+    Deltas(Arc<Vec<Delta>>),
     /// Writes whose caller has been told that their outcome is unknown. They are never sent again; another
     /// batch under their sequence finds out whether they happened, and else prevents that they will.
     ///
     /// That batch is `absorbed`: what the writes replace, if they happened. So a batch under the sequence has
     /// disposed of it in either case, and it does not matter which one did when an answer is lost.
-    Fence { absorbed: Vec<Delta>, others: Vec<Arc<Cell>> },
+    Fence { absorbed: Arc<Vec<Delta>>, others: Vec<Arc<Cell>> },
+}
+
+impl Batch {
+    fn deltas(&self) -> &Arc<Vec<Delta>> {
+        let (Self::Deltas(deltas) | Self::Fence { absorbed: deltas, .. }) = self;
+        deltas
+    }
 }
 
 impl<L: Ledger> Session<'_, L> {
@@ -73,13 +80,14 @@ impl<L: Ledger> Session<'_, L> {
             self.drop_what_was_given_up();
             return Err(DistkitError::ShutDown);
         }
-        self.begin(Batch::Deltas(deltas));
+        self.begin(Batch::Deltas(Arc::new(deltas)));
         self.resolve().await
     }
 
     fn begin(&mut self, what: Batch) -> ReplayGuard {
         self.writer.sequence += 1;
         let sequence = self.writer.sequence;
+        *self.core.under_way.lock() = Some(Arc::clone(what.deltas()));
         // What a fence is about is sent by the caller, whatever becomes of the fence.
         let sent = matches!(what, Batch::Fence { .. });
         self.writer.unresolved =
@@ -100,14 +108,19 @@ impl<L: Ledger> Session<'_, L> {
                 }
             }
         }
-        self.begin(Batch::Fence { absorbed, others })
+        self.begin(Batch::Fence { absorbed: Arc::new(absorbed), others })
+    }
+
+    /// The batch is resolved.
+    pub(super) fn take_unresolved(&mut self) -> Option<Batch> {
+        *self.core.under_way.lock() = None;
+        self.writer.unresolved.take().map(|batch| batch.what)
     }
 
     /// The announced writes were answered, or certainly did not happen.
     pub(crate) fn end_writes(&mut self) {
-        let what = self.writer.unresolved.take().map(|batch| batch.what);
-        if let Some(Batch::Deltas(deltas) | Batch::Fence { absorbed: deltas, .. }) = what {
-            deltas.iter().for_each(|delta| delta.cell.leave_batch());
+        if let Some(what) = self.take_unresolved() {
+            what.deltas().iter().for_each(|delta| delta.cell.leave_batch());
         }
         self.writer.succeeded();
     }
@@ -124,7 +137,7 @@ impl<L: Ledger> Session<'_, L> {
         let at = core.now();
         // Set before the await: when this future is dropped in it, the batch may have been sent.
         let first = !std::mem::replace(&mut batch.sent, true);
-        let (Batch::Deltas(deltas) | Batch::Fence { absorbed: deltas, .. }) = &batch.what;
+        let deltas = batch.what.deltas();
         let answer = core.ledger.commit(deltas, &guard).await;
         let answer = answer.and_then(|Committed { replayed, outcomes }| {
             Ok((replayed, counted(outcomes, deltas.len())?))
@@ -132,12 +145,12 @@ impl<L: Ledger> Session<'_, L> {
         match answer {
             Ok((replayed, outcomes)) => {
                 writer.succeeded();
-                match writer.unresolved.take().map(|batch| batch.what) {
-                    Some(Batch::Deltas(deltas)) => self.settle(deltas, outcomes, at),
+                match self.take_unresolved() {
+                    Some(Batch::Deltas(deltas)) => self.settle(&deltas, outcomes, at),
                     Some(Batch::Fence { absorbed, others }) if replayed => {
-                        self.give_way(absorbed, others);
+                        self.give_way(&absorbed, &others);
                     }
-                    Some(Batch::Fence { absorbed, .. }) => self.settle(absorbed, outcomes, at),
+                    Some(Batch::Fence { absorbed, .. }) => self.settle(&absorbed, outcomes, at),
                     None => {}
                 }
                 Ok(())
@@ -154,15 +167,16 @@ impl<L: Ledger> Session<'_, L> {
         }
     }
 
-    fn settle(&mut self, deltas: Vec<Delta>, outcomes: Vec<Outcome<Known>>, at: u64) {
+    fn settle(&mut self, deltas: &[Delta], outcomes: Vec<Outcome<Known>>, at: u64) {
         let core = self.core;
         let _replacing = core.replacing.lock();
-        for (Delta { cell, count: delta, replace }, outcome) in deltas.into_iter().zip(outcomes) {
+        for (Delta { cell, count, replace }, outcome) in deltas.iter().zip(outcomes) {
+            let delta = *count;
             cell.leave_batch();
             match outcome {
                 Ok(known) => {
                     cell.settle(delta, known, at);
-                    self.core.uncount_pending(&cell);
+                    self.core.uncount_pending(cell);
                 }
                 Err(refusal @ Refusal::NotANumber { .. }) => {
                     tracing::error!(key = %cell.key, delta, %refusal, "a sum is kept until it fits");
@@ -172,14 +186,14 @@ impl<L: Ledger> Session<'_, L> {
                     if replace.is_some() {
                         cell.set_replaces(true);
                     }
-                    self.writer.corrupt.push((cell, refusal));
+                    self.writer.corrupt.push((Arc::clone(cell), refusal));
                 }
                 Err(refusal) => {
                     tracing::error!(key = %cell.key, delta, %refusal, "a sum is lost");
                     cell.forget(delta);
                     // The total is not what it was thought to be: the next use reads it.
                     cell.forget_total();
-                    self.core.uncount_pending(&cell);
+                    self.core.uncount_pending(cell);
                     self.report(&cell.key, delta, refusal);
                 }
             }
@@ -188,7 +202,7 @@ impl<L: Ledger> Session<'_, L> {
 
     /// Keeps a refusal for the next flush. One key gives one report, so that they do not pile up.
     fn report(&mut self, key: &RedisKey, delta: i64, refusal: Refusal) {
-        let reports = &mut self.writer.refused;
+        let reports = &mut self.core.losses.lock().refused;
         if let Some((_, sum, _)) = reports.iter_mut().find(|(known, _, _)| known == key) {
             *sum = sum.saturating_add(delta);
         } else if reports.len() < MAX_REPORTS {
@@ -198,48 +212,45 @@ impl<L: Ledger> Session<'_, L> {
 
     /// The batch certainly did not happen: its cells are dirty again.
     fn put_back(&mut self) {
-        let Some(Batch::Deltas(deltas)) = self.writer.unresolved.take().map(|batch| batch.what)
-        else {
-            return;
-        };
-        for Delta { cell, replace, .. } in deltas {
+        let Some(Batch::Deltas(deltas)) = self.take_unresolved() else { return };
+        for Delta { cell, replace, .. } in &*deltas {
             cell.leave_batch();
             if replace.is_some() {
                 let _replacing = self.core.replacing.lock();
                 cell.set_replaces(true);
             }
             if cell.tally.mark() {
-                self.writer.todo.push(cell);
+                self.writer.todo.push(Arc::clone(cell));
             }
         }
     }
 
     /// The writes happened, or a fence before this one did: what they absorb is disposed of.
-    fn give_way(&self, absorbed: Vec<Delta>, others: Vec<Arc<Cell>>) {
+    fn give_way(&self, absorbed: &[Delta], others: &[Arc<Cell>]) {
         let _replacing = self.core.replacing.lock();
-        for Delta { cell, count, .. } in &absorbed {
+        for Delta { cell, count, .. } in absorbed {
             cell.leave_batch();
             cell.forget(*count);
         }
-        for cell in absorbed.iter().map(|delta| &delta.cell).chain(&others) {
+        for cell in absorbed.iter().map(|delta| &delta.cell).chain(others) {
             cell.forget_total();
         }
     }
 
     /// The store no longer remembers the batch: to send it again could apply it twice.
     fn abandon(&mut self) -> DistkitError {
-        let what = self.writer.unresolved.take().map(|batch| batch.what);
-        if let Some(Batch::Deltas(deltas) | Batch::Fence { absorbed: deltas, .. }) = what {
+        if let Some(what) = self.take_unresolved() {
             let _replacing = self.core.replacing.lock();
-            for Delta { cell, count: delta, .. } in deltas {
-                tracing::error!(key = %cell.key, delta, "the store was away for so long that nobody \
-                    can find out whether it has this sum; it is not sent again");
+            let mut losses = self.core.losses.lock();
+            for Delta { cell, count, .. } in what.deltas().iter() {
+                tracing::error!(key = %cell.key, delta = count, "the store was away for so long that \
+                    nobody can find out whether it has this sum; it is not sent again");
                 cell.leave_batch();
-                cell.forget(delta);
+                cell.forget(*count);
                 cell.forget_total();
-                self.core.uncount_pending(&cell);
-                if self.writer.abandoned.len() < MAX_REPORTS {
-                    self.writer.abandoned.push((cell.key.clone(), delta));
+                self.core.uncount_pending(cell);
+                if losses.abandoned.len() < MAX_REPORTS {
+                    losses.abandoned.push((cell.key.clone(), *count));
                 }
             }
         }

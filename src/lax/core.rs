@@ -14,12 +14,16 @@ use tokio::{
 use super::{
     atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst},
     cell::{ByKey, Cell},
-    ledger::Ledger,
+    ledger::{Delta, Ledger},
     pending::Pending,
+    report::Losses,
     task::{RUNNING, Task},
     writer::Writer,
 };
-use crate::{DistkitError, RedisKey, backend::Refusal};
+use crate::{
+    DistkitError, RedisKey,
+    backend::{BackendError, Refusal},
+};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
@@ -68,6 +72,9 @@ pub(crate) struct Core<L> {
     pub(super) wake: Notify,
     pub(super) writer: tokio::sync::Mutex<Writer>,
     pub(super) task: Mutex<Task>,
+    /// What is in the batch that is under way.
+    pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,
+    pub(super) losses: Mutex<Losses>,
     pub(super) wanted: Mutex<Vec<Wanted>>,
     pub(super) refresh: Mutex<Vec<Arc<Cell>>>,
     /// Held while a base moves, and while an estimate and whether it replaces what the store holds change together.
@@ -108,6 +115,8 @@ impl<L: Ledger> Core<L> {
             epoch: OnceLock::new(),
             wake: Notify::new(),
             task: Mutex::default(),
+            under_way: Mutex::default(),
+            losses: Mutex::default(),
             wanted: Mutex::default(),
             refresh: Mutex::default(),
             replacing: Mutex::default(),
@@ -162,7 +171,11 @@ impl<L: Ledger> Core<L> {
         if !cell.tally.is_dirty() {
             self.count_pending(cell)?;
         }
-        let sum = cell.tally.add_easily(count).or_else(|| self.add_carefully(cell, count));
+        let tally = &cell.tally;
+        let sum = tally
+            .add_easily(count)
+            .or_else(|| tally.add_near(count))
+            .or_else(|| self.add_carefully(cell, count));
         self.mark(cell);
         sum.ok_or_else(|| overflow(cell))
     }
@@ -354,6 +367,12 @@ impl<L: Ledger> Core<L> {
             let (reply, answer) = oneshot::channel();
             self.wanted.lock().push(Wanted { cell: Arc::clone(cell), reply });
             self.ensure_task();
+            if !self.is_running() {
+                drop(answer);
+                self.wanted.lock().retain(|wanted| !wanted.reply.is_closed());
+                let cause = "there is no runtime to ask the store on";
+                return Err(BackendError::not_applied(cause).into());
+            }
             self.wake.notify_one();
             // No answer: the task's runtime ended. The next one gets the question again.
             if let Ok(answer) = answer.await {

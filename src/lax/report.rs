@@ -8,12 +8,28 @@ use crate::{DistkitError, RedisKey, backend::Refusal};
 pub struct Unflushed {
     /// Keys, in order, with the sums that the store has not taken.
     pub pending: Vec<(RedisKey, i64)>,
-    /// Keys, in order, with sums that were sent and whose answer never came: the store may hold them.
+    /// Keys, in order, with sums that were sent, or about to be, and whose answer never came: the store may hold
+    /// them.
     pub unknown: Vec<(RedisKey, i64)>,
     /// Sums that the store refused since the last `flush`, with the reason.
     pub refused: Vec<(RedisKey, i64, Refusal)>,
     /// Why the last attempt failed.
     pub cause: Option<DistkitError>,
+}
+
+/// What was found out about sums that will not arrive, and has not been told yet.
+#[derive(Default)]
+pub(super) struct Losses {
+    pub(super) refused: Vec<(RedisKey, i64, Refusal)>,
+    /// Sums of which nobody can find out any longer whether the store has them.
+    pub(super) abandoned: Vec<(RedisKey, i64)>,
+}
+
+impl Losses {
+    pub(super) fn report(&mut self) -> Unflushed {
+        let Self { refused, abandoned } = std::mem::take(self);
+        Unflushed { refused, unknown: abandoned, ..Unflushed::default() }
+    }
 }
 
 impl Unflushed {

@@ -62,6 +62,22 @@ impl Tally {
         self.far.swap(true, SeqCst);
     }
 
+    /// Adds a count of any size where the sum stays near; else `None`, and nothing changed.
+    #[cold]
+    pub(crate) fn add_near(&self, count: i64) -> Option<i64> {
+        let mut value = self.value.load(SeqCst);
+        loop {
+            let sum = value.checked_add(count).filter(|sum| within(*sum, BRINK))?;
+            if self.far.load(SeqCst) {
+                return None;
+            }
+            match self.value.compare_exchange(value, sum, SeqCst, SeqCst) {
+                Ok(_) => return Some(sum),
+                Err(now) => value = now,
+            }
+        }
+    }
+
     /// Adds, and gives the new estimate; `None`, and nothing changed, when the sum or what is pending would not
     /// fit. Not while the base moves.
     #[cold]

@@ -57,6 +57,10 @@ impl<L: Ledger> Core<L> {
         self.state.load(SeqCst) & CLOSED != 0
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.state.load(SeqCst) & RUNNING != 0
+    }
+
     pub(crate) fn close(&self) {
         self.state.fetch_or(CLOSED, SeqCst);
     }
@@ -94,6 +98,9 @@ impl<L: Ledger> Core<L> {
         let mut task = self.task.lock();
         if task.number == number {
             task.handle = Some(handle);
+        } else {
+            // It has ended, or was to be ended before there was a handle to it.
+            handle.abort();
         }
     }
 

@@ -1,17 +1,17 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::{sync::MutexGuard, time::Instant};
 
 use super::{
     atomic::Ordering::SeqCst,
-    batch::{Unresolved, abandoned},
+    batch::{self, Unresolved},
     cell::Cell,
     core::{Core, Settings},
     ledger::Ledger,
-    report::Unflushed,
+    report::{Losses, Unflushed},
 };
-use crate::{DistkitError, RedisKey, backend::Refusal};
+use crate::{DistkitError, backend::Refusal};
 
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
 const HEAD_START: u32 = 10;
@@ -29,9 +29,6 @@ pub(super) struct Writer {
     pub(super) corrupt_retry: Option<Instant>,
     /// When the last flush began.
     flushed_at: Option<Instant>,
-    pub(super) refused: Vec<(RedisKey, i64, Refusal)>,
-    /// Sums of which nobody can find out any longer whether the store has them.
-    pub(super) abandoned: Vec<(RedisKey, i64)>,
     backoff: ExponentialBackoff,
     /// Set while the store does not take what is sent to it.
     pub(super) retry_at: Option<Instant>,
@@ -47,19 +44,8 @@ impl Writer {
             corrupt: Vec::new(),
             corrupt_retry: None,
             flushed_at: None,
-            refused: Vec::new(),
-            abandoned: Vec::new(),
             backoff: backoff(),
             retry_at: None,
-        }
-    }
-
-    /// What was found out about sums that will not arrive, and has not been told yet.
-    fn reports(&mut self) -> Unflushed {
-        Unflushed {
-            refused: std::mem::take(&mut self.refused),
-            unknown: std::mem::take(&mut self.abandoned),
-            ..Unflushed::default()
         }
     }
 
@@ -134,15 +120,20 @@ impl<L: Ledger> Core<L> {
     pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), DistkitError> {
         let mut session = self.own_session().await;
         session.wakes = true;
-        let result = session.flush_all().await;
-        result?;
+        let told = self.losses.lock().abandoned.len();
+        if let Err(error) = session.flush_all().await {
+            // What it found out itself it has told.
+            self.losses.lock().abandoned.truncate(told);
+            return Err(error);
+        }
         if self.gave_up() {
             return Err(DistkitError::ShutDown);
         }
-        if !std::mem::take(&mut session.writer.abandoned).is_empty() {
-            return Err(abandoned());
+        let Losses { refused, abandoned } = std::mem::take(&mut *self.losses.lock());
+        if !abandoned.is_empty() {
+            return Err(batch::abandoned());
         }
-        match std::mem::take(&mut session.writer.refused).into_iter().next() {
+        match refused.into_iter().next() {
             Some((key, _, refusal)) => Err(DistkitError::CounterError { key, refusal }),
             None => Ok(()),
         }
@@ -158,7 +149,7 @@ impl<L: Ledger> Core<L> {
                 let mut session = self.own_session().await;
                 session.wakes = true;
                 match session.flush_all().await {
-                    Ok(()) => return session.writer.reports(),
+                    Ok(()) => return self.losses.lock().report(),
                     Err(error) => cause = Some(error),
                 }
                 drop(session);
@@ -179,28 +170,39 @@ impl<L: Ledger> Core<L> {
         if report.is_empty() { Ok(()) } else { Err(report) }
     }
 
-    /// A newer instance has this one's place: nothing that is pending can ever reach the store.
+    /// The instance has left, or a newer one has its place: nothing that is pending can ever reach the store.
     pub(super) fn end_if_replaced(&self, error: &DistkitError) {
-        if matches!(error, DistkitError::InstanceReplaced) && !self.closed_by_replacement() {
+        let ended = matches!(error, DistkitError::InstanceReplaced | DistkitError::ShutDown);
+        if ended && !self.closed_by_replacement() {
             tracing::error!(%error, "what this instance had not flushed is dropped");
         }
     }
 
     pub(crate) fn give_up(self: &Arc<Self>, cause: Option<DistkitError>) -> Unflushed {
-        // First, so that no batch begins that is not seen below.
-        self.given_up.store(true, SeqCst);
-        let mut report = match self.writer.try_lock() {
-            Ok(mut writer) => writer.reports(),
-            Err(_) => Unflushed::default(),
-        };
-        report.cause = cause;
+        let mut report = Unflushed { cause, ..self.losses.lock().report() };
         let cells = self.all_cells();
+        // Held to the end: who finds that it is given up drops what is pending, and waits for this.
         let _replacing = self.replacing.lock();
+        self.given_up.store(true, SeqCst);
+        let under_way = self.under_way.lock().clone();
+        let sent: HashMap<_, _, foldhash::fast::RandomState> = under_way
+            .iter()
+            .flat_map(|deltas| deltas.iter())
+            .map(|delta| (Arc::as_ptr(&delta.cell) as usize, delta.count))
+            .collect();
         for cell in &cells {
-            match cell.tally.pending() {
-                0 if !cell.is_pending() => {}
-                n if cell.is_in_batch() => report.unknown.push((cell.key.clone(), n)),
-                n => report.pending.push((cell.key.clone(), n)),
+            let left = cell.tally.pending();
+            let sent = match sent.get(&(Arc::as_ptr(cell) as usize)) {
+                Some(sent) => Some(*sent),
+                // Just about to be sent, or perhaps not.
+                None => cell.is_in_batch().then_some(left),
+            };
+            if let Some(sent) = sent {
+                report.unknown.push((cell.key.clone(), sent));
+            }
+            let left = left.wrapping_sub(sent.unwrap_or(0));
+            if left != 0 || sent.is_none() && cell.is_pending() {
+                report.pending.push((cell.key.clone(), left));
             }
         }
         report.pending.sort_unstable();
@@ -299,7 +301,7 @@ impl<L: Ledger> Session<'_, L> {
             return;
         }
         self.collect();
-        self.writer.unresolved = None;
+        self.take_unresolved();
         self.writer.todo.clear();
         self.writer.corrupt.clear();
         self.writer.corrupt_retry = None;
@@ -307,9 +309,10 @@ impl<L: Ledger> Session<'_, L> {
         let cells = self.core.all_cells();
         let _replacing = self.core.replacing.lock();
         for cell in &cells {
+            let was_in_batch = cell.is_in_batch();
             cell.leave_batch();
             match cell.take() {
-                (0, None) => {}
+                (0, None) if !was_in_batch => {}
                 (delta, _) => {
                     cell.forget(delta);
                     cell.forget_total();

@@ -62,7 +62,6 @@ impl Core<Plain> {
                     return Err(error.into());
                 }
             };
-        session.end_writes();
         doubt.ends();
 
         let mut started = vec![false; cells.len()];
@@ -81,6 +80,7 @@ impl Core<Plain> {
             outcomes.push(outcome.map_err(|refusal| DistkitError::refused(&write.key, refusal)));
         }
         let replacing = self.replacing.lock();
+        session.end_writes();
         for ((cell, delta), total) in absorbed.into_iter().zip(totals) {
             if let Some(total) = total {
                 cell.settle(delta, known(total), at);

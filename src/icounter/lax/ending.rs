@@ -14,10 +14,12 @@ impl LaxInstanceAwareCounter {
     ///
     /// Why some of it is not. [`NotApplied`](DistkitError::NotApplied) and
     /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
-    /// sent when it is back. [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
+    /// sent when it is back, unless that takes most of a day (the latter is then said once more). [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
     /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
     /// place holds something else than a number is kept and tried again. All else is in the store.
     /// [`InstanceReplaced`](DistkitError::InstanceReplaced): nothing is in the store any more, nor will be.
+    /// [`ShutDown`](DistkitError::ShutDown): an earlier `shutdown` reported what is lost, or the instance left
+    /// with something pending.
     pub async fn flush(&self) -> Result<(), DistkitError> {
         match self.core().flush().await {
             Err(error) => Err(self.core().why(error)),
@@ -34,9 +36,9 @@ impl LaxInstanceAwareCounter {
         if let Err(error) = self.core().flush().await {
             tracing::debug!(%error, "the last flush before leaving failed");
         }
-        let left = self.membership().leave().await;
-        // What is pending is part of slices that are gone.
+        // What is pending is part of slices that go.
         self.core().give_up(None);
+        let left = self.membership().leave().await;
         self.core().wake_task();
         left
     }
