@@ -9,7 +9,7 @@ use super::{
     cell::Cell,
     core::{Core, Settings},
     ledger::Ledger,
-    report::{Losses, Unflushed},
+    report::Unflushed,
 };
 use crate::{DistkitError, backend::Refusal};
 
@@ -129,11 +129,12 @@ impl<L: Ledger> Core<L> {
         if self.gave_up() {
             return Err(DistkitError::ShutDown);
         }
-        let Losses { refused, abandoned } = std::mem::take(&mut *self.losses.lock());
-        if !abandoned.is_empty() {
+        let mut losses = self.losses.lock();
+        if !std::mem::take(&mut losses.abandoned).is_empty() {
+            // Refusals are told by the next one.
             return Err(batch::abandoned());
         }
-        match refused.into_iter().next() {
+        match std::mem::take(&mut losses.refused).into_iter().next() {
             Some((key, _, refusal)) => Err(DistkitError::CounterError { key, refusal }),
             None => Ok(()),
         }
