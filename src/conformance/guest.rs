@@ -12,7 +12,7 @@ use crate::{
 /// A lease that no test outlasts.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
 
-/// How long the store may take to find a dead instance on a loaded machine.
+/// How long the store may take to find a dead instance, or to clear bit by bit, on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// An instance in one space, with calls that panic on an error of the whole request.
@@ -129,7 +129,9 @@ impl Guest {
 
     pub(super) async fn clear(&self, scope: Scope) {
         let Probe { backend, space } = &self.probe;
-        ok("clear_on", backend.clear_on(space, &self.member, scope).await);
+        let cleared = backend.clear_on(space, &self.member, scope);
+        let cleared = tokio::time::timeout(DEADLINE, cleared).await;
+        ok("clear_on", cleared.expect("clear_on comes to no end"));
     }
 
     pub(super) async fn leave(&self) {

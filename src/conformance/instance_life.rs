@@ -209,6 +209,12 @@ pub async fn an_id_has_one_incarnation(fixture: &Fixture) {
     assert_eq!(agreed_total(&[guest.clone(), other], &k).await, 0, "it brought no claims");
     earlier.leave().await;
     ok("heartbeat", guest.heartbeat().await);
+
+    // A request of its first join comes late: it was never replaced by another.
+    let late = Instance { first_joined: None, ..guest.instance.clone() };
+    ok("join", probe.backend.join(&probe.space, &late, &[]).await);
+    guest.assert_not_joined(&k).await;
+    assert_eq!(guest.rejoin(&[]).await, []);
 }
 
 /// Rule 19: the newest holder of a name has it; older ones hear that they were replaced, for as long

@@ -65,9 +65,9 @@ impl Bed {
         lines.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
     }
 
-    /// Checks in the server's own data that each total is the sum of its slices, that the index of each
-    /// instance names exactly the keys where it has one, and that epochs are kept beside the keys of none that
-    /// is there. Gives how many keys there are.
+    /// Checks in the server's own data that each total is the sum of its slices, or the end of the range that is
+    /// nearest to it, that the index of each instance names exactly the keys where it has one, and that epochs
+    /// are kept beside the keys of none that is there. Gives how many keys there are.
     pub(crate) fn audit(&self) -> usize {
         let mut indexed = BTreeMap::new();
         let mut counters = 0;
@@ -83,7 +83,9 @@ impl Bed {
                         owned.entry(field.clone()).or_default().push(counter.to_owned());
                     }
                 }
-                assert_eq!(fields["t"].parse::<i128>().unwrap(), sum, "{counter}: {fields:?}");
+                let total = sum.clamp(i64::MIN.into(), i64::MAX.into());
+                assert_eq!(fields["t"].parse::<i128>().unwrap(), total, "{counter}: {fields:?}");
+                assert_eq!(fields.contains_key("s"), total != sum, "{counter}: {fields:?}");
             } else if let Some(incarnation) = name.strip_prefix("distkit:{bed}:i:keys:") {
                 let mut keys = self.lines(&["SMEMBERS", &name]);
                 keys.sort();

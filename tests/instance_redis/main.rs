@@ -68,6 +68,29 @@ async fn they_add_up_after_claims_of_different_epochs() {
 }
 
 #[tokio::test]
+async fn they_add_up_beyond_the_range_and_back_in_it() {
+    let bed = Bed::new().await;
+    let key = key("k");
+    let add = |count| change(&key, SliceChange::Add(count));
+    let (big, gone) = (bed.join(LONG).await, bed.join(LONG).await);
+    let (other, idle) = (bed.join(LONG).await, bed.join(LONG).await);
+    for (member, count) in [(&big, i64::MAX), (&gone, -100), (&idle, 1), (&idle, -1), (&other, 100)]
+    {
+        bed.apply(member, &[add(count)]).await;
+        bed.audit();
+    }
+    bed.store.leave(&bed.space, &gone).await.unwrap();
+    bed.audit();
+    let refused = bed.store.apply_on(&bed.space, &idle, &[add(-1)], None).await.unwrap();
+    assert!(refused.answer.outcomes[0].is_err(), "the sum is beyond the range by 100");
+    bed.audit();
+    bed.store.leave(&bed.space, &other).await.unwrap();
+    bed.audit();
+    assert_eq!(bed.apply(&idle, &[add(-1)]).await[0].total, i64::MAX - 1);
+    assert_eq!(bed.audit(), 1);
+}
+
+#[tokio::test]
 async fn a_join_brings_fifty_thousand_slices_even_to_a_server_that_forgot_the_scripts() {
     const SLICES: usize = 50_000;
     let bed = Bed::new().await;
