@@ -540,6 +540,27 @@ async fn a_set_of_unknown_outcome_absorbs_what_was_before_it_also_when_nobody_ca
 }
 
 #[tokio::test(start_paused = true)]
+async fn additions_after_a_set_of_unknown_outcome_count_from_what_it_made() {
+    for pending in [0, 5] {
+        let bed = bed();
+        let (a, unknown) = (key("a"), key("unknown"));
+        let handle = bed.counter.handle(&a).await.unwrap();
+        handle.inc(pending).unwrap();
+        bed.link.lose_next_replies(1);
+        assert!(bed.counter.set(&a, 100).await.unwrap_err().may_have_happened());
+        if pending == 0 {
+            // What is read for the one key finds out about the other.
+            let answers = bed.counter.inc_all(&[(&unknown, 1), (&a, 1)]).await.unwrap();
+            let totals: Vec<_> = answers.into_iter().map(|(_, total)| total.unwrap()).collect();
+            assert_eq!(totals, [1, 101]);
+        } else {
+            bed.counter.flush().await.unwrap();
+            assert_eq!(handle.inc(1).unwrap(), 101);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_set_that_never_arrived_costs_no_write_whatever_else_gets_lost() {
     for lost_answers in 0..4 {
         let bed = bed();

@@ -148,7 +148,7 @@ impl<L: Ledger> Session<'_, L> {
                 match self.take_unresolved() {
                     Some(Batch::Deltas(deltas)) => self.settle(&deltas, outcomes, at),
                     Some(Batch::Fence { absorbed, others }) if replayed => {
-                        self.give_way(&absorbed, &others);
+                        self.give_way(&absorbed, outcomes, &others, at);
                     }
                     Some(Batch::Fence { absorbed, .. }) => self.settle(&absorbed, outcomes, at),
                     None => {}
@@ -226,13 +226,24 @@ impl<L: Ledger> Session<'_, L> {
     }
 
     /// The writes happened, or a fence before this one did: what they absorb is disposed of.
-    fn give_way(&self, absorbed: &[Delta], others: &[Arc<Cell>]) {
+    fn give_way(
+        &self,
+        absorbed: &[Delta],
+        outcomes: Vec<Outcome<Known>>,
+        others: &[Arc<Cell>],
+        at: u64,
+    ) {
         let _replacing = self.core.replacing.lock();
-        for Delta { cell, count, .. } in absorbed {
+        for (Delta { cell, count, .. }, outcome) in absorbed.iter().zip(outcomes) {
             cell.leave_batch();
             cell.forget(*count);
+            match outcome {
+                Ok(known) => cell.settle(0, known, at),
+                // Of another item, which had its place in the batch that was applied.
+                Err(_) => _ = cell.forget_total(),
+            }
         }
-        for cell in absorbed.iter().map(|delta| &delta.cell).chain(others) {
+        for cell in others {
             cell.forget_total();
         }
     }

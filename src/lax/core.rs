@@ -4,7 +4,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot},
@@ -359,6 +359,29 @@ impl<L: Ledger> Core<L> {
             self.read(&cell).await?;
         }
         Ok(cell)
+    }
+
+    /// The keys' cells, once all their totals are known.
+    pub(crate) async fn all_known<'k>(
+        self: &Arc<Self>,
+        keys: impl Iterator<Item = &'k RedisKey>,
+    ) -> Vec<Result<Arc<Cell>, DistkitError>> {
+        // At the same time, so that those that are not known are read in one request.
+        let mut cells = join_all(keys.map(|key| self.known(key))).await;
+        // While it is waited for some, others may be forgotten.
+        let forgotten =
+            |cell: &Result<Arc<Cell>, _>| cell.as_ref().is_ok_and(|c| c.known_at() == 0);
+        while cells.iter().any(forgotten) {
+            let again = cells.iter_mut().filter(|cell| forgotten(cell)).map(|found| async move {
+                if let Ok(cell) = found
+                    && let Err(error) = self.read(cell).await
+                {
+                    *found = Err(error);
+                }
+            });
+            join_all(again).await;
+        }
+        cells
     }
 
     /// Has the task read the cell's total, together with whatever else is wanted at the moment.

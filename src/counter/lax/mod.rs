@@ -172,8 +172,7 @@ impl CounterTrait for LaxCounter {
         if writes.iter().any(|write| !is_plain_addition(write)) {
             return self.core().write_all(writes).await;
         }
-        // All at once, so that the keys whose totals are not known are read in one request.
-        let cells = join_all(writes.iter().map(|write| self.core().known(&write.key))).await;
+        let cells = self.core().all_known(writes.iter().map(|write| &write.key)).await;
         let outcomes = writes.iter().zip(cells).map(|(write, cell)| {
             let (Change::Add(count) | Change::Set(count)) = write.change;
             let new = self.core().add_to(&cell?, count)?;

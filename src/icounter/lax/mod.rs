@@ -172,8 +172,7 @@ impl LaxInstanceAwareCounter {
         if !writes.iter().all(buffered) {
             return Ok(None);
         }
-        // All at once, so that the keys whose totals are not known are read in one request.
-        let found = join_all(writes.iter().map(|write| self.known(&write.key))).await;
+        let found = self.core().all_known(writes.iter().map(|write| &write.key)).await;
         let mut cells = Vec::with_capacity(writes.len());
         for cell in found {
             match cell {
