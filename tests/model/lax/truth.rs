@@ -62,6 +62,8 @@ struct KeyTruth {
     look: Look,
     /// What each process's part must come to once everything has arrived.
     due: Parts,
+    /// The least and the most that was due since all of it had arrived last: it arrives bit by bit.
+    on_the_way: [(i64, i64); PROCESSES.len()],
     /// What was in the store of a process that was collected, and comes back with it.
     away: Parts,
     views: Vec<View>,
@@ -99,6 +101,11 @@ impl KeyTruth {
             }
         }
         self.look = look;
+        for at in 0..self.due.len() {
+            if self.owed(at) == 0 {
+                self.on_the_way[at] = (self.due[at], self.due[at]);
+            }
+        }
         let parts = parts(look.total);
         let mut own = Parts::default();
         let mut ghosts = Parts::default();
@@ -107,6 +114,25 @@ impl KeyTruth {
             ghosts[at] = parts[at] - self.held(at);
         }
         self.views.push(View { at: now, parts, own, ghosts });
+    }
+
+    fn is_due(&mut self, at: usize, due: i64) {
+        self.due[at] = due;
+        let (least, most) = self.on_the_way[at];
+        self.on_the_way[at] = (least.min(due), most.max(due));
+    }
+
+    /// While nobody looked, a part of what is on its way may have been there without the rest.
+    fn see_arrivals(&mut self, now: u64) {
+        let mut views = [parts(self.look.total); 2];
+        for at in 0..self.due.len() {
+            let there = self.held(at) + self.away[at];
+            let (least, most) = self.on_the_way[at];
+            views[0][at] += 0.min(least - there) + 0.min(self.away[at]);
+            views[1][at] += 0.max(most - there) + 0.max(self.away[at]);
+        }
+        let (own, ghosts) = (self.due, Parts::default());
+        self.views.extend(views.map(|parts| View { at: now, parts, own, ghosts }));
     }
 
     fn ends_doubt(&mut self, now: u64, at: usize) {
@@ -140,11 +166,14 @@ impl KeyTruth {
             // What is away may be a batch whose answer was lost, and which is sent again.
             let unsure = self.replacing[at] || self.away[at] != 0 || !watched && owed != 0;
             self.doubtful[at] |= unsure;
-            self.outlived[at] |= self.held(at) + self.away[at] != 0;
+            let there = self.held(at) + self.away[at];
+            self.outlived[at] |= there != 0;
             self.due[at] = owed;
+            let (least, most) = self.on_the_way[at];
+            self.on_the_way[at] = (0.min(least - there), 0.max(most - there));
         }
         if let Some((at, total)) = by {
-            self.due[at] = total;
+            (self.due[at], self.on_the_way[at]) = (total, (total, total));
             self.ends_doubt(now, at);
             (self.outlived[at], self.replacing[at]) = (false, false);
         }
@@ -160,6 +189,11 @@ impl Truth {
 
     pub(crate) fn see(&mut self, now: u64, key: Key, look: Look) {
         self.key(key).see(now, look);
+    }
+
+    /// Nobody looked for a while.
+    pub(crate) fn see_arrivals(&mut self, now: u64) {
+        self.keys.values_mut().for_each(|truth| truth.see_arrivals(now));
     }
 
     pub(crate) fn look(&mut self, key: Key) -> Look {
@@ -181,13 +215,13 @@ impl Truth {
 
     pub(crate) fn added(&mut self, who: Who, key: Key, count: i64) {
         let (truth, at) = (self.key(key), who as usize);
-        truth.due[at] += count;
+        truth.is_due(at, truth.due[at] + count);
         truth.views.iter_mut().for_each(|view| view.own[at] += count);
     }
 
     pub(crate) fn replaced(&mut self, who: Who, key: Key, count: i64) {
         let (truth, at) = (self.key(key), who as usize);
-        truth.due[at] = count;
+        truth.is_due(at, count);
         truth.away[at] = 0;
         truth.replacing[at] = true;
         truth.views.iter_mut().for_each(|view| view.own[at] = count);
@@ -196,7 +230,7 @@ impl Truth {
     /// The same, but the process was told that it may have been: until it reads, it answers without.
     pub(crate) fn added_unheard(&mut self, now: u64, who: Who, key: Key, count: i64) {
         let (truth, at) = (self.key(key), who as usize);
-        truth.due[at] += count;
+        truth.is_due(at, truth.due[at] + count);
         truth.read_since[at] = now;
     }
 
@@ -274,6 +308,7 @@ impl Truth {
                 Family::Plain => truth.held(at),
                 Family::Shared => 0,
             };
+            truth.on_the_way[at] = (truth.due[at], truth.due[at]);
             truth.away[at] = 0;
             truth.ends_doubt(now, at);
             (truth.outlived[at], truth.replacing[at]) = (false, false);
