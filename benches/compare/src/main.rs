@@ -112,7 +112,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
     let _ = write!(
         text,
         "Made by `distkit-compare {}` in {} s, on this machine: {}; {}. \
-         Each figure is the median of {} rounds (fewer where a round is long), with the smallest and the greatest; in a round every contender runs once, \
+         Each figure is the median of {} rounds (fewer where a round is long, more where rounds differ much), with the smallest and the greatest; in a round every contender runs once, \
          and each round begins with another one. The ratios are of medians. \"Peer\" is `distkit` 0.7.1; \"limit\" is the raw client, or the bare \
          data structure, doing the least that must be done.\n\n![what it costs, this crate being 1]({})\n\n{table}\n",
         std::env::args().skip(1).collect::<Vec<_>>().join(" "),
