@@ -24,6 +24,13 @@ impl Flavor {
         }
     }
 
+    pub(crate) fn check_aof(self) -> &'static str {
+        match self {
+            Self::Redis => "redis-check-aof",
+            Self::Valkey => "valkey-check-aof",
+        }
+    }
+
     /// What to tell the developer when `program` did not start.
     pub(crate) fn explain(self, program: &str, error: &io::Error) -> String {
         if error.kind() != io::ErrorKind::NotFound {

@@ -32,6 +32,7 @@
 //! explanation when it cannot be done, as a test should.
 #![forbid(unsafe_code)]
 
+mod aof;
 mod clock;
 mod cluster;
 mod flavor;

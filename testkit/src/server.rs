@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Flavor, clock::Clock, ports::free_port, spawn, wait_until};
+use crate::{DEADLINE, Flavor, aof, clock::Clock, ports::free_port, spawn, wait_until};
 
 /// How a server is to be started. Made by [`Server::redis`] and [`Server::valkey`].
 #[derive(Debug, Clone)]
@@ -232,9 +232,11 @@ impl Server {
     /// Starts it again on the same port and socket and in the same directory, after a [`kill_9`](Self::kill_9)
     /// if it is running; returns when it answers.
     ///
-    /// What it held is there again only with [`ServerBuilder::append_only_always`].
+    /// What it held is there again only with [`ServerBuilder::append_only_always`]; a transaction that the kill
+    /// tore is not, at this restart or a later one.
     pub fn restart(&self) {
         self.kill_9();
+        aof::mend(self.builder.flavor, self.dir());
         let start = Instant::now();
         while let Err(log) = self.launch() {
             assert!(start.elapsed() < DEADLINE, "no restart on port {}:\n{log}", self.port);

@@ -66,6 +66,24 @@ fn a_password_is_asked_for_and_is_in_the_url() {
 }
 
 #[test]
+fn a_transaction_that_a_kill_tore_never_comes_back() {
+    const ADD: &str = "for n = 1, 10 do redis.call('HINCRBY', 'sums', n, 1) end return 'done'";
+    for builder in [Server::redis(), Server::valkey()] {
+        let server = builder.append_only_always().start();
+        assert_eq!(server.cli(&["EVAL", ADD, "0"]), "done");
+        server.kill_9();
+        let torn = server.dir().join("appendonlydir/appendonly.aof.1.incr.aof");
+        let length = fs::metadata(&torn).unwrap().len();
+        fs::File::options().write(true).open(torn).unwrap().set_len(length - 100).unwrap();
+        server.restart();
+        assert_eq!(server.cli(&["EXISTS", "sums"]), "0");
+        assert_eq!(server.cli(&["EVAL", ADD, "0"]), "done");
+        server.restart();
+        assert_eq!(server.cli(&["HVALS", "sums"]).replace('\n', ""), "1111111111");
+    }
+}
+
+#[test]
 fn what_was_acknowledged_survives_kill_9_only_with_append_only() {
     for (builder, survives) in [
         (Server::redis().append_only_always(), true),
