@@ -125,9 +125,8 @@ impl KeyTruth {
     /// While nobody looked, a part of what is on its way may have been there without the rest.
     fn see_arrivals(&mut self, now: u64) {
         let mut views = [parts(self.look.total); 2];
-        for at in 0..self.due.len() {
+        for (at, (least, most)) in self.on_the_way.iter().enumerate() {
             let there = self.held(at) + self.away[at];
-            let (least, most) = self.on_the_way[at];
             views[0][at] += 0.min(least - there) + 0.min(self.away[at]);
             views[1][at] += 0.max(most - there) + 0.max(self.away[at]);
         }
