@@ -311,6 +311,28 @@ async fn a_corrupt_key_keeps_its_sum_and_holds_up_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_set_mends_a_corrupt_key_at_once() {
+    for lost in [false, true] {
+        let bed = bed();
+        let bad = key("bad");
+        bed.counter.inc(&bad, 4).await.unwrap();
+        bed.store.corrupt(&Space::new(prefix()), &bad, "what");
+        bed.counter.flush().await.unwrap_err();
+        if lost {
+            bed.link.lose_next_replies(1);
+            assert!(bed.counter.set(&bad, 100).await.unwrap_err().may_have_happened());
+            // Finds out what became of it.
+            bed.counter.get(&key("other")).await.unwrap();
+        } else {
+            bed.counter.set(&bad, 100).await.unwrap();
+        }
+        bed.counter.inc(&bad, 1).await.unwrap();
+        sleep(LAG).await;
+        assert_eq!(bed.stored(&bad).await, 101, "lost: {lost}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn del_of_a_corrupt_key_takes_its_sum_along() {
     let bed = bed();
     let bad = key("bad");
@@ -554,9 +576,12 @@ async fn additions_after_a_set_of_unknown_outcome_count_from_what_it_made() {
             let totals: Vec<_> = answers.into_iter().map(|(_, total)| total.unwrap()).collect();
             assert_eq!(totals, [1, 101]);
         } else {
+            // Without anything pending a handle knows what it knew.
             bed.counter.flush().await.unwrap();
             assert_eq!(handle.inc(1).unwrap(), 101);
         }
+        bed.counter.flush().await.unwrap();
+        assert_eq!(bed.stored(&a).await, 101);
     }
 }
 

@@ -227,25 +227,34 @@ impl<L: Ledger> Session<'_, L> {
 
     /// The writes happened, or a fence before this one did: what they absorb is disposed of.
     fn give_way(
-        &self,
+        &mut self,
         absorbed: &[Delta],
         outcomes: Vec<Outcome<Known>>,
         others: &[Arc<Cell>],
         at: u64,
     ) {
-        let _replacing = self.core.replacing.lock();
-        for (Delta { cell, count, .. }, outcome) in absorbed.iter().zip(outcomes) {
-            cell.leave_batch();
-            cell.forget(*count);
-            match outcome {
-                Ok(known) => cell.settle(0, known, at),
-                // Of another item, which had its place in the batch that was applied.
-                Err(_) => _ = cell.forget_total(),
+        let mut settled = Vec::new();
+        {
+            let _replacing = self.core.replacing.lock();
+            for (Delta { cell, count, .. }, outcome) in absorbed.iter().zip(outcomes) {
+                cell.leave_batch();
+                match outcome {
+                    Ok(known) => {
+                        cell.settle(*count, known, at);
+                        settled.push(cell);
+                    }
+                    // As a rule of another item, which had its place in the batch that was applied.
+                    Err(_) => {
+                        cell.forget(*count);
+                        cell.forget_total();
+                    }
+                }
+            }
+            for cell in others {
+                cell.forget_total();
             }
         }
-        for cell in others {
-            cell.forget_total();
-        }
+        self.mend(|cell| settled.iter().any(|known| Arc::ptr_eq(known, cell)));
     }
 
     /// The store no longer remembers the batch: to send it again could apply it twice.

@@ -272,7 +272,7 @@ impl<L: Ledger> Session<'_, L> {
     }
 
     /// Cells of which one knows that there is a number in their place are sent with the next flush.
-    pub(super) fn mend(&mut self, is_mended: impl Fn(&Arc<Cell>) -> bool) {
+    pub(crate) fn mend(&mut self, is_mended: impl Fn(&Arc<Cell>) -> bool) {
         let writer = &mut *self.writer;
         let mended = writer.corrupt.extract_if(.., |(cell, _)| is_mended(cell));
         writer.todo.extend(mended.map(|(cell, _)| cell));

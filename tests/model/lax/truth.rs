@@ -125,12 +125,14 @@ impl KeyTruth {
     /// While nobody looked, a part of what is on its way may have been there without the rest.
     fn see_arrivals(&mut self, now: u64) {
         let mut views = [parts(self.look.total); 2];
+        let mut ghosts = Parts::default();
         for (at, (least, most)) in self.on_the_way.iter().enumerate() {
-            let there = self.held(at) + self.away[at];
-            views[0][at] += 0.min(least - there) + 0.min(self.away[at]);
-            views[1][at] += 0.max(most - there) + 0.max(self.away[at]);
+            let (held, away) = (self.held(at), self.away[at]);
+            ghosts[at] = views[0][at] - held;
+            views[0][at] += 0.min(away).min(least - held);
+            views[1][at] += 0.max(away).max(most - held);
         }
-        let (own, ghosts) = (self.due, Parts::default());
+        let own = self.due;
         self.views.extend(views.map(|parts| View { at: now, parts, own, ghosts }));
     }
 
