@@ -233,28 +233,23 @@ impl<L: Ledger> Session<'_, L> {
         others: &[Arc<Cell>],
         at: u64,
     ) {
-        let mut settled = Vec::new();
-        {
-            let _replacing = self.core.replacing.lock();
-            for (Delta { cell, count, .. }, outcome) in absorbed.iter().zip(outcomes) {
-                cell.leave_batch();
-                match outcome {
-                    Ok(known) => {
-                        cell.settle(*count, known, at);
-                        settled.push(cell);
-                    }
-                    // As a rule of another item, which had its place in the batch that was applied.
-                    Err(_) => {
-                        cell.forget(*count);
-                        cell.forget_total();
-                    }
+        let core = self.core;
+        let _replacing = core.replacing.lock();
+        for (Delta { cell, count, .. }, outcome) in absorbed.iter().zip(outcomes) {
+            cell.leave_batch();
+            match outcome {
+                Ok(known) => cell.settle(*count, known, at),
+                // As a rule of another item, which had its place in the batch that was applied.
+                Err(_) => {
+                    cell.forget(*count);
+                    cell.forget_total();
                 }
             }
-            for cell in others {
-                cell.forget_total();
-            }
         }
-        self.mend(|cell| settled.iter().any(|known| Arc::ptr_eq(known, cell)));
+        for cell in others {
+            cell.forget_total();
+        }
+        self.mend_known_since(at);
     }
 
     /// The store no longer remembers the batch: to send it again could apply it twice.

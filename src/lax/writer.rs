@@ -272,10 +272,15 @@ impl<L: Ledger> Session<'_, L> {
     }
 
     /// Cells of which one knows that there is a number in their place are sent with the next flush.
-    pub(crate) fn mend(&mut self, is_mended: impl Fn(&Arc<Cell>) -> bool) {
+    pub(super) fn mend(&mut self, is_mended: impl Fn(&Arc<Cell>) -> bool) {
         let writer = &mut *self.writer;
         let mended = writer.corrupt.extract_if(.., |(cell, _)| is_mended(cell));
         writer.todo.extend(mended.map(|(cell, _)| cell));
+    }
+
+    /// The same for those whose total an answer to a request sent `at`, or later, has told.
+    pub(crate) fn mend_known_since(&mut self, at: u64) {
+        self.mend(|cell| cell.known_at() >= at);
     }
 
     pub(super) fn retry_corrupt(&mut self) {

@@ -81,16 +81,13 @@ impl Core<Plain> {
         }
         let replacing = self.replacing.lock();
         session.end_writes();
-        for ((cell, delta), total) in absorbed.into_iter().zip(&totals) {
+        for ((cell, delta), total) in absorbed.into_iter().zip(totals) {
             if let Some(total) = total {
-                cell.settle(delta, known(*total), at);
+                cell.settle(delta, known(total), at);
             }
         }
         drop(replacing);
-        session.mend(|cell| {
-            let mut written = cells.iter().zip(&totals).filter(|(_, total)| total.is_some());
-            written.any(|((known, _), _)| Arc::ptr_eq(known, cell))
-        });
+        session.mend_known_since(at);
         Ok(outcomes)
     }
 
