@@ -32,6 +32,10 @@ mod key;
     allow(dead_code, reason = "each family has uses for a part of it")
 )]
 mod lax;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod outage;
+#[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
+mod outage_tests;
 
 pub use backend::CounterComparator;
 pub use error::DistkitError;

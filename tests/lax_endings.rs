@@ -258,3 +258,23 @@ async fn a_key_is_read_again_as_soon_as_a_number_is_in_its_place() {
         assert_eq!(bed.counter.get(&k).await.unwrap(), 10);
     }
 }
+
+#[test]
+fn a_shutdown_says_why_the_attempts_before_the_last_one_failed() {
+    let bed = bed();
+    let k = key("k");
+    runtime().block_on(async {
+        bed.counter.inc(&k, 1).await.unwrap();
+        bed.counter.flush().await.unwrap();
+        bed.counter.inc(&k, 1).await.unwrap();
+        bed.link.cut();
+        sleep(10 * SECOND).await;
+        // The next attempt hangs.
+        bed.link.restore();
+        bed.link.set_latency(60 * SECOND);
+        sleep(2 * SECOND).await;
+        let report = bed.counter.shutdown(SECOND).await.unwrap_err();
+        assert_eq!(report.unknown, [(k.clone(), 1)]);
+        assert!(report.cause.is_some());
+    });
+}

@@ -392,6 +392,18 @@ async fn shutdown_leaves_or_reports_what_is_left() {
     assert_eq!(bed.store.link().requests(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn shutdown_tries_to_leave_until_its_time_is_over() {
+    for lose in [MemoryLink::lose_next_requests, MemoryLink::lose_next_replies] {
+        let (bed, k) = (bed(), key("k"));
+        bed.lax.inc(&k, 3).await.unwrap();
+        bed.lax.flush().await.unwrap();
+        lose(&bed.link, 3);
+        bed.lax.shutdown(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(bed.other.get(&k).await.unwrap(), (0, 0), "no lease has to run out");
+    }
+}
+
 /// Hands the store a flush that hangs, and shuts down before it is answered.
 async fn shutdown_beside_a_request_that_hangs(bed: &Bed, k: &RedisKey) {
     bed.lax.inc(k, 1).await.unwrap();

@@ -14,6 +14,7 @@ use super::acknowledged::{Acknowledged, UnderWay};
 use crate::{
     DistkitError, RedisKey,
     backend::{Backend, BackendError, Incarnation, Instance, Member, Space, Standing},
+    outage::{self, Outage},
 };
 
 /// How often one operation joins again before it gives up: a lease shorter than a round trip would
@@ -194,7 +195,11 @@ impl Membership {
             }
         };
         if state.instance.first_joined.is_some() {
-            tracing::info!(instance = %self.id, slices = claim.len(), "joined again");
+            tracing::info!(
+                target: "distkit::instances",
+                prefix = %self.space.prefix(), instance = %self.id, slices = claim.len(),
+                "rejoined"
+            );
         }
         state.instance.first_joined.get_or_insert(joined.incarnation);
         state.member = Some(Member { incarnation: joined.incarnation, lease: self.lease });
@@ -296,16 +301,38 @@ async fn heartbeats(membership: Weak<Membership>, lease: Duration) {
     let usual = lease / 3;
     // A missed heartbeat must leave room for several more within the lease.
     let soon = lease / 10;
-    let mut delay = usual;
+    let (mut delay, mut failed) = (usual, false);
+    let mut outage = Outage::default();
     loop {
         tokio::time::sleep(delay).await;
         let Some(membership) = membership.upgrade() else { return };
         delay = match membership.heartbeat().await {
-            Ok(()) => usual,
+            Ok(()) => {
+                failed = false;
+                if let Some(outage::Standing { attempts, lasted }) = outage.ended() {
+                    tracing::info!(
+                        target: "distkit::instances",
+                        prefix = %membership.space.prefix(), instance = %membership.id,
+                        failed_attempts = attempts, ?lasted,
+                        "the heartbeat reaches the store again"
+                    );
+                }
+                usual
+            }
             Err(DistkitError::InstanceReplaced | DistkitError::ShutDown) => return,
             Err(error) => {
-                tracing::warn!(instance = %membership.id, %error, "heartbeat failed");
-                soon
+                let repeated = std::mem::replace(&mut failed, true);
+                if let Some(outage::Standing { attempts, lasted }) = outage.failed() {
+                    tracing::warn!(
+                        target: "distkit::instances",
+                        prefix = %membership.space.prefix(), instance = %membership.id,
+                        attempts, ?lasted, %error,
+                        "the heartbeat failed; without one the lease expires"
+                    );
+                }
+                // A connection that an idle server closed is found out by a failure, and is new for the
+                // next attempt.
+                if repeated { soon } else { Duration::ZERO }
             }
         };
     }

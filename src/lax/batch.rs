@@ -122,7 +122,7 @@ impl<L: Ledger> Session<'_, L> {
         if let Some(what) = self.take_unresolved() {
             what.deltas().iter().for_each(|delta| delta.cell.leave_batch());
         }
-        self.writer.succeeded();
+        self.note_success();
     }
 
     /// Finds out about the batch whose outcome is not known.
@@ -144,7 +144,7 @@ impl<L: Ledger> Session<'_, L> {
         });
         match answer {
             Ok((replayed, outcomes)) => {
-                writer.succeeded();
+                self.note_success();
                 match self.take_unresolved() {
                     Some(Batch::Deltas(deltas)) => self.settle(&deltas, outcomes, at),
                     Some(Batch::Fence { absorbed, others }) if replayed => {
@@ -156,8 +156,7 @@ impl<L: Ledger> Session<'_, L> {
                 Ok(())
             }
             Err(error) => {
-                writer.failed();
-                tracing::warn!(%error, "a lax counter's batch failed; it is kept and sent again");
+                self.note_failure(&error);
                 if first && !error.may_have_happened() {
                     self.put_back();
                 }
@@ -179,7 +178,11 @@ impl<L: Ledger> Session<'_, L> {
                     self.core.uncount_pending(cell);
                 }
                 Err(refusal @ Refusal::NotANumber { .. }) => {
-                    tracing::error!(key = %cell.key, delta, %refusal, "a sum is kept until it fits");
+                    tracing::error!(
+                        target: "distkit::lax",
+                        prefix = core.ledger.prefix(), key = %cell.key, delta, %refusal,
+                        "a sum is kept until it fits"
+                    );
                     self.writer.corrupt_retry = Some(Instant::now() + CORRUPT_RETRY);
                     // Marked, so that later additions do not bring it back before its time.
                     cell.tally.mark();
@@ -189,7 +192,11 @@ impl<L: Ledger> Session<'_, L> {
                     self.writer.corrupt.push((Arc::clone(cell), refusal));
                 }
                 Err(refusal) => {
-                    tracing::error!(key = %cell.key, delta, %refusal, "a sum is lost");
+                    tracing::error!(
+                        target: "distkit::lax",
+                        prefix = core.ledger.prefix(), key = %cell.key, delta, %refusal,
+                        "a sum is lost"
+                    );
                     cell.forget(delta);
                     // The total is not what it was thought to be: the next use reads it.
                     cell.forget_total();
@@ -258,8 +265,11 @@ impl<L: Ledger> Session<'_, L> {
             let _replacing = self.core.replacing.lock();
             let mut losses = self.core.losses.lock();
             for Delta { cell, count, .. } in what.deltas().iter() {
-                tracing::error!(key = %cell.key, delta = count, "the store was away for so long that \
-                    nobody can find out whether it has this sum; it is not sent again");
+                tracing::error!(
+                    target: "distkit::lax",
+                    prefix = self.core.ledger.prefix(), key = %cell.key, delta = count,
+                    "it is unknown whether the store has this sum; it is not sent again"
+                );
                 cell.leave_batch();
                 cell.forget(*count);
                 cell.forget_total();

@@ -250,6 +250,6 @@ async fn last_flush<L: Ledger>(core: &Arc<Core<L>>) {
     };
     if timeout_at(deadline, flush).await.is_err() {
         let report = core.give_up(None);
-        tracing::error!(%report, "a lax counter was dropped and its last writes are lost");
+        tracing::error!(target: "distkit::lax", prefix = core.ledger.prefix(), %report, "a lax counter was dropped and its last writes are lost");
     }
 }

@@ -51,4 +51,7 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError>;
 
     fn fresh_id(&self) -> Arc<str>;
+
+    /// The prefix of the counters, for the log.
+    fn prefix(&self) -> &str;
 }

@@ -31,4 +31,6 @@ pub use report::Unflushed;
 pub(crate) use tally::easy;
 #[cfg(feature = "instance-aware-counter")]
 pub(crate) use writer::Session;
+#[cfg(feature = "instance-aware-counter")]
+pub(crate) use writer::backoff;
 pub(crate) use writer::not_applied;

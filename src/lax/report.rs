@@ -23,11 +23,14 @@ pub(super) struct Losses {
     pub(super) refused: Vec<(RedisKey, i64, Refusal)>,
     /// Sums of which nobody can find out any longer whether the store has them.
     pub(super) abandoned: Vec<(RedisKey, i64)>,
+    /// Why the last attempt to send failed, until one succeeds. A report leaves it.
+    pub(super) last_failure: Option<DistkitError>,
 }
 
 impl Losses {
     pub(super) fn report(&mut self) -> Unflushed {
-        let Self { refused, abandoned } = std::mem::take(self);
+        let refused = std::mem::take(&mut self.refused);
+        let abandoned = std::mem::take(&mut self.abandoned);
         Unflushed { refused, unknown: abandoned, ..Unflushed::default() }
     }
 }

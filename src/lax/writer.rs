@@ -11,7 +11,11 @@ use super::{
     ledger::Ledger,
     report::Unflushed,
 };
-use crate::{DistkitError, backend::Refusal};
+use crate::{
+    DistkitError,
+    backend::Refusal,
+    outage::{Outage, Standing},
+};
 
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
 const HEAD_START: u32 = 10;
@@ -32,6 +36,7 @@ pub(super) struct Writer {
     backoff: ExponentialBackoff,
     /// Set while the store does not take what is sent to it.
     pub(super) retry_at: Option<Instant>,
+    outage: Outage,
 }
 
 impl Writer {
@@ -46,22 +51,27 @@ impl Writer {
             flushed_at: None,
             backoff: backoff(),
             retry_at: None,
+            outage: Outage::default(),
         }
     }
 
-    pub(super) fn failed(&mut self) {
+    /// Schedules the next attempt. Returns how the outage stands if a line in the log is due.
+    fn failed(&mut self) -> Option<Standing> {
         let delay = self.backoff.next().unwrap_or(Duration::from_secs(1));
         self.retry_at = Some(Instant::now() + delay);
+        self.outage.failed()
     }
 
-    pub(super) fn succeeded(&mut self) {
+    fn succeeded(&mut self) -> Option<Standing> {
         if self.retry_at.take().is_some() {
             self.backoff = backoff();
         }
+        self.outage.ended()
     }
 }
 
-fn backoff() -> ExponentialBackoff {
+/// The delays between attempts to reach the store.
+pub(crate) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(20))
         .with_max_delay(Duration::from_secs(1))
@@ -174,13 +184,23 @@ impl<L: Ledger> Core<L> {
     /// The instance has left, or a newer one has its place: nothing that is pending can ever reach the store.
     pub(super) fn end_if_replaced(&self, error: &DistkitError) {
         let ended = matches!(error, DistkitError::InstanceReplaced | DistkitError::ShutDown);
-        if ended && !self.closed_by_replacement() {
-            tracing::error!(%error, "what this instance had not flushed is dropped");
+        if ended && !self.closed_by_replacement() && self.has_pending() {
+            let (prefix, pending_keys) = (self.ledger.prefix(), self.pending.0.number());
+            tracing::error!(
+                target: "distkit::lax",
+                prefix, pending_keys, %error,
+                "the pending writes of this instance are dropped"
+            );
         }
     }
 
     pub(crate) fn give_up(self: &Arc<Self>, cause: Option<DistkitError>) -> Unflushed {
-        let mut report = Unflushed { cause, ..self.losses.lock().report() };
+        let mut report = {
+            let mut losses = self.losses.lock();
+            // The attempt that is in flight has not failed yet; those before it have.
+            let cause = cause.or_else(|| losses.last_failure.clone());
+            Unflushed { cause, ..losses.report() }
+        };
         let cells = self.all_cells();
         // Held to the end: who finds that it is given up drops what is pending, and waits for this.
         let _replacing = self.replacing.lock();
@@ -224,6 +244,34 @@ pub(crate) fn not_applied(error: DistkitError) -> DistkitError {
 }
 
 impl<L: Ledger> Session<'_, L> {
+    /// The store did not take a batch: it is sent again later.
+    pub(super) fn note_failure(&mut self, error: &DistkitError) {
+        let core = self.core;
+        core.losses.lock().last_failure = Some(error.clone());
+        if let Some(Standing { attempts, lasted }) = self.writer.failed() {
+            let (prefix, pending_keys) = (core.ledger.prefix(), core.pending.0.number());
+            tracing::warn!(
+                target: "distkit::lax",
+                prefix, pending_keys, attempts, ?lasted, %error,
+                "cannot flush; the writes stay pending and are sent again"
+            );
+        }
+    }
+
+    /// The store took a batch.
+    pub(super) fn note_success(&mut self) {
+        let core = self.core;
+        if let Some(Standing { attempts, lasted }) = self.writer.succeeded() {
+            core.losses.lock().last_failure = None;
+            let prefix = core.ledger.prefix();
+            tracing::info!(
+                target: "distkit::lax",
+                prefix, failed_attempts = attempts, ?lasted,
+                "flushing again"
+            );
+        }
+    }
+
     /// Moves all that is dirty to the list of what to send.
     pub(super) fn collect(&mut self) {
         let mut dirty = self.core.dirty.0.lock();
@@ -311,6 +359,7 @@ impl<L: Ledger> Session<'_, L> {
         self.writer.todo.clear();
         self.writer.corrupt.clear();
         self.writer.corrupt_retry = None;
+        // No recovery: the store did not take anything.
         self.writer.succeeded();
         let cells = self.core.all_cells();
         let _replacing = self.core.replacing.lock();

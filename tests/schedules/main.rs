@@ -19,6 +19,8 @@ extern crate tokio as real_tokio;
 mod error;
 #[path = "../../src/key.rs"]
 mod key;
+#[path = "../../src/outage.rs"]
+mod outage;
 
 mod backend;
 mod counter;

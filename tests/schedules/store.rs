@@ -139,4 +139,8 @@ impl Ledger for Plain {
     fn fresh_id(&self) -> Arc<str> {
         "writer".into()
     }
+
+    fn prefix(&self) -> &str {
+        "models"
+    }
 }

@@ -252,4 +252,8 @@ impl Ledger for Plain {
     fn fresh_id(&self) -> Arc<str> {
         self.backend.fresh_id()
     }
+
+    fn prefix(&self) -> &str {
+        self.space.prefix()
+    }
 }

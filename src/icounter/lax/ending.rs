@@ -5,7 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::LaxInstanceAwareCounter;
-use crate::{DistkitError, backend::BackendError, lax::Unflushed};
+use crate::{
+    DistkitError,
+    backend::BackendError,
+    lax::{Unflushed, backoff},
+};
 
 impl LaxInstanceAwareCounter {
     /// Returns when all that was written before the call is in the store.
@@ -55,15 +59,25 @@ impl LaxInstanceAwareCounter {
         let began = Instant::now();
         let flushed = self.core().shutdown(within).await;
         let rest = within.saturating_sub(began.elapsed());
-        let left = tokio::time::timeout(rest, self.membership().leave()).await;
-        let left = left
-            .unwrap_or_else(|_| Err(BackendError::outcome_unknown("no time left to leave").into()));
-        let cause = self.replaced().or(left.err());
+        let cause = self.replaced().or(self.leave_within(rest).await.err());
         match (flushed, cause) {
             (Err(report), cause) => Err(Unflushed { cause: report.cause.or(cause), ..report }),
             (Ok(()), None) => Ok(()),
             (Ok(()), cause) => Err(Unflushed { cause, ..Unflushed::default() }),
         }
+    }
+
+    /// Leaves, trying until `within` is over.
+    async fn leave_within(&self, within: Duration) -> Result<(), DistkitError> {
+        let mut failure = BackendError::outcome_unknown("no time left to leave").into();
+        let attempts = async {
+            let mut delays = backoff();
+            while let Err(error) = self.membership().leave().await {
+                failure = error;
+                tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
+            }
+        };
+        tokio::time::timeout(within, attempts).await.map_err(|_| failure)
     }
 
     /// Set when a newer instance has this one's place. What was pending has been dropped then, perhaps

@@ -83,4 +83,8 @@ impl Ledger for Slices {
         // The incarnation is the writer: its guard needs no other name.
         Arc::from(self.membership.id())
     }
+
+    fn prefix(&self) -> &str {
+        self.membership.space().prefix()
+    }
 }

@@ -1,0 +1,60 @@
+//! When a failing request is worth a line in the log: at the start, at growing intervals, at the end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The gap between the first two lines. Each later one is twice as long, up to [`LONGEST_GAP`].
+const FIRST_GAP: Duration = Duration::from_secs(5);
+const LONGEST_GAP: Duration = Duration::from_secs(300);
+
+/// Counts the failures in a row of one kind of request. Does no I/O and logs nothing itself.
+#[derive(Default)]
+pub(crate) struct Outage {
+    current: Option<Current>,
+}
+
+struct Current {
+    since: Instant,
+    attempts: u64,
+    gap: Duration,
+    next_line: Instant,
+}
+
+/// How an outage stands, for a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Standing {
+    pub(crate) attempts: u64,
+    pub(crate) lasted: Duration,
+}
+
+impl Outage {
+    /// Notes a failure. Returns how the outage stands if a line is due.
+    pub(crate) fn failed(&mut self) -> Option<Standing> {
+        let now = Instant::now();
+        let current = self.current.get_or_insert(Current {
+            since: now,
+            attempts: 0,
+            gap: FIRST_GAP,
+            next_line: now,
+        });
+        current.attempts += 1;
+        if now < current.next_line {
+            return None;
+        }
+        current.next_line = now + current.gap;
+        current.gap = (current.gap * 2).min(LONGEST_GAP);
+        Some(current.standing())
+    }
+
+    /// Notes a success. Returns what the outage was, if there was one.
+    pub(crate) fn ended(&mut self) -> Option<Standing> {
+        self.current.take().map(|current| current.standing())
+    }
+}
+
+impl Current {
+    fn standing(&self) -> Standing {
+        Standing { attempts: self.attempts, lasted: self.since.elapsed() }
+    }
+}

@@ -1,0 +1,128 @@
+//! What an operator finds in the log while a store is unreachable.
+#![cfg(all(feature = "counter", feature = "instance-aware-counter"))]
+#![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use distkit::{
+    RedisKey,
+    backend::memory::{MemoryBackend, MemoryLink},
+    counter::{CounterOptions, LaxCounter},
+    icounter::{
+        InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
+        StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
+    },
+};
+use tokio::time::sleep;
+use tracing::subscriber::DefaultGuard;
+
+fn key(name: &str) -> RedisKey {
+    RedisKey::try_from(name).unwrap()
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Everything that this thread logs from now on, as long as the guard lives.
+    fn start() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn lines(&self, level: &str, target: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let has = |line: &&str| line.contains(level) && line.contains(target);
+        text.lines().filter(has).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_ten_minutes_is_a_few_lines_with_a_beginning_and_an_end() {
+    let (log, _guard) = Log::start();
+    let link: MemoryLink = MemoryBackend::new().link();
+    let counter = LaxCounter::new(CounterOptions::new(key("shop"), link.clone()));
+    let (a, b) = (key("a"), key("b"));
+    counter.inc(&a, 1).await.unwrap();
+    counter.inc(&b, 1).await.unwrap();
+    counter.flush().await.unwrap();
+
+    link.cut();
+    counter.inc(&a, 1).await.unwrap();
+    counter.inc(&b, 1).await.unwrap();
+    sleep(Duration::from_secs(600)).await;
+    let warnings = log.lines("WARN", "distkit::lax");
+    assert!((3..=10).contains(&warnings.len()), "{warnings:#?}");
+    for line in &warnings {
+        for part in ["prefix=\"shop\"", "pending_keys=2", "attempts="] {
+            assert!(line.contains(part), "{line} lacks {part}");
+        }
+    }
+    assert_eq!(log.lines("INFO", "distkit::lax"), [""; 0]);
+
+    link.restore();
+    sleep(Duration::from_secs(2)).await;
+    let ends = log.lines("INFO", "distkit::lax");
+    assert_eq!(ends.len(), 1, "{ends:#?}");
+    assert!(
+        ends[0].contains("prefix=\"shop\"") && ends[0].contains("failed_attempts="),
+        "{ends:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_that_fail_are_logged_alike() {
+    let (log, _guard) = Log::start();
+    let link: MemoryLink = MemoryBackend::new().link();
+    let options = StrictInstanceAwareCounterOptions::new(key("rooms"), link.clone());
+    let counter = StrictInstanceAwareCounter::new(options);
+    counter.inc(&key("a"), 1).await.unwrap();
+
+    link.cut();
+    sleep(Duration::from_secs(600)).await;
+    let warnings = log.lines("WARN", "distkit::instances");
+    assert!((3..=10).contains(&warnings.len()), "{warnings:#?}");
+    assert!(warnings.iter().all(|line| line.contains("prefix=rooms")), "{warnings:#?}");
+
+    link.restore();
+    sleep(Duration::from_secs(60)).await;
+    let lines = log.lines("INFO", "distkit::instances");
+    assert!(lines.iter().any(|line| line.contains("reaches the store again")), "{lines:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_by_name_loses_nothing_where_nothing_was_pending() {
+    let (log, _guard) = Log::start();
+    let store = MemoryBackend::new();
+    let instance = || {
+        let options = LaxInstanceAwareCounterOptions::new(key("rooms"), store.link());
+        LaxInstanceAwareCounter::new(options.instance_name(key("pod")))
+    };
+    let older = instance();
+    older.inc(&key("a"), 1).await.unwrap();
+    older.flush().await.unwrap();
+    let newer = instance();
+    newer.inc(&key("a"), 1).await.unwrap();
+    newer.flush().await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert!(older.get(&key("a")).await.is_err(), "it was replaced");
+    assert_eq!(log.lines("ERROR", "distkit"), [""; 0]);
+}
