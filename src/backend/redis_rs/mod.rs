@@ -23,8 +23,9 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisConnection for C {}
 /// Options take a [`ConnectionManager`], [`MultiplexedConnection`] or `ClusterConnection` directly; this
 /// is for other connections, and for choosing how one is treated.
 ///
-/// Waiting for an answer is bounded by the connection's own response timeout (500 ms unless configured
-/// otherwise).
+/// Waiting for an answer is bounded by the connection's own response timeout (default: 500 ms). A
+/// [`ConnectionManager`] whose server is unreachable waits for its attempts to reconnect besides, about
+/// 9.5 s with its defaults; [`connect`](super::connect()) sets fewer.
 pub struct RedisStore<C: RedisConnection>(LuaStore<Runner<C>>);
 
 impl<C: RedisConnection> RedisStore<C> {
