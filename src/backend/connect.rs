@@ -187,16 +187,11 @@ async fn unix_socket(scheme: &str, _: &str) -> Result<Arc<dyn Backend>, BackendE
 
 #[cfg(feature = "redis-rs")]
 async fn managed(url: String) -> Result<Arc<dyn Backend>, BackendError> {
-    use super::IntoBackend;
+    use super::{IntoBackend, ReconnectingConnection};
 
     let client = redis::Client::open(url).map_err(unreachable)?;
-    // Few attempts, so that a caller learns soon that the server is away; the next command tries again.
-    let config = redis::aio::ConnectionManagerConfig::new()
-        .set_number_of_retries(2)
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
-    let manager = client.get_connection_manager_with_config(config).await.map_err(unreachable)?;
-    Ok(manager.into_backend())
+    let connection = ReconnectingConnection::connect(client).await.map_err(unreachable)?;
+    Ok(connection.into_backend())
 }
 
 #[cfg(not(feature = "redis-rs"))]

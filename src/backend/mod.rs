@@ -36,7 +36,7 @@ pub use operation::{
 };
 #[cfg(feature = "redis-rs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
-pub use redis_rs::{RedisConnection, RedisStore};
+pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 
 /// A store of counters.
 ///

@@ -1,8 +1,12 @@
 //! The store over `redis-rs`: connection glue and error classification.
 
+mod reconnecting;
 mod runner;
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, Once},
+};
 
 use redis::aio::{ConnectionLike, ConnectionManager, MultiplexedConnection};
 
@@ -11,6 +15,7 @@ use super::{
     lua::{LuaStore, backend_through_lua},
 };
 
+pub use reconnecting::ReconnectingConnection;
 use runner::{Runner, Traits};
 
 /// What a [`RedisStore`] takes: any asynchronous connection of redis-rs that can be cloned.
@@ -65,8 +70,23 @@ impl IntoBackend for ConnectionManager {
     }
 }
 
+impl IntoBackend for ReconnectingConnection {
+    fn into_backend(self) -> Arc<dyn Backend> {
+        store(self)
+    }
+}
+
+/// For tests and short programs: such a connection is never replaced, and a service loses its store
+/// with it.
 impl IntoBackend for MultiplexedConnection {
     fn into_backend(self) -> Arc<dyn Backend> {
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
+            tracing::warn!(
+                target: "distkit::connection",
+                "a MultiplexedConnection of redis-rs never reconnects; use ReconnectingConnection"
+            );
+        });
         store(self)
     }
 }

@@ -1,0 +1,343 @@
+//! A connection that comes back after every failure.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::{Mutex, RwLock};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, ProtocolVersion, PushInfo, PushKind,
+    RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+};
+use tokio::time::Instant;
+
+/// How long connecting, and an answer, may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The delays between attempts to connect. A command in between fails at once.
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
+/// A connection of redis-rs to one server that is replaced after every failure. Recommended over
+/// `ConnectionManager`, and what [`connect`](crate::backend::connect()) makes.
+///
+/// - Any failure to connect is followed by another attempt: a refused connection, a refused password, a
+///   server that is loading its data, TLS. Attempts are 20 ms to 1 s apart, and start with the next
+///   command.
+/// - A command that finds no connection waits for the attempt in flight, at most 5 s, and otherwise
+///   fails at once. It was not sent then: counters answer
+///   [`NotApplied`](crate::DistkitError::NotApplied).
+/// - A connection on which a command got no answer for 5 s, and nothing else was answered meanwhile, is
+///   replaced. So is one whose server turns out to be a read-only replica.
+/// - It speaks RESP3 where the server has it. A connection that the server closed is then replaced before
+///   the next command is sent; over RESP2 only a failing command shows it.
+/// - `TCP_NODELAY` and TCP keepalive are on, unless the client's own `TcpSettings` turn the former on and
+///   so take charge of both.
+///
+/// No command is sent a second time. Clones share the connection.
+///
+/// ```no_run
+/// use distkit::{RedisKey, backend::ReconnectingConnection, counter::CounterOptions};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = redis::Client::open("redis://127.0.0.1/")?;
+/// let connection = ReconnectingConnection::connect(client).await?;
+/// let options = CounterOptions::new(RedisKey::try_from("shop")?, connection);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct ReconnectingConnection(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    /// For servers that do not know RESP3.
+    fallback: Option<Client>,
+    falls_back: AtomicBool,
+    response_timeout: Duration,
+    live: RwLock<Option<Arc<Live>>>,
+    attempts: Mutex<Attempts>,
+}
+
+/// A connection that was made.
+struct Live {
+    connection: MultiplexedConnection,
+    /// How many commands were answered on it.
+    answers: AtomicU64,
+    closed: Arc<AtomicBool>,
+}
+
+type Attempt = Shared<BoxFuture<'static, RedisResult<Arc<Live>>>>;
+
+#[derive(Default)]
+struct Attempts {
+    current: Option<Attempt>,
+    /// Why the latest failed, and when the next may start.
+    failed: Option<(RedisError, Instant)>,
+    delays: Option<ExponentialBackoff>,
+}
+
+impl ReconnectingConnection {
+    /// A connection that is made by the first command. No I/O.
+    pub fn new(client: Client) -> Self {
+        Self::with_response_timeout(client, PATIENCE)
+    }
+
+    /// The same, with another bound than 5 s on how long an answer may take. No I/O.
+    pub fn with_response_timeout(client: Client, timeout: Duration) -> Self {
+        let client = with_socket_options(client);
+        let (client, fallback) = with_resp3(client);
+        Self(Arc::new(Inner {
+            client,
+            fallback,
+            falls_back: AtomicBool::new(false),
+            response_timeout: timeout,
+            live: RwLock::new(None),
+            attempts: Mutex::default(),
+        }))
+    }
+
+    /// A connection to a server that answers now.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be made, or why the server does not take commands: it wants a password, or is still
+    /// loading its data.
+    pub async fn connect(client: Client) -> RedisResult<Self> {
+        let connection = Self::new(client);
+        connection.live().await?;
+        Ok(connection)
+    }
+
+    /// The connection in use, or the next one.
+    async fn live(&self) -> RedisResult<Arc<Live>> {
+        if let Some(live) = self.usable() {
+            return Ok(live);
+        }
+        let attempt = {
+            let mut attempts = self.0.attempts.lock();
+            // Somebody may have made it since.
+            if let Some(live) = self.usable() {
+                return Ok(live);
+            }
+            match (&attempts.current, &attempts.failed) {
+                (Some(attempt), _) => attempt.clone(),
+                (None, Some((error, next))) if Instant::now() < *next => return Err(error.clone()),
+                (None, _) => {
+                    let attempt = self.attempt();
+                    attempts.current = Some(attempt.clone());
+                    attempt
+                }
+            }
+        };
+        attempt.await
+    }
+
+    fn usable(&self) -> Option<Arc<Live>> {
+        let live = self.0.live.read();
+        live.as_ref().filter(|live| !live.closed.load(Relaxed)).cloned()
+    }
+
+    /// One attempt to connect, in a task of its own: it goes on although the caller gives up.
+    fn attempt(&self) -> Attempt {
+        let connection = self.clone();
+        let task = tokio::spawn(async move {
+            let made = tokio::time::timeout(PATIENCE, connection.0.make()).await;
+            let made =
+                made.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+            connection.0.note(made.map(Arc::new).map_err(not_connected))
+        });
+        let connection = self.clone();
+        async move {
+            // The task fails to end only with its runtime.
+            task.await.unwrap_or_else(|error| {
+                connection.0.note(Err(not_connected(io::Error::other(error).into())))
+            })
+        }
+        .boxed()
+        .shared()
+    }
+}
+
+impl Inner {
+    async fn make(&self) -> RedisResult<Live> {
+        if let (Some(fallback), true) = (&self.fallback, self.falls_back.load(Relaxed)) {
+            return self.make_with(fallback).await;
+        }
+        match (self.make_with(&self.client).await, &self.fallback) {
+            (Err(error), Some(fallback)) if lacks_resp3(&error) => {
+                self.falls_back.store(true, Relaxed);
+                self.make_with(fallback).await
+            }
+            (made, _) => made,
+        }
+    }
+
+    async fn make_with(&self, client: &Client) -> RedisResult<Live> {
+        let closed = Arc::new(AtomicBool::new(false));
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(self.response_timeout));
+        if client.get_connection_info().redis_settings().protocol() == ProtocolVersion::RESP3 {
+            let closed = closed.clone();
+            config = config.set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    closed.store(true, Relaxed);
+                }
+                Ok::<(), ()>(())
+            });
+        }
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        // A server that wants a password, or is loading, takes the connection but no commands.
+        connection.req_packed_command(&redis::cmd("PING")).await?.extract_error()?;
+        Ok(Live { connection, answers: AtomicU64::new(0), closed })
+    }
+
+    fn note(&self, made: RedisResult<Arc<Live>>) -> RedisResult<Arc<Live>> {
+        let mut attempts = self.attempts.lock();
+        attempts.current = None;
+        match &made {
+            Ok(live) => {
+                *self.live.write() = Some(live.clone());
+                attempts.failed = None;
+                attempts.delays = None;
+            }
+            Err(error) => {
+                let delay = attempts.delays.get_or_insert_with(delays).next();
+                let next = Instant::now() + delay.unwrap_or(LONGEST_DELAY);
+                attempts.failed = Some((error.clone(), next));
+            }
+        }
+        made
+    }
+
+    /// The next command makes another connection.
+    fn retire(&self, live: &Arc<Live>) {
+        let mut current = self.live.write();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, live)) {
+            *current = None;
+        }
+    }
+
+    /// Looks at an answer on `live`, on which `answers` had been answered when the command was sent.
+    fn judge(&self, live: &Arc<Live>, answers: u64, answer: Result<&Value, &RedisError>) {
+        let replace = match answer {
+            Ok(Value::ServerError(error)) => error.code() == "READONLY",
+            Ok(_) => false,
+            Err(error) if error.is_timeout() => live.answers.load(Relaxed) == answers,
+            Err(error) => match error.kind() {
+                ErrorKind::Server(kind) => {
+                    live.answers.fetch_add(1, Relaxed);
+                    kind == ServerErrorKind::ReadOnly || error.code() == Some("NOAUTH")
+                }
+                ErrorKind::Io | ErrorKind::Parse => true,
+                _ => error.is_unrecoverable_error(),
+            },
+        };
+        if answer.is_ok() {
+            live.answers.fetch_add(1, Relaxed);
+        }
+        if replace {
+            self.retire(live);
+        }
+    }
+}
+
+impl ConnectionLike for ReconnectingConnection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        async move {
+            let live = self.live().await?;
+            let answers = live.answers.load(Relaxed);
+            let answer = live.connection.clone().req_packed_command(cmd).await;
+            self.0.judge(&live, answers, answer.as_ref());
+            answer
+        }
+        .boxed()
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        async move {
+            let live = self.live().await?;
+            let answers = live.answers.load(Relaxed);
+            let mut connection = live.connection.clone();
+            let answer = connection.req_packed_commands(pipeline, offset, count).await;
+            match &answer {
+                Ok(values) => {
+                    self.0.judge(&live, answers, Ok(values.first().unwrap_or(&Value::Nil)));
+                }
+                Err(error) => self.0.judge(&live, answers, Err(error)),
+            }
+            answer
+        }
+        .boxed()
+    }
+
+    fn get_db(&self) -> i64 {
+        self.0.client.get_connection_info().redis_settings().db()
+    }
+}
+
+impl std::fmt::Debug for ReconnectingConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The client holds a password.
+        f.debug_struct("ReconnectingConnection").finish_non_exhaustive()
+    }
+}
+
+fn delays() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(FIRST_DELAY)
+        .with_max_delay(LONGEST_DELAY)
+        .without_max_times()
+        .build()
+}
+
+/// An error that says that nothing was sent.
+fn not_connected(error: RedisError) -> RedisError {
+    io::Error::new(io::ErrorKind::ConnectionRefused, error).into()
+}
+
+fn lacks_resp3(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::RESP3NotSupported || error.code() == Some("NOPROTO")
+}
+
+fn with_socket_options(client: Client) -> Client {
+    let info = client.get_connection_info();
+    if info.tcp_settings().nodelay() {
+        return client;
+    }
+    let keepalive = TcpKeepalive::new().with_time(PATIENCE).with_interval(PATIENCE);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    let info = info.clone().set_tcp_settings(settings);
+    Client::open(info).unwrap_or(client)
+}
+
+/// The client for RESP3, and the one that was given, for servers that do not know it.
+fn with_resp3(client: Client) -> (Client, Option<Client>) {
+    let info = client.get_connection_info();
+    if info.redis_settings().protocol() == ProtocolVersion::RESP3 {
+        return (client, None);
+    }
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let info = info.clone().set_redis_settings(settings);
+    match Client::open(info) {
+        Ok(resp3) => (resp3, Some(client)),
+        Err(_) => (client, None),
+    }
+}
