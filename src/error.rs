@@ -82,7 +82,9 @@ impl DistkitError {
 impl From<BackendError> for DistkitError {
     fn from(error: BackendError) -> Self {
         match error {
-            BackendError::OutcomeUnknown(_) => Self::OutcomeUnknown(error),
+            BackendError::OutcomeUnknown(_) | BackendError::Forgotten => {
+                Self::OutcomeUnknown(error)
+            }
             BackendError::Replaced => Self::InstanceReplaced,
             _ => Self::NotApplied(error),
         }

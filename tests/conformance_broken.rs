@@ -68,8 +68,6 @@ enum Fault {
     HoldsALockWhenDropped,
     TakesTheGuardFirst,
     ForgetsWritersEarly,
-    RemembersWritersForEver,
-    ReplaysProlongGuards,
     NewBatchesProlongNoGuard,
 }
 
@@ -239,11 +237,8 @@ impl Broken {
     fn replayed(&self, space: &Space, guard: &ReplayGuard) -> Option<Vec<Outcome<Written>>> {
         let mut writers = self.writers.lock().unwrap();
         let writer = writers.entry(self.writer(space, guard)).or_default();
-        if writer.forgotten_at <= self.clock.now() && !self.is(Fault::RemembersWritersForEver) {
+        if writer.forgotten_at <= self.clock.now() {
             *writer = Writer::default();
-        }
-        if self.is(Fault::ReplaysProlongGuards) {
-            writer.forgotten_at = self.clock.now() + DAY;
         }
         let old = match self.fault {
             Fault::AppliesReplaysAgain => false,
@@ -540,8 +535,6 @@ faults::caught! {
     AnswersTheCallBefore by cancelled_calls_break_nothing_else,
     HoldsALockWhenDropped by cancelled_calls_break_nothing_else,
     TakesTheGuardFirst by cancelled_guarded_batches_happen_once,
-    ForgetsWritersEarly by guards_expire_a_day_after_the_last_batch,
-    RemembersWritersForEver by guards_expire_a_day_after_the_last_batch,
-    ReplaysProlongGuards by guards_expire_a_day_after_the_last_batch,
-    NewBatchesProlongNoGuard by guards_expire_a_day_after_the_last_batch,
+    ForgetsWritersEarly by guards_last_a_day_after_the_last_batch,
+    NewBatchesProlongNoGuard by guards_last_a_day_after_the_last_batch,
 }

@@ -304,7 +304,7 @@ async fn a_clear_of_instances_is_done_though_its_answer_is_lost() {
 #[tokio::test]
 async fn a_guarded_batch_can_be_sent_until_it_is_answered() {
     for scene in scenes().await {
-        let guard = ReplayGuard { writer: scene.store.fresh_id(), sequence: 1 };
+        let guard = ReplayGuard { writer: scene.store.fresh_id(), sequence: 1, resent: false };
         let writes = [Write::add(key("n"), 1)];
         scene.lossy.lose(1);
         let result = scene.store.apply(&scene.space, &writes, Some(&guard)).await;
@@ -339,7 +339,7 @@ async fn a_slot_that_moved_is_followed() {
     let space = Space::new(key("p"));
     for (round, scheme) in ["redis-cluster", "redis-cluster+fred"].into_iter().enumerate() {
         let store = connect(&url.replacen("redis", scheme, 1)).await.unwrap();
-        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
         for (step, guard) in [None, Some(&guard)].into_iter().enumerate() {
             let owner = cluster.nodes().iter().position(|node| {
                 !node.cli(&["HGET", "distkit:{p}:totals", "none"]).contains("MOVED")

@@ -20,7 +20,7 @@ fn key(name: &str) -> RedisKey {
 }
 
 fn guard(sequence: u64) -> Option<ReplayGuard> {
-    Some(ReplayGuard { writer: ID.into(), sequence })
+    Some(ReplayGuard { writer: ID.into(), sequence, resent: false })
 }
 
 /// The store's answer when all keys held 0.

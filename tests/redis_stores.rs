@@ -56,7 +56,7 @@ async fn apply(
 /// Every operation that may run a script.
 async fn exercise(store: &dyn Backend, space: &Space, forget: impl Fn()) {
     let n = key("n");
-    let mut guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+    let mut guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
     forget();
     store.clear(space).await.unwrap();
     forget();
@@ -104,24 +104,39 @@ async fn braces_in_a_prefix_keep_a_cluster_in_one_slot() {
     }
 }
 
-#[tokio::test]
-async fn records_expire_and_totals_do_not() {
-    let server = Server::redis().start();
-    let space = space("a{b}");
-    let store = &both(&server).await[0];
-    let guard = ReplayGuard { writer: "me".into(), sequence: 9 };
-    apply(store, &space, Write::add(key("n"), i64::MAX), Some(&guard)).await.unwrap();
-    store.apply(&space, &[Write::add(key("n"), 1)], Some(&guard)).await.unwrap();
-
-    assert_eq!(server.cli(&["HGET", "distkit:{a%7Bb%7D}:totals", "n"]), i64::MAX.to_string());
-    assert_eq!(server.cli(&["TTL", "distkit:{a%7Bb%7D}:totals"]), "-1");
-    assert_eq!(server.cli(&["GET", "distkit:{a%7Bb%7D}:writer:me"]), "9");
-    let left: i64 = server.cli(&["PTTL", "distkit:{a%7Bb%7D}:writer:me"]).parse().unwrap();
-    assert!((86_000_000..=86_400_000).contains(&left), "{left} ms");
+/// The name, type and TTL of every key whose name has `part`.
+fn keys_with(server: &Server, part: &str) -> Vec<(String, String, String)> {
+    let names = server.cli(&["KEYS", &format!("*{part}*")]);
+    let mut keys: Vec<_> = names
+        .lines()
+        .map(|name| (name.to_owned(), server.cli(&["TYPE", name]), server.cli(&["TTL", name])))
+        .collect();
+    keys.sort();
+    keys
 }
 
 #[tokio::test]
-async fn the_records_of_a_client_that_sends_again_expire() {
+async fn no_eviction_policy_for_volatile_keys_can_take_totals_or_guards() {
+    for server in [Server::redis().start(), Server::valkey().start()] {
+        for (index, store) in both(&server).await.iter().enumerate() {
+            let space = space(&format!("a{{b}}{index}"));
+            let guard = ReplayGuard { writer: "me".into(), sequence: 9, resent: false };
+            apply(store, &space, Write::add(key("n"), i64::MAX), Some(&guard)).await.unwrap();
+            store.apply(&space, &[Write::add(key("n"), 1)], Some(&guard)).await.unwrap();
+            let prefix = format!("distkit:{{a%7Bb%7D{index}}}:");
+            let keys = keys_with(&server, &format!("7D{index}"));
+            let expected = ["shape", "totals", "writers"]
+                .map(|name| (format!("{prefix}{name}"), "hash".to_owned(), "-1".to_owned()));
+            assert_eq!(keys, expected);
+            let total = server.cli(&["HGET", &format!("{prefix}totals"), "n"]);
+            assert_eq!(total, i64::MAX.to_string());
+            assert_eq!(server.cli(&["HGET", &format!("{prefix}writers"), "me"]), "9 0");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_records_of_a_client_that_sends_again_have_no_ttl() {
     let server = Server::redis().start();
     let client = redis::Client::open(server.url()).unwrap();
     let store = RedisStore::resending(client.get_multiplexed_async_connection().await.unwrap());
@@ -137,10 +152,116 @@ async fn the_records_of_a_client_that_sends_again_expire() {
         } else {
             apply(&store, &space, Write::add(key("n"), 1), None).await.unwrap();
         }
-        let lane = server.cli(&["KEYS", "distkit:{p}:lane:*"]);
-        let left: i64 = server.cli(&["PTTL", &lane]).parse().unwrap();
-        assert!((3_000_000..=3_600_000).contains(&left), "{lane}: {left} ms");
-        server.cli(&["DEL", &lane]);
+        let lanes = keys_with(&server, "lanes");
+        assert_eq!(lanes, [("distkit:{p}:lanes".into(), "hash".into(), "-1".into())]);
+        server.cli(&["DEL", "distkit:{p}:lanes"]);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_a_day_forgets_no_batch_in_doubt() {
+    for server in [Server::redis(), Server::valkey()].map(|server| server.manual_clock().start()) {
+        for (index, store) in both(&server).await.iter().enumerate() {
+            let space = space(&format!("p{index}"));
+            let guard = ReplayGuard { writer: "me".into(), sequence: 1, resent: false };
+            apply(store, &space, Write::add(key("n"), 1), Some(&guard)).await.unwrap();
+            server.advance(Duration::from_secs(30 * 3600));
+            for other in 0..20 {
+                let other = ReplayGuard { writer: format!("{other}").into(), ..guard.clone() };
+                apply(store, &space, Write::add(key("n"), 1), Some(&other)).await.unwrap();
+            }
+            let resent = ReplayGuard { resent: true, ..guard };
+            let again = store.apply(&space, &[Write::add(key("n"), 1)], Some(&resent)).await;
+            assert!(again.unwrap().replayed);
+            assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(21)]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn records_are_swept_after_a_day_of_steps() {
+    let server = Server::redis().manual_clock().start();
+    let store = &both(&server).await[0];
+    let space = space("p");
+    let send = async |writer: String, sequence| {
+        let guard = ReplayGuard { writer: writer.into(), sequence, resent: false };
+        store.apply(&space, &[], Some(&guard)).await.unwrap();
+    };
+    let count = || server.cli(&["HLEN", "distkit:{p}:writers"]).parse::<u64>().unwrap();
+    for writer in 0..100 {
+        send(format!("old {writer}"), 1).await;
+    }
+    for minute in 1..=24 * 60 + 1 {
+        server.advance(Duration::from_secs(60));
+        send("busy".into(), minute).await;
+    }
+    assert_eq!(count(), 102, "and the clock");
+    for writer in 0..200 {
+        send(format!("new {writer}"), 1).await;
+    }
+    assert!(count() < 250, "{} records, of 301 that were made", count());
+}
+
+#[tokio::test]
+async fn a_batch_in_doubt_whose_record_was_evicted_is_not_counted_twice() {
+    for server in [Server::redis().start(), Server::valkey().start()] {
+        for (index, store) in both(&server).await.iter().enumerate() {
+            let space = space(&format!("p{index}"));
+            let (writers, totals) =
+                (format!("distkit:{{p{index}}}:writers"), format!("distkit:{{p{index}}}:totals"));
+            let add = [Write::add(key("n"), 1)];
+            let guard = |sequence, resent| ReplayGuard { writer: "me".into(), sequence, resent };
+            let send = async |guard: ReplayGuard| store.apply(&space, &add, Some(&guard)).await;
+            // A first batch of which nothing arrived.
+            assert!(!send(guard(1, true)).await.unwrap().replayed);
+            for sequence in 1..=2 {
+                server.cli(&["DEL", &writers]);
+                let error = send(guard(sequence, true)).await.unwrap_err();
+                assert!(matches!(error, BackendError::Forgotten), "{error:?}");
+                assert!(send(guard(sequence, true)).await.is_err(), "nor the next time");
+                send(guard(sequence, false)).await.unwrap();
+            }
+            assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(3)]);
+            // Where the totals are gone too, so is what was applied.
+            server.cli(&["DEL", &writers, &totals]);
+            send(guard(2, true)).await.unwrap();
+            assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(1)]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_shape_is_refused_before_anything_is_written() {
+    let server = Server::redis().start();
+    for (index, store) in both(&server).await.iter().enumerate() {
+        let space = space(&format!("p{index}"));
+        let prefix = format!("distkit:{{p{index}}}:");
+        for (layout, shards) in [("99", "1"), ("1", "12")] {
+            server.cli(&["HSET", &format!("{prefix}shape"), "layout", layout, "shards", shards]);
+            let guard = ReplayGuard { writer: "me".into(), sequence: 1, resent: false };
+            let add = Write::add(key("n"), 1);
+            let instance = Instance {
+                id: store.fresh_id(),
+                name: None,
+                lease: Duration::from_secs(60),
+                first_joined: None,
+            };
+            for error in [
+                apply(store, &space, add.clone(), None).await.unwrap_err(),
+                apply(store, &space, add, Some(&guard)).await.unwrap_err(),
+                store.read(&space, &[key("n")]).await.unwrap_err(),
+                store.remove(&space, &[key("n")]).await.unwrap_err(),
+                store.clear(&space).await.unwrap_err(),
+                store.join(&space, &instance, &[]).await.unwrap_err(),
+            ] {
+                let text = error.to_string();
+                assert!(text.contains(&format!("layout {layout}, {shards} shards")), "{text}");
+                assert!(text.contains("layout 1, 1 shards"), "{text}");
+                assert!(!error.may_have_happened());
+            }
+            let keys = keys_with(&server, &format!("{{p{index}}}"));
+            assert_eq!(keys.len(), 1, "{keys:?}");
+        }
     }
 }
 
@@ -148,8 +269,8 @@ async fn the_records_of_a_client_that_sends_again_expire() {
 async fn a_key_of_a_wrong_type_is_named_and_kept() {
     let server = Server::valkey().start();
     server.cli(&["LPUSH", "distkit:{p}:totals", "x"]);
-    server.cli(&["LPUSH", "distkit:{q}:writer:me", "x"]);
-    let guard = ReplayGuard { writer: "me".into(), sequence: 1 };
+    server.cli(&["LPUSH", "distkit:{q}:writers", "x"]);
+    let guard = ReplayGuard { writer: "me".into(), sequence: 1, resent: false };
     for store in both(&server).await {
         let (p, n) = (space("p"), key("n"));
         let add = [Write::add(n.clone(), 1)];
@@ -162,7 +283,7 @@ async fn a_key_of_a_wrong_type_is_named_and_kept() {
             (store.apply(&p, &[Write::set(n.clone(), 1)], None).await.err(), totals),
             (store.read(&p, std::slice::from_ref(&n)).await.err(), totals),
             (store.remove(&p, std::slice::from_ref(&n)).await.err(), totals),
-            (store.apply(&space("q"), &add, Some(&guard)).await.err(), "distkit:{q}:writer:me"),
+            (store.apply(&space("q"), &add, Some(&guard)).await.err(), "distkit:{q}:writers"),
         ] {
             match result {
                 Some(BackendError::Corrupt(text)) => assert!(text.contains(name), "{text}"),
@@ -260,7 +381,7 @@ async fn out_of_memory_is_not_applied_and_a_guarded_batch_can_be_sent_again() {
     let server = Server::redis().start();
     for (index, store) in both(&server).await.iter().enumerate() {
         let space = space(&format!("p{index}"));
-        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
         server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
         for guard in [None, Some(&guard)] {
             let error = apply(store, &space, Write::add(key("n"), 1), guard).await.unwrap_err();
@@ -303,7 +424,7 @@ async fn all_as_app(server: &Server) -> Vec<Arc<dyn Backend>> {
 async fn a_batch_that_cannot_be_recorded_is_not_applied() {
     let server = with_rights(&["+@hash", "+get"]);
     for store in all_as_app(&server).await {
-        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
         for write in [Write::add(key("n"), 1), Write::set(key("n"), 9)] {
             let error = apply(&store, &space("p"), write, Some(&guard)).await.unwrap_err();
             assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
@@ -316,7 +437,7 @@ async fn a_batch_that_cannot_be_recorded_is_not_applied() {
 async fn a_batch_of_which_the_user_may_do_a_part_only_is_not_applied() {
     let server = with_rights(&["+hget", "+hmget", "+hincrby", "+get", "+set"]);
     for store in all_as_app(&server).await {
-        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
         let mixed = [Write::add(key("n"), 1), Write::set(key("m"), 1)];
         for guard in [None, Some(&guard), Some(&guard)] {
             let error = store.apply(&space("p"), &mixed, guard).await.unwrap_err();
@@ -342,7 +463,7 @@ async fn a_batch_of_which_a_part_was_applied_says_so_and_is_not_applied_again() 
     let server = with_rights(&["+hmget", "+hincrby", "+get", "+set"]);
     for (round, store) in all_as_app(&server).await.into_iter().enumerate() {
         let space = space(&format!("p{round}"));
-        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1 };
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
         // The exact text of so big a total takes HGET.
         let big = Write::add(key("n"), 1 << 60);
         let error = apply(&store, &space, big.clone(), Some(&guard)).await.unwrap_err();

@@ -26,6 +26,21 @@ pub enum BackendError {
     #[error("the store holds data that is not ours: {0}")]
     Corrupt(String),
 
+    /// The other processes of the prefix keep its data in another shape: another version of this crate, or
+    /// another number of shards. Nothing took effect. Use another prefix, or the same version.
+    #[error("the prefix is in use with {stored}, and this process has {ours}")]
+    ShapeMismatch {
+        /// What this process would use.
+        ours: String,
+        /// What the store holds.
+        stored: String,
+    },
+
+    /// The store lost the record of this writer, and an earlier attempt of the batch may have been applied.
+    /// This attempt did nothing; what the earlier one did is unknown. Do not send the batch again.
+    #[error("the outcome is unknown: the store lost the record of this writer's batches")]
+    Forgotten,
+
     /// The instance is not registered: it never joined, was collected as dead, left, or the store lost
     /// its data. Nothing took effect. [`join`](super::Backend::join) and send again.
     #[error("the instance is not joined")]
@@ -50,6 +65,6 @@ impl BackendError {
 
     /// Whether the request may have taken effect, in whole or in part.
     pub fn may_have_happened(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown(_))
+        matches!(self, Self::OutcomeUnknown(_) | Self::Forgotten)
     }
 }

@@ -96,8 +96,8 @@ impl Write {
 
 /// Makes a batch safe to send again.
 ///
-/// The store remembers the highest sequence that it applied for each writer, for a day after the
-/// writer's last batch. A writer numbers its batches upwards from 1 and has one of them under way at a
+/// The store remembers the highest sequence that it applied for each writer, for at least a day
+/// after the writer's last batch. A writer numbers its batches upwards from 1 and has one of them under way at a
 /// time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReplayGuard {
@@ -105,6 +105,9 @@ pub struct ReplayGuard {
     pub writer: Arc<str>,
     /// The batch's number, 1 to 2^53.
     pub sequence: u64,
+    /// Whether an earlier attempt of this batch may have reached the store. Such a batch is turned away as
+    /// [`BackendError::Forgotten`](super::BackendError::Forgotten) where the store has lost its records.
+    pub resent: bool,
 }
 
 /// Why one item of a batch was turned down. It changed nothing; the other items are not affected.

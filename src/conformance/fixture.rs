@@ -201,7 +201,7 @@ impl Probe {
     }
 
     pub(super) fn guard(&self, sequence: u64) -> ReplayGuard {
-        ReplayGuard { writer: self.backend.fresh_id(), sequence }
+        ReplayGuard { writer: self.backend.fresh_id(), sequence, resent: false }
     }
 }
 

@@ -167,7 +167,7 @@ pub use replay::{
     a_lower_sequence_changes_nothing, a_replayed_batch_changes_nothing,
     an_empty_batch_uses_up_its_sequence, big_guarded_batches_are_one_call,
     concurrent_copies_of_a_guarded_batch_happen_once, guarded_sets_and_conditions_happen_once,
-    guards_expire_a_day_after_the_last_batch, refused_items_are_refused_again,
+    guards_last_a_day_after_the_last_batch, refused_items_are_refused_again,
     sequences_are_exact_to_two_to_the_53, writers_are_independent,
 };
 pub use spaces::{any_key_works, any_prefix_works_and_none_reaches_into_another};
@@ -230,7 +230,7 @@ macro_rules! conformance_suite {
             fresh_ids_are_unique
             guarded_sets_and_conditions_happen_once
             guards_end_with_the_incarnation
-            guards_expire_a_day_after_the_last_batch
+            guards_last_a_day_after_the_last_batch
             guards_survive_removal_and_clear
             invented_epochs_are_dropped
             leases_run_exactly

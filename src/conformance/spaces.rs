@@ -137,7 +137,7 @@ pub async fn any_prefix_works_and_none_reaches_into_another(fixture: &Fixture) {
             .zip(values(space))
             .map(|(key, value)| Write::add(key.clone(), value))
             .collect();
-        let guard = ReplayGuard { writer: probe.backend.fresh_id(), sequence: 1 };
+        let guard = ReplayGuard { writer: probe.backend.fresh_id(), sequence: 1, resent: false };
         let applied = probe.send(&adds, Some(&guard)).await;
         for (outcome, value) in applied.outcomes.iter().zip(values(space)) {
             let new = outcome.as_ref().map(|w| (w.old, w.new));

@@ -92,7 +92,7 @@ impl<L: Ledger> Session<'_, L> {
         let sent = matches!(what, Batch::Fence { .. });
         self.writer.unresolved =
             Some(Unresolved { sequence, first_sent: Instant::now(), sent, what });
-        ReplayGuard { writer: Arc::clone(&self.writer.id), sequence }
+        ReplayGuard { writer: Arc::clone(&self.writer.id), sequence, resent: false }
     }
 
     /// Announces writes that are about to be sent under the guard, and that absorb `deltas`. Until
@@ -133,10 +133,14 @@ impl<L: Ledger> Session<'_, L> {
         if L::GUARD_LASTS.is_some_and(|lasts| batch.first_sent.elapsed() > lasts) {
             return Err(self.abandon());
         }
-        let guard = ReplayGuard { writer: Arc::clone(&writer.id), sequence: batch.sequence };
+        let guard = ReplayGuard {
+            writer: Arc::clone(&writer.id),
+            sequence: batch.sequence,
+            // Set before the await: when this future is dropped in it, the batch may have been sent.
+            resent: std::mem::replace(&mut batch.sent, true),
+        };
+        let first = !guard.resent;
         let at = core.now();
-        // Set before the await: when this future is dropped in it, the batch may have been sent.
-        let first = !std::mem::replace(&mut batch.sent, true);
         let deltas = batch.what.deltas();
         let answer = core.ledger.commit(deltas, &guard).await;
         let answer = answer.and_then(|Committed { replayed, outcomes }| {
@@ -157,6 +161,9 @@ impl<L: Ledger> Session<'_, L> {
             }
             Err(error) => {
                 self.note_failure(&error);
+                if matches!(error, DistkitError::OutcomeUnknown(BackendError::Forgotten)) {
+                    return Err(self.abandon());
+                }
                 if first && !error.may_have_happened() {
                     self.put_back();
                 }

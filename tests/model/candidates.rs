@@ -86,7 +86,7 @@ impl Candidate {
         Ok(match ask {
             Ask::PlainWrite(items) => {
                 let guard = sequence.map(|sequence| (id.as_str(), sequence));
-                let (replayed, outcomes) = plain.write(now, items, guard);
+                let (replayed, outcomes) = plain.write(items, guard);
                 Answer::PlainWrote { replayed, outcomes }
             }
             Ask::PlainRead(keys) => {

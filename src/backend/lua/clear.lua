@@ -1,6 +1,6 @@
 -- Deletes every plain counter of a space.
 --
--- KEYS, ARGV[1], ARGV[2]  see guard.lua; never a writer's guard
+-- KEYS, ARGV[1..4]  see guard.lua; never a writer's guard
 --
 -- Answer: how many keys of the server were deleted, 0 or 1, in a table.
 

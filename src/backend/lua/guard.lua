@@ -1,26 +1,35 @@
 -- Comes before the body of every script of plain counters.
 --
 -- KEYS[1]  the totals: hash of counter -> decimal i64
--- KEYS[2]  the record of the writer or lane; absent without a guard
+-- KEYS[2]  with a guard: the records of the writers, or of the lanes (hash, see below)
+-- KEYS[3]  with a guard: the shape of the space (hash, see shape.lua)
 -- ARGV[1]  '' no guard; 'w' a writer's replay guard; 'l' a lane
 -- ARGV[2]  the sequence of the batch, 1 to 2^53; '' without a guard
+-- ARGV[3]  the id of the writer or lane; '' without a guard
+-- ARGV[4]  '1' if an earlier attempt of the batch may have arrived, else ''
 --
--- A lane's record holds the answer itself: what a client sent twice gets the first answer twice.
--- A writer's record is text, for redis-cli: the sequence, then one line for each refused item,
--- '<index> o' (overflow) or '<index> n<text found>'.
+-- A record has no TTL, so that no eviction policy but allkeys-* takes it. It is text, for redis-cli:
+-- '<sequence> <age>', where the age is that of the hash at the record's last use. For a writer a line
+-- follows for each refused item, '<index> o' (overflow) or '<index> n<text found>'; for a lane a line break
+-- and the packed answer. The field ':clock' is '<generation> <seen> <age>': when the hash was made (us), the
+-- server's time when it was last looked at (s), and the age of the hash (s), which a step of the server's
+-- clock moves by at most LONGEST_STEP: the age may be late, never early.
 --
 -- A wrong type answers the error 'FOREIGN <index in KEYS>'. Nothing has been written then, nor after
 -- any other error but 'PARTLY <error>': the server decides before the first write of a script whether
 -- it may write, but a user may be allowed one command and denied another.
 
-local totals, record = KEYS[1], KEYS[2]
-local guard, sequence = ARGV[1], ARGV[2]
-local FIRST = 3
+local totals, records, shape = KEYS[1], KEYS[2], KEYS[3]
+local guard, sequence, id, resent = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local FIRST = 5
 
-local WRITER_LIFE = 86400000
-local LANE_LIFE = 3600000
+-- How long a record is kept after its last use, in seconds of the hash's age.
+local LIFE = { w = 86400, l = 3600 }
+local LONGEST_STEP = 60
+-- How many records each new one looks at.
+local LOOKS = 4
 
--- Whether a body has changed a counter.
+-- Whether a body has changed a counter, or an earlier attempt may have.
 local wrote = false
 
 -- What a failed call means for the whole script.
@@ -34,59 +43,132 @@ local function failed(reply, index)
   return reply
 end
 
--- Runs body() unless the record says that it ran before; then answers replay(refusals).
--- body() gives its answer and the lines for a writer's record; both give a table.
+-- Makes a replica turn the script down although it has nothing to write.
+local function only_on_a_primary(answer)
+  if not wrote and guard == '' then
+    local reply = redis.pcall('HDEL', totals, ':none')
+    if type(reply) == 'table' and string.find(reply.err, 'READONLY', 1, true) then
+      return reply
+    end
+  end
+  return answer
+end
+
+-- The hash's generation and age, and its clock's text if that has to be written.
+local function clock_of(kept)
+  local time = redis.call('TIME')
+  local generation, seen, age = string.match(kept or '', '^(%d+) (%d+) (%d+)$')
+  if not generation then
+    generation, age = time[1] .. string.format('%06d', time[2]), '0'
+  elseif seen == time[1] then
+    return generation, age
+  else
+    local step = math.max(0, math.min(tonumber(time[1]) - tonumber(seen), LONGEST_STEP))
+    age = string.format('%.0f', tonumber(age) + step)
+  end
+  return generation, age, generation .. ' ' .. time[1] .. ' ' .. age
+end
+
+local function sweep(age)
+  local some = redis.pcall('HRANDFIELD', records, LOOKS, 'WITHVALUES')
+  for i = 1, #some, 2 do
+    local used = string.match(some[i + 1], '^%d+ (%d+)')
+    if some[i] ~= ':clock' and used and age - used > LIFE[guard] then
+      redis.pcall('HDEL', records, some[i])
+    end
+  end
+end
+
+-- Looks at the shape when an id comes without a record. Gives an error to answer instead of going on, if any:
+-- the shape is another, or the record is lost and the batch may have been applied.
+local function admit(generation, age)
+  local field = guard == 'w' and 'guards' or 'lanes'
+  local held = redis.pcall('HMGET', shape, 'layout', 'shards', field)
+  if held.err then
+    return failed(held, 3)
+  end
+  if not held[1] then
+    -- The server has lost its data, or this is the first use.
+    local made = redis.pcall('HSET', shape, 'layout', '1', 'shards', '1', field, generation)
+    return type(made) == 'table' and made or nil
+  end
+  if held[1] ~= '1' or held[2] ~= '1' then
+    return { err = 'SHAPE ' .. held[1] .. ' ' .. (held[2] or '') }
+  end
+  if held[3] == generation then
+    return nil
+  end
+  -- Records of an earlier generation were lost. They matter for as long as they would have been kept.
+  if not held[3] or tonumber(age) > LIFE[guard] then
+    local kept = redis.pcall('HSET', shape, field, generation)
+    return type(kept) == 'table' and kept or nil
+  end
+  if resent == '1' and redis.call('EXISTS', totals) == 1 then
+    return { err = 'FORGOTTEN the record of this writer is lost' }
+  end
+end
+
+local function keep(value, clock)
+  local kept
+  if clock then
+    kept = redis.pcall('HSET', records, id, value, ':clock', clock)
+  else
+    kept = redis.pcall('HSET', records, id, value)
+  end
+  return type(kept) == 'table' and kept or nil
+end
+
+-- Runs body() unless the record says that it ran before; then answers replay(refusals), or for a lane the
+-- first answer. body() gives its answer and the lines for a writer's record; both give a table.
 local function guarded(body, replay)
   if guard == '' then
-    return (body())
+    return only_on_a_primary((body()))
   end
-  local held = redis.pcall('GET', record)
-  if type(held) == 'table' then
-    return failed(held, 2)
+  local both = redis.pcall('HMGET', records, id, ':clock')
+  if both.err then
+    return failed(both, 2)
   end
-  if guard == 'l' then
-    if held then
-      local last = cmsgpack.unpack(held)
-      if last[1] >= tonumber(sequence) then
-        return last[2]
+  local held = both[1]
+  local last = held and string.match(held, '^%d+')
+  if last and tonumber(last) >= tonumber(sequence) then
+    wrote = true
+    if guard == 'l' then
+      local packed = last == sequence and string.match(held, '^[^\n]*\n(.*)$')
+      return packed and cmsgpack.unpack(packed) or { err = 'PARTLY the answer is not kept any more' }
+    end
+    local refusals = {}
+    if last == sequence then
+      for index, refusal in string.gmatch(held, '\n(%d+) ([^\n]*)') do
+        refusals[tonumber(index)] = refusal
       end
     end
-    local answer = body()
-    if not answer.err then
-      local text = cmsgpack.pack({ tonumber(sequence), answer })
-      local kept = redis.pcall('SET', record, text, 'PX', LANE_LIFE)
-      if kept.err then
-        return failed(kept, 2)
-      end
-    end
-    return answer
+    return replay(refusals)
   end
-  if held then
-    local last = string.match(held, '^%d+')
-    if last and tonumber(last) >= tonumber(sequence) then
-      local refusals = {}
-      if last == sequence then
-        for index, refusal in string.gmatch(held, '\n(%d+) ([^\n]*)') do
-          refusals[tonumber(index)] = refusal
-        end
-      end
-      return replay(refusals)
+  local generation, age, clock = clock_of(both[2])
+  if not held then
+    local refused = admit(generation, age)
+    if refused then
+      return refused
     end
+    sweep(age)
   end
   -- Before the batch: one that is applied and not recorded would be applied again.
-  local claimed = redis.pcall('SET', record, sequence, 'PX', WRITER_LIFE)
-  if claimed.err then
-    return failed(claimed, 2)
+  local denied = keep(sequence .. ' ' .. age, clock)
+  if denied then
+    return failed(denied, 2)
   end
   local answer, lines = body()
   if answer.err and not wrote then
-    if held then
-      redis.call('SET', record, held, 'PX', WRITER_LIFE)
-    else
-      redis.call('SET', record, '', 'PX', 1)
+    -- By the command that has just worked.
+    keep(held or string.format('%.0f', tonumber(sequence) - 1) .. ' ' .. age)
+  elseif guard == 'l' and not answer.err then
+    local lost = keep(sequence .. ' ' .. age .. '\n' .. cmsgpack.pack(answer))
+    if lost then
+      wrote = true
+      return failed(lost, 2)
     end
   elseif lines and lines[1] then
-    redis.call('SET', record, sequence .. table.concat(lines), 'PX', WRITER_LIFE)
+    keep(sequence .. ' ' .. age .. table.concat(lines))
   end
   return answer
 end

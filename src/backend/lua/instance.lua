@@ -335,8 +335,8 @@ local function version() return call('INCR', P .. 'v:' .. INC) end
 
 local function is_count(value)
   local number = tonumber(value)
-  if number and number < EXACT and number > -EXACT and string.find(value, '^-?%d+$') then return true end
-  return slow().is_count(value)
+  if not (number and (value == '0' or string.find(value, '^-?[1-9]%d*$'))) then return false end
+  return number < EXACT and number > -EXACT or slow().is_count(value)
 end
 
 -- a + b - c, or nil if that is no i64.
@@ -374,6 +374,24 @@ end
 
 -- Makes `t` the total and `v` the caller's slice.
 local function store(st, t, v)
+  if v == '0' then
+    if st.absent then
+      -- Nothing but an epoch that must not be forgotten.
+      if tonumber(st.e) ~= floor then call('HSET', P .. 'tombs', st.key, st.e) end
+      return
+    end
+    -- Of what was put back from before the data was lost, a part may have to be taken away later.
+    if call('HEXISTS', st.name, 'o' .. INC) == 0 then
+      if st.v then
+        call('HDEL', st.name, INC)
+        call('SREM', P .. 'keys:' .. INC, st.key)
+        if call('HLEN', st.name) <= (st.s and 4 or 3) then return slow().vanish(st) end
+      end
+      call('HSET', st.name, 't', t)
+      if st.s then call('HDEL', st.name, 's') end
+      return
+    end
+  end
   if st.absent then
     call('HSET', st.name, 't', t, 'e', st.e, 'c', text(deaths), INC, v)
     if st.tomb then call('HDEL', P .. 'tombs', st.key) end

@@ -59,6 +59,17 @@ const LONGEST_LEASE_MS: i64 = 1 << 48;
 
 type Args<'a> = Vec<Arg<'a>>;
 
+/// What running a script twice, or losing its answer, means.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    /// It changes no counter.
+    Read,
+    /// It does no harm when run twice, or has a guard of its own.
+    Write,
+    /// It must be run once.
+    Once,
+}
+
 /// A number that the store gave out. It fits: it is near a time in microseconds.
 fn number(number: u64) -> Arg<'static> {
     Arg::Int(i64::try_from(number).unwrap_or(i64::MAX))
@@ -135,7 +146,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         ];
         push_claims(&mut args, now);
         for _ in 0..JOIN_ATTEMPTS {
-            let mut answer = self.call(&JOIN, space, &mut args, false).await?;
+            let mut answer = self.call(&JOIN, space, &mut args, Kind::Write).await?;
             let incarnation = Incarnation(answer.number()?);
             let mut standings = answer.read_all()?;
             let member = Member { incarnation, lease: instance.lease };
@@ -160,7 +171,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         for claims in claims.chunks(CLAIMS_AT_ONCE) {
             let mut args = as_member(member, 3 * claims.len());
             push_claims(&mut args, claims);
-            let mut answer = self.call(&CLAIM, space, &mut args, false).await?;
+            let mut answer = self.call(&CLAIM, space, &mut args, Kind::Write).await?;
             answer.skip()?;
             standings.extend(answer.read_all()?);
         }
@@ -177,10 +188,11 @@ impl<R: ScriptRunner> LuaStore<R> {
         if writes.iter().all(|write| addition(write).is_some()) {
             return self.add_to_slices(space, member, writes, sequence).await;
         }
+        let kind = if sequence.is_none() { Kind::Once } else { Kind::Write };
         let mut args = as_member(member, 1 + 5 * writes.len());
         args.push(sequence_or_none(sequence));
         push_writes(&mut args, writes);
-        let mut answer = self.call(&APPLY, space, &mut args, sequence.is_none()).await?;
+        let mut answer = self.call(&APPLY, space, &mut args, kind).await?;
         let version = answer.number()?;
         let replayed = answer.flag()?;
         let outcomes = answer.written_all()?;
@@ -194,12 +206,13 @@ impl<R: ScriptRunner> LuaStore<R> {
         writes: &[SliceWrite],
         sequence: Option<u64>,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let kind = if sequence.is_none() { Kind::Once } else { Kind::Write };
         let mut args = as_member(member, 1 + 2 * writes.len());
         args.push(sequence_or_none(sequence));
         for write in writes {
             args.extend([Arg::Text(&write.key), Arg::Int(addition(write).unwrap_or_default())]);
         }
-        let mut answer = self.call(&ADD, space, &mut args, sequence.is_none()).await?;
+        let mut answer = self.call(&ADD, space, &mut args, kind).await?;
         let version = answer.number()?;
         let replayed = answer.replayed;
         let outcomes = answer.added_all(writes)?;
@@ -214,7 +227,7 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
         let mut args = as_member(member, keys.len());
         push_keys(&mut args, keys);
-        let mut answer = self.call(&READ, space, &mut args, false).await?;
+        let mut answer = self.call(&READ, space, &mut args, Kind::Read).await?;
         Ok(Ordered { version: answer.number()?, answer: answer.read_all()? })
     }
 
@@ -231,7 +244,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             Scope::Slice => "s",
         }));
         push_keys(&mut args, keys);
-        let mut answer = self.call(&REMOVE, space, &mut args, true).await?;
+        let mut answer = self.call(&REMOVE, space, &mut args, Kind::Once).await?;
         Ok(Ordered { version: answer.number()?, answer: answer.written_all()? })
     }
 
@@ -243,13 +256,13 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<(), BackendError> {
         let mut args = as_member(member, 1);
         if scope == Scope::Slice {
-            while self.call(&CLEAR_SLICES, space, &mut args, false).await?.more {}
+            while self.call(&CLEAR_SLICES, space, &mut args, Kind::Write).await?.more {}
             return Ok(());
         }
-        let mut answer = self.call(&CLEAR, space, &mut args, true).await?;
+        let mut answer = self.call(&CLEAR, space, &mut args, Kind::Once).await?;
         args.push(number(answer.number()?));
         loop {
-            match self.call(&HEARTBEAT, space, &mut args, false).await {
+            match self.call(&HEARTBEAT, space, &mut args, Kind::Write).await {
                 Ok(answer) if answer.more => {}
                 // The space is clear as it is; others free the rest.
                 Ok(_) | Err(BackendError::NotJoined) => return Ok(()),
@@ -265,7 +278,7 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<(), BackendError> {
         let mut args = as_member(member, 1);
         args.push(Arg::Text(""));
-        self.call(&HEARTBEAT, space, &mut args, false).await.map(drop)
+        self.call(&HEARTBEAT, space, &mut args, Kind::Write).await.map(drop)
     }
 
     pub(super) async fn end_membership(
@@ -274,7 +287,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         member: &Member,
     ) -> Result<(), BackendError> {
         let mut args = vec![number(member.incarnation.0)];
-        while self.call(&LEAVE, space, &mut args, false).await?.more {}
+        while self.call(&LEAVE, space, &mut args, Kind::Write).await?.more {}
         Ok(())
     }
 
@@ -286,7 +299,7 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         let mut args = as_member(member, 1);
         args.push(Arg::Text(key));
-        let mut answer = self.call(&SLICES, space, &mut args, false).await?;
+        let mut answer = self.call(&SLICES, space, &mut args, Kind::Read).await?;
         let mut slices = Vec::with_capacity(answer.left() / 3);
         while answer.left() > 0 {
             let instance_id = answer.text()?;
@@ -298,28 +311,34 @@ impl<R: ScriptRunner> LuaStore<R> {
         Ok(slices)
     }
 
-    /// Runs a script until it has an answer. `guarded` if running it twice does harm.
+    /// Runs a script until it has an answer.
     async fn call(
         &self,
         script: &'static Script,
         space: &Space,
         args: &mut Args<'_>,
-        guarded: bool,
+        kind: Kind,
     ) -> Result<Answer, BackendError> {
-        let names = layout::instance_names(space);
+        self.open(space).await?;
+        let (names, whole) = (layout::instance_names(space), layout::instance_whole(space));
         loop {
-            let mut answer = if guarded && self.runner.resends() {
+            let reply = if kind == Kind::Once && self.runner.resends() {
                 let ticket = self.lanes.take(|| self.fresh_id());
-                let lane = layout::lane(space, &ticket.process, ticket.number);
-                args.push(Arg::Int(ticket.sequence as i64));
-                let keys = [Arg::Text(&names), Arg::Text(&lane)];
-                let reply = self.runner.script(script, &keys, args).await;
-                args.pop();
-                Answer::new(reply.map_err(|error| self.failed(error, &[&names, &lane]))?)?
+                let (lanes, id) = (layout::lanes(space), ticket.id());
+                let keys = [names.as_str(), &whole, &lanes];
+                let mut args = args.clone();
+                args.extend([Arg::Int(ticket.sequence as i64), Arg::Text(&id)]);
+                let reply = self.runner.script(script, &keys.map(Arg::Text), &args).await;
+                reply.map_err(|error| self.failed(error, &keys))
             } else {
-                let reply = self.runner.script(script, &[(&names).into()], args).await;
-                Answer::new(reply.map_err(|error| self.failed(error, &[&names]))?)?
+                let keys = [names.as_str(), &whole];
+                let reply = self.runner.script(script, &keys.map(Arg::Text), args).await;
+                reply.map_err(|error| match kind {
+                    Kind::Read => self.failed_to_read(error, &keys),
+                    Kind::Write | Kind::Once => self.failed(error, &keys),
+                })
             };
+            let mut answer = Answer::new(reply?)?;
             // The scripts that are run most begin with the version.
             if let [Reply::Int(_), ..] = answer.items.as_slice() {
                 return Ok(answer);

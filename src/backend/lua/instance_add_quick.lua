@@ -1,7 +1,14 @@
 local out, from, sequence = { 0 }, 4, ARGV[3]
 if calm and sequence ~= '' then
-  local last = call('HGET', P .. 'inst:' .. INC, 'seq')
-  if last and sequence - last <= 0 then calm = false end
+  local inst = P .. 'inst:' .. INC
+  local guard = call('HMGET', inst, 'seq', 'refused')
+  if sequence - (guard[1] or 0) <= 0 or guard[2] then
+    calm = false
+  else
+    -- Before the additions: what is added and not recorded would be added again.
+    claimed = guard[1] or '0'
+    call('HSET', inst, 'seq', sequence)
+  end
 end
 if calm then
   local version, last = call('INCR', P .. 'v:' .. INC), #ARGV
@@ -16,28 +23,27 @@ if calm then
     local added = type(slice) ~= 'table'
     -- It was 0, or not there.
     local fresh = added and slice - count == 0
-    if not added or total >= EXACT or total <= -EXACT or slice >= EXACT or slice <= -EXACT then
-      -- To be done exactly: as if nothing had been done.
+    local listed = not fresh or try('SADD', P .. 'keys:' .. INC, ARGV[from])
+    if not added or type(listed) == 'table' or total >= EXACT or total <= -EXACT or slice >= EXACT or slice <= -EXACT then
+      -- To be done exactly, or not at all: as if nothing had been done.
       call('HINCRBY', name, 't', 0 - count)
-      if fresh and call('SISMEMBER', P .. 'keys:' .. INC, ARGV[from]) == 0 then
-        call('HDEL', name, INC)
-      elseif added then
-        call('HINCRBY', name, INC, 0 - count)
-      end
+      if added then call('HINCRBY', name, INC, 0 - count) end
       break
     end
-    if fresh then call('SADD', P .. 'keys:' .. INC, ARGV[from]) end
+    wrote = true
+    if slice == 0 and call('HEXISTS', name, 'o' .. INC) == 0 and type(try('HDEL', name, INC)) ~= 'table' then
+      try('SREM', P .. 'keys:' .. INC, ARGV[from])
+      if total == 0 and call('HLEN', name) <= 3 then
+        -- An even epoch is that of the beginning, which is the floor while nothing was cleared.
+        if epoch % 2 == 1 and epoch - calm ~= 0 then call('HSET', P .. 'tombs', ARGV[from], epoch) end
+        try('UNLINK', name)
+      end
+    end
     -- By far the most often; a table that grows takes its time.
     if last == 5 and sequence == '' then return { version, total, slice, epoch } end
     local at = #out
     out[at + 1], out[at + 2], out[at + 3] = total, slice, epoch
     from = from + 2
   end
-  if from > last then
-    if sequence ~= '' then
-      call('HSET', P .. 'inst:' .. INC, 'seq', sequence)
-      call('HDEL', P .. 'inst:' .. INC, 'refused')
-    end
-    return out
-  end
+  if from > last then return out end
 end

@@ -3,6 +3,7 @@
 -- Gives 'ok', number of the last death to be swept.
 local stop = enter(ARGV[1], ARGV[2])
 if stop then return stop end
+wrote = true
 call('HSET', META, 'floor', new_epoch())
 call('UNLINK', P .. 'tombs')
 call('DEL', P .. 'quiet')

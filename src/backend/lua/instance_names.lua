@@ -1,7 +1,10 @@
 -- The names of the instance-aware counters of a space; the beginning of each of their scripts.
--- KEYS[2]  with a client that may send a command twice by itself: the record of a lane (string: the latest
---          sequence and its answer). Then the last of ARGV is the sequence.
--- KEYS[1]  <P>, what all names of the space begin with, and no name itself:
+-- KEYS[1]  <P>, what all names of the space begin with, and no name itself (below)
+-- KEYS[2]  <P>-, no name either. While a cluster moves the slot, no node runs a script that declares two keys
+--          which it does not have both: so none runs on a half of the space.
+-- KEYS[3]  with a client that may send a command twice by itself: the records of the lanes (see guard.lua). Then
+--          the last of ARGV are the sequence and the lane.
+-- The names:
 --   <P>meta         hash: born (twice the time of creation, in us), epoch (the latest), floor (that of keys which know
 --                  none), deaths (how many), last (incarnation), due (no lease ends before, in ms),
 --                  dead (there while <P>dead is not empty)
@@ -20,3 +23,7 @@
 -- Epochs of changes are odd, those of a store's beginning even.
 -- Counts are decimal text: Lua's numbers are exact below 2^53 only.
 local P, call, try = KEYS[1], redis.call, redis.pcall
+-- Whether this operation has changed a counter.
+local wrote = false
+-- The sequence before this batch, once that of the batch is claimed.
+local claimed

@@ -12,6 +12,7 @@ for i = 4, #ARGV do
   local nt, nv, ne = '0', '0', st.e
   if st.bad then kind, t = 'x', st.bad end
   if ARGV[3] == 't' then
+    wrote = true
     slow().drop(st)
     ne = new_epoch()
     call('HSET', P .. 'tombs', st.key, ne)
@@ -20,6 +21,7 @@ for i = 4, #ARGV do
     if not nt then
       kind, nt, nv = 'o', t, v
     elseif st.v then
+      wrote = true
       slow().remove_slice(st.key, INC)
       call('SREM', P .. 'keys:' .. INC, st.key)
     end

@@ -10,7 +10,7 @@ local out = { 'ok' }
 if not st.absent then
   local all = call('HGETALL', st.name)
   for i = 1, #all, 2 do
-    if string.find(all[i], '^%d') then
+    if string.find(all[i], '^%d') and all[i + 1] ~= '0' then
       local who, at = call('HMGET', P .. 'inst:' .. all[i], 'id', 'name'), #out
       out[at + 1], out[at + 2], out[at + 3] = who[1] or all[i], who[2] or '', all[i + 1]
     end

@@ -3,11 +3,16 @@ local replayed, refused, refuses = false, {}, false
 
 -- Finds out whether the batch was applied before.
 local function begin(sequence)
-  if sequence == '' then return end
+  if sequence == '' or claimed then return end
   local guard = call('HMGET', P .. 'inst:' .. INC, 'seq', 'refused')
   local last = tonumber(guard[1] or '0')
   replayed = tonumber(sequence) <= last
   if tonumber(sequence) == last and guard[2] then refused = cmsgpack.unpack(guard[2]) end
+  if not replayed then
+    claimed = guard[1] or '0'
+    call('HSET', P .. 'inst:' .. INC, 'seq', sequence)
+    if guard[2] then call('HDEL', P .. 'inst:' .. INC, 'refused') end
+  end
 end
 
 -- Does one item of the batch: changes 'a' add | 't' set the total | 's' set the slice; conditions '' = ! < >.
@@ -30,6 +35,7 @@ local function write(item, key, change, count, condition, operand)
     return 'n', t, v, e, t, v, e
   end
   if change == 't' then
+    wrote = true
     slow().drop(st)
     if st.bad then t, v = '0', '0' end
     local epoch = new_epoch()
@@ -42,18 +48,14 @@ local function write(item, key, change, count, condition, operand)
     refused[item], refuses = { 'o' }, true
     return 'o', t, v, e, t, v, e
   end
+  wrote = true
+  if change == 's' and not st.absent then call('HDEL', st.name, 'o' .. INC) end
   store(st, nt, nv)
-  if change == 's' then call('HDEL', st.name, 'o' .. INC) end
   return 'y', t, v, e, nt, nv, e
 end
 
 -- Remembers the batch.
 local function finish(sequence)
   if sequence == '' or replayed then return end
-  call('HSET', P .. 'inst:' .. INC, 'seq', sequence)
-  if refuses then
-    call('HSET', P .. 'inst:' .. INC, 'refused', cmsgpack.pack(refused))
-  else
-    call('HDEL', P .. 'inst:' .. INC, 'refused')
-  end
+  if refuses then call('HSET', P .. 'inst:' .. INC, 'refused', cmsgpack.pack(refused)) end
 end

@@ -1,11 +1,18 @@
 //! Guards for what a client may send a second time by itself.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// A lane that was idle for longer is not used again: the server keeps its record for an hour only.
+const IDLE: Duration = Duration::from_secs(30 * 60);
 
 /// The lanes of one store. A lane carries one operation at a time and numbers what it carries, so that
 /// the server recognises an operation that it has already answered.
@@ -20,6 +27,7 @@ pub(crate) struct Lanes {
 struct Lane {
     number: u64,
     sequence: u64,
+    used: Instant,
 }
 
 /// A lane in use for one operation; it is free again when this is dropped.
@@ -29,31 +37,58 @@ struct Lane {
 #[derive(Debug)]
 pub(crate) struct Ticket<'a> {
     lanes: &'a Lanes,
-    pub(crate) process: Arc<str>,
-    pub(crate) number: u64,
+    process: Arc<str>,
+    number: u64,
     pub(crate) sequence: u64,
 }
 
 impl Lanes {
     pub(crate) fn take(&self, fresh_id: impl FnOnce() -> Arc<str>) -> Ticket<'_> {
         let process = self.process.get_or_init(fresh_id).clone();
-        let lane = self.idle.lock().pop().unwrap_or_else(|| Lane {
-            number: self.opened.fetch_add(1, Ordering::Relaxed),
-            sequence: 0,
-        });
-        Ticket { lanes: self, process, number: lane.number, sequence: lane.sequence + 1 }
+        let idle = {
+            let mut idle = self.idle.lock();
+            // Those below the latest one have been idle for longer.
+            if idle.last().is_some_and(|lane| lane.used.elapsed() > IDLE) {
+                idle.clear();
+            }
+            idle.pop()
+        };
+        let (number, sequence) = match idle {
+            Some(lane) => (lane.number, lane.sequence),
+            None => (self.opened.fetch_add(1, Ordering::Relaxed), 0),
+        };
+        Ticket { lanes: self, process, number, sequence: sequence + 1 }
+    }
+}
+
+impl Ticket<'_> {
+    /// The lane's name in the store.
+    pub(crate) fn id(&self) -> String {
+        format!("{}:{}", self.process, self.number)
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        self.lanes.idle.lock().push(Lane { number: self.number, sequence: self.sequence });
+        let lane = Lane { number: self.number, sequence: self.sequence, used: Instant::now() };
+        self.lanes.idle.lock().push(lane);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_was_idle_for_long_is_not_used_again() {
+        let lanes = Lanes::default();
+        let take = || lanes.take(|| "p".into());
+        drop((take(), take()));
+        tokio::time::advance(IDLE).await;
+        assert_eq!(take().number, 0);
+        tokio::time::advance(IDLE + Duration::from_millis(1)).await;
+        assert_eq!((take().number, take().sequence), (2, 1), "the other one is not used either");
+    }
 
     #[test]
     fn a_lane_carries_one_operation_at_a_time_and_never_the_same_number_twice() {

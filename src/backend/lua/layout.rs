@@ -6,11 +6,14 @@
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `distkit:{TAG}:totals` | hash | plain counter -> decimal total |
-//! | `distkit:{TAG}:writer:<id>` | string | a writer's latest guarded batch: its sequence, then a line for each refused item; expires a day after the batch |
+//! | `distkit:{TAG}:shape` | hash | what all processes of the prefix agree on: `layout`, `shards`, and the generation of `guards` and `lanes` |
+//! | `distkit:{TAG}:writers` | hash | writer -> its latest guarded batch: see `guard.lua`; kept for a day or longer |
 //! | `distkit:{TAG}:i:...` | | the instance-aware counters: see `instance_names.lua` |
-//! | `distkit:{TAG}:lane:<id>` | string | the latest answer of a lane; expires after an hour |
-
-use std::fmt::Write;
+//! | `distkit:{TAG}:lanes` | hash | lane -> its latest answer: see `guard.lua`; kept for an hour or longer |
+//!
+//! No key of these has a TTL. Counters' names have no `:`, so fields of `totals` that begin with one are
+//! reserved. So are the names `distkit:{TAG}:w:...` (windows), `distkit:{TAG}:tok:...` (tokens), and tags
+//! that contain a `:` (shards).
 
 use crate::backend::Space;
 
@@ -45,17 +48,27 @@ pub(crate) fn instance_names(space: &Space) -> String {
     key(space, "i:")
 }
 
-pub(crate) fn writer(space: &Space, id: &str) -> String {
-    let mut key = key(space, "writer:");
-    key.push_str(id);
-    key
+/// Another key that never exists: see `instance_names.lua`.
+pub(crate) fn instance_whole(space: &Space) -> String {
+    key(space, "i:-")
 }
 
-pub(crate) fn lane(space: &Space, process: &str, number: u64) -> String {
-    let mut key = key(space, "lane:");
-    // Writing to a String cannot fail.
-    let _ = write!(key, "{process}:{number}");
-    key
+/// The version of this layout.
+pub(crate) const LAYOUT: i64 = 1;
+
+/// How many shards a space has.
+pub(crate) const SHARDS: i64 = 1;
+
+pub(crate) fn shape(space: &Space) -> String {
+    key(space, "shape")
+}
+
+pub(crate) fn writers(space: &Space) -> String {
+    key(space, "writers")
+}
+
+pub(crate) fn lanes(space: &Space) -> String {
+    key(space, "lanes")
 }
 
 #[cfg(test)]

@@ -9,22 +9,39 @@ mod plain;
 mod reply;
 mod runner;
 
-use crate::backend::{Backend, BackendError};
+use std::collections::HashMap;
+
+use parking_lot::RwLock;
+
+use crate::backend::{Backend, BackendError, Space};
 
 use lanes::Lanes;
 pub(crate) use reply::unexpected;
 pub(crate) use runner::{Arg, CallError, Command, Reply, Script, ScriptRunner, ServerError};
+
+static SHAPE: Script = Script::new(include_str!("shape.lua"));
+
+/// How many arguments of a script of plain counters belong to `guard.lua`.
+const GUARD: usize = 4;
 
 /// A [`Backend`] over any client.
 #[derive(Debug)]
 pub(crate) struct LuaStore<R> {
     pub(crate) runner: R,
     lanes: Lanes,
+    spaces: RwLock<HashMap<Space, Opened, foldhash::fast::RandomState>>,
+}
+
+/// What this process has found out about the shape of a space: it is ours.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Opened {
+    Read,
+    Made,
 }
 
 impl<R: ScriptRunner> LuaStore<R> {
     pub(crate) fn new(runner: R) -> Self {
-        Self { runner, lanes: Lanes::default() }
+        Self { runner, lanes: Lanes::default(), spaces: RwLock::default() }
     }
 
     /// What an error of a request that may write means. `keys` are those of the script or command.
@@ -32,6 +49,8 @@ impl<R: ScriptRunner> LuaStore<R> {
         match error {
             CallError::Server(error) => match &*error.code {
                 "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),
+                "SHAPE" => reply::another_shape(&error.detail),
+                "FORGOTTEN" => BackendError::Forgotten,
                 "PARTLY" => BackendError::outcome_unknown(error),
                 // An earlier attempt of the client's may have been applied.
                 _ if self.runner.resends() && error.may_follow_success() => {
@@ -54,28 +73,62 @@ impl<R: ScriptRunner> LuaStore<R> {
         }
     }
 
-    /// Runs a script that may not take effect twice, its guard in KEYS[2], ARGV[1] and ARGV[2] as
-    /// `guard.lua` describes. `args[0]` and `args[1]` are left free for it.
+    /// Makes the shape of a space, or checks it, before the first write of this process.
+    pub(crate) async fn open(&self, space: &Space) -> Result<(), BackendError> {
+        if self.spaces.read().get(space) == Some(&Opened::Made) {
+            return Ok(());
+        }
+        let shape = layout::shape(space);
+        let args = [Arg::Int(layout::LAYOUT), Arg::Int(layout::SHARDS)];
+        let answer = self.runner.script(&SHAPE, &[Arg::Text(&shape)], &args).await;
+        // Whatever became of it, nothing of what the caller wants has been sent.
+        let reply = answer.map_err(|error| self.failed_to_read(error, &[&shape]))?;
+        reply::shape(reply)?;
+        self.spaces.write().insert(space.clone(), Opened::Made);
+        Ok(())
+    }
+
+    /// Checks the shape of a space, if it has one, before the first read of this process.
+    pub(crate) async fn check(&self, space: &Space) -> Result<(), BackendError> {
+        if self.spaces.read().contains_key(space) {
+            return Ok(());
+        }
+        let shape = layout::shape(space);
+        let args = [Arg::Text(&shape), Arg::Text("layout"), Arg::Text("shards")];
+        let answer = self.runner.run(Command::keyed("HMGET", &args)).await;
+        let reply = answer.map_err(|error| self.failed_to_read(error, &[&shape]))?;
+        if reply == Reply::Array(vec![Reply::Nil, Reply::Nil]) {
+            return Ok(());
+        }
+        reply::shape(reply)?;
+        self.spaces.write().entry(space.clone()).or_insert(Opened::Read);
+        Ok(())
+    }
+
+    /// Runs a script that may not take effect twice, its guard in KEYS and the first [`GUARD`] places of
+    /// ARGV as `guard.lua` describes. Those of `args` are left free for it.
     pub(crate) async fn run_once<'a>(
         &'a self,
-        space: &crate::backend::Space,
+        space: &Space,
         script: &'static Script,
         key: &'a str,
         args: &mut [Arg<'a>],
     ) -> Result<Reply, BackendError> {
         if !self.runner.resends() {
-            args[0] = Arg::Text("");
-            args[1] = Arg::Text("");
+            args[..GUARD].fill(Arg::Text(""));
             let answer = self.runner.script(script, &[key.into()], args).await;
             return answer.map_err(|error| self.failed(error, &[key]));
         }
         let ticket = self.lanes.take(|| self.fresh_id());
-        let lane = layout::lane(space, &ticket.process, ticket.number);
+        let id = ticket.id();
+        let (lanes, shape) = (layout::lanes(space), layout::shape(space));
         let mut args = args.to_vec();
         args[0] = Arg::Text("l");
         args[1] = Arg::Int(ticket.sequence as i64);
-        let answer = self.runner.script(script, &[key.into(), (&lane).into()], &args).await;
-        answer.map_err(|error| self.failed(error, &[key, &lane]))
+        args[2] = Arg::Text(&id);
+        let keys = [key, &lanes, &shape];
+        let answer = self.runner.script(script, &keys.map(Arg::Text), &args).await;
+        answer.map_err(|error| self.failed(error, &keys))
     }
 }
 

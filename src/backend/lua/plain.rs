@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    Arg, CallError, Command, LuaStore, Reply, Script, ScriptRunner, layout,
+    Arg, CallError, Command, GUARD, LuaStore, Reply, Script, ScriptRunner, layout,
     reply::{self, Answers},
     unexpected,
 };
@@ -32,12 +32,12 @@ fn plain_addition(write: &Write) -> Option<i64> {
     }
 }
 
-/// The script for `writes`, its arguments with two places left for the guard, and how it answers.
+/// The script for `writes`, its arguments with four places left for the guard, and how it answers.
 fn script_for(writes: &[Write]) -> (&'static Script, Vec<Arg<'_>>, Answers) {
     let additions = writes.iter().all(|write| plain_addition(write).is_some());
     let width = if additions { 2 } else { 5 };
-    let mut args = Vec::with_capacity(2 + width * writes.len());
-    args.extend([Arg::Text(""), Arg::Text("")]);
+    let mut args = Vec::with_capacity(GUARD + width * writes.len());
+    args.extend([Arg::Text(""); GUARD]);
     for write in writes {
         let (change, count) = match write.change {
             Change::Add(count) => ("+", count),
@@ -65,9 +65,13 @@ impl<R: ScriptRunner> LuaStore<R> {
         let (script, mut args, answers) = script_for(writes);
         args[0] = Arg::Text("w");
         args[1] = Arg::Int(guard.sequence as i64);
-        let (totals, record) = (layout::totals(space), layout::writer(space, &guard.writer));
-        let answer = self.runner.script(script, &[(&totals).into(), (&record).into()], &args).await;
-        let reply = answer.map_err(|error| self.failed(error, &[&totals, &record]))?;
+        args[2] = Arg::Text(&guard.writer);
+        args[3] = Arg::Text(if guard.resent { "1" } else { "" });
+        let totals = layout::totals(space);
+        let (writers, shape) = (layout::writers(space), layout::shape(space));
+        let keys = [totals.as_str(), &writers, &shape];
+        let answer = self.runner.script(script, &keys.map(Arg::Text), &args).await;
+        let reply = answer.map_err(|error| self.failed(error, &keys))?;
         reply::applied(reply, writes, answers)
     }
 
@@ -179,14 +183,15 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
+        if guard.is_none() && writes.is_empty() {
+            return Ok(Applied { replayed: false, outcomes: Vec::new() });
+        }
+        self.open(space).await?;
         if let Some(guard) = guard {
             return self.apply_guarded(space, writes, guard).await;
         }
         let totals = layout::totals(space);
         if writes.len() <= CHUNK {
-            if writes.is_empty() {
-                return Ok(Applied { replayed: false, outcomes: Vec::new() });
-            }
             return self.apply_chunk(space, &totals, writes).await;
         }
         let mut outcomes = Vec::with_capacity(writes.len());
@@ -208,6 +213,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
+        self.check(space).await?;
         let totals = layout::totals(space);
         let mut args = Vec::with_capacity(1 + keys.len());
         args.push(Arg::Text(&totals));
@@ -222,10 +228,11 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.open(space).await?;
         let totals = layout::totals(space);
         let mut held = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(CHUNK) {
-            let mut args = vec![Arg::Text(""); 2];
+            let mut args = vec![Arg::Text(""); GUARD];
             args.extend(chunk.iter().map(|key| Arg::Text(key)));
             let answer = self.run_once(space, &REMOVE, &totals, &mut args).await;
             match answer.and_then(|reply| reply::all_held(reply, chunk.len())) {
@@ -238,9 +245,10 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
     }
 
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.open(space).await?;
         let totals = layout::totals(space);
         if self.runner.resends() {
-            self.run_once(space, &CLEAR, &totals, &mut [Arg::Text(""); 2]).await?;
+            self.run_once(space, &CLEAR, &totals, &mut [Arg::Text(""); GUARD]).await?;
         } else {
             let args = [Arg::Text(&totals)];
             let answer = self.runner.run(Command::keyed("UNLINK", &args)).await;

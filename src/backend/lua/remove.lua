@@ -1,7 +1,7 @@
 -- Deletes counters.
 --
--- KEYS, ARGV[1], ARGV[2]  see guard.lua; never a writer's guard
--- ARGV[3..]               the counters
+-- KEYS, ARGV[1..4]  see guard.lua; never a writer's guard
+-- ARGV[5..]         the counters
 --
 -- Answer: per counter the text that was held, '0' for a missing one.
 

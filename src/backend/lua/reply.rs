@@ -4,7 +4,10 @@ use crate::backend::{
     Applied, BackendError, Change, CounterComparator, Outcome, Refusal, Write, Written,
 };
 
-use super::{Reply, ServerError};
+use super::{
+    Reply, ServerError,
+    layout::{LAYOUT, SHARDS},
+};
 
 const SHORTENED: usize = 64;
 
@@ -25,6 +28,34 @@ pub(crate) fn foreign(error: &ServerError, keys: &[&str]) -> BackendError {
     BackendError::Corrupt(format!(
         "the Redis key {key:?} has a type that this crate never gives it"
     ))
+}
+
+/// The layout and shards that a space has, which must be ours.
+pub(super) fn shape(reply: Reply) -> Result<(), BackendError> {
+    let text = |reply: &Reply| match reply {
+        Reply::Bytes(text) => String::from_utf8_lossy(text).into_owned(),
+        Reply::Int(number) => number.to_string(),
+        _ => String::new(),
+    };
+    match &reply {
+        Reply::Array(items) if items.len() == 2 => {
+            let (layout, shards) = (text(&items[0]), text(&items[1]));
+            if layout == LAYOUT.to_string() && shards == SHARDS.to_string() {
+                return Ok(());
+            }
+            Err(another_shape(&format!("{layout} {shards}")))
+        }
+        other => Err(BackendError::Corrupt(format!("the shape of the space reads {other:?}"))),
+    }
+}
+
+/// `held` has the layout and the shards, separated by a space.
+pub(super) fn another_shape(held: &str) -> BackendError {
+    let (layout, shards) = held.split_once(' ').unwrap_or((held, ""));
+    BackendError::ShapeMismatch {
+        ours: format!("layout {LAYOUT}, {SHARDS} shards"),
+        stored: format!("layout {layout}, {shards} shards"),
+    }
 }
 
 /// Foreign text, short enough for an error.

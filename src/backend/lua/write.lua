@@ -1,9 +1,9 @@
 -- Additions and assignments, with or without conditions.
 --
--- KEYS, ARGV[1], ARGV[2]  see guard.lua
--- ARGV[3..]               per item: counter; '+' or '='; its decimal i64; the condition on the value
---                         before, '' none, 'e' equal, 'n' not equal, 'l' less, 'g' greater; the
---                         condition's decimal i64, or ''
+-- KEYS, ARGV[1..4]  see guard.lua
+-- ARGV[5..]         per item: counter; '+' or '='; its decimal i64; the condition on the value
+--                   before, '' none, 'e' equal, 'n' not equal, 'l' less, 'g' greater; the
+--                   condition's decimal i64, or ''
 --
 -- Answer: 1 if the batch was applied before, else 0; then per item the text held before the write,
 -- '!' and that text if the condition failed, 'o' for overflow, or 'n<text found>'.

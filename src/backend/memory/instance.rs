@@ -120,7 +120,7 @@ impl Instances {
     fn put_back(&mut self, who: Incarnation, claim: &Slice) -> Standing {
         let key = &claim.key;
         let taken = self.counters.get(key).is_some_and(|c| c.slices.contains_key(&who));
-        if !taken && self.admit(key, claim.epoch) {
+        if !taken && self.admit(key, claim.epoch) && claim.value != 0 {
             self.give_slice(key, who, claim.value);
             if let Some(counter) = self.counters.get_mut(key)
                 && claim.epoch < self.born
@@ -237,12 +237,12 @@ impl Instances {
             SliceChange::SetSlice(count) => count,
         };
         self.check_total(key, who, slice)?;
-        self.give_slice(key, who, slice);
         if let Some(counter) = self.counters.get_mut(key)
             && matches!(write.change, SliceChange::SetSlice(_))
         {
             counter.put_back.remove(&who);
         }
+        self.give_slice(key, who, slice);
         Ok(Written { old, new: self.standing(key, who), condition_met: true })
     }
 
@@ -312,6 +312,7 @@ impl Instances {
         self.enter(now, member)?;
         let slices = self.counters.get(key).into_iter().flat_map(|counter| &counter.slices);
         let mut listed: Vec<_> = slices
+            .filter(|(_, value)| **value != 0)
             .filter_map(|(who, value)| {
                 let joiner = self.joined.get(who)?;
                 let name = joiner.name.clone();
@@ -350,7 +351,13 @@ impl Instances {
         let epoch = self.epoch(key);
         self.bare.remove(key);
         let empty = || Counter { epoch, slices: BTreeMap::new(), put_back: BTreeMap::new() };
-        self.counters.entry(key.clone()).or_insert_with(empty).slices.insert(who, slice);
+        let counter = self.counters.entry(key.clone()).or_insert_with(empty);
+        counter.slices.insert(who, slice);
+        // What was put back may have to be taken away from it later.
+        if slice == 0 && !counter.put_back.contains_key(&who) {
+            counter.slices.remove(&who);
+            self.drop_if_empty(key);
+        }
     }
 
     /// Drops a key under a new epoch.

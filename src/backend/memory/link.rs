@@ -227,7 +227,7 @@ impl Backend for MemoryLink {
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
-        self.send(|store| store.apply_now(space, writes, guard)).await
+        self.send(|store| store.apply_now(space, writes, guard)).await?
     }
 
     async fn read(

@@ -92,6 +92,14 @@ impl MemoryBackend {
         self.locked(|state, _| state.wipe());
     }
 
+    /// Loses the replay guards of the space and keeps its counters, as a Redis does that evicts the hash of
+    /// writers under an `allkeys-*` policy.
+    ///
+    /// A lax counter whose batch was in doubt then reports it as unknown instead of counting it twice.
+    pub fn lose_guards(&self, space: &Space) {
+        self.locked(|state, now| state.plain.lose_guards(now, space));
+    }
+
     /// How many plain counters the space holds, also those that are 0.
     pub fn len(&self, space: &Space) -> usize {
         self.locked(|state, _| state.plain.len(space))
@@ -99,7 +107,7 @@ impl MemoryBackend {
 
     /// How many writers' replay guards the store remembers, in all spaces.
     pub fn guarded_writers(&self) -> usize {
-        self.locked(|state, now| state.plain.writers(now))
+        self.locked(|state, _| state.plain.writers())
     }
 
     /// Puts `text` where the plain counter `key` is kept, as a stranger with access to a Redis could.
@@ -135,7 +143,12 @@ impl MemoryBackend {
         })
     }
 
-    fn apply_now(&self, space: &Space, writes: &[Write], guard: Option<&ReplayGuard>) -> Applied {
+    fn apply_now(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
         self.locked(|state, now| state.plain.apply(now, space, writes, guard))
     }
 
@@ -175,7 +188,7 @@ impl Backend for MemoryBackend {
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
-        Ok(self.apply_now(space, writes, guard))
+        self.apply_now(space, writes, guard)
     }
 
     async fn read(

@@ -1,37 +1,63 @@
 //! The plain counters of a store, and what it remembers of guarded writers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::value::Value;
 use crate::{
     CounterComparator, RedisKey,
-    backend::{Applied, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
+    backend::{
+        Applied, BackendError, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written,
+    },
 };
 
-/// How long a writer is remembered after its last batch that was applied.
+/// How long a writer is remembered after its last batch that was applied, by the age of its space's guards.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
+/// By how much one step of the clock moves that age at most.
+const LONGEST_STEP: Duration = Duration::from_secs(60);
+/// How many expired writers a new one removes.
+const SWEPT: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Plain {
     spaces: BTreeMap<Space, Counters>,
-    writers: BTreeMap<WriterId, Writer>,
-    /// The writers by the time at which they are forgotten.
-    expiries: BTreeSet<(Duration, WriterId)>,
+    guards: BTreeMap<Space, Guards>,
 }
 
 type Counters = BTreeMap<RedisKey, Value>;
-type WriterId = (Space, Arc<str>);
+
+/// The replay guards of one space.
+#[derive(Debug, Default)]
+struct Guards {
+    writers: BTreeMap<Arc<str>, Writer>,
+    /// When the age was last looked at.
+    seen: Duration,
+    age: Duration,
+    /// Whether earlier writers were lost.
+    lost: bool,
+}
 
 #[derive(Debug)]
 struct Writer {
     sequence: u64,
     /// The items that the batch of that sequence refused, by index.
     refused: BTreeMap<usize, Refusal>,
-    expiry: Duration,
+    /// The guards' age then.
+    used: Duration,
+}
+
+impl Guards {
+    fn tick(&mut self, now: Duration) {
+        self.age += now.saturating_sub(self.seen).min(LONGEST_STEP);
+        self.seen = now;
+        self.lost &= self.age <= REMEMBERED;
+    }
+
+    fn sweep(&mut self) {
+        let limit = self.age;
+        let expired = self.writers.iter().filter(|(_, writer)| limit - writer.used > REMEMBERED);
+        let expired: Vec<_> = expired.map(|(id, _)| Arc::clone(id)).take(SWEPT).collect();
+        expired.iter().for_each(|id| drop(self.writers.remove(id)));
+    }
 }
 
 impl Plain {
@@ -41,26 +67,43 @@ impl Plain {
         space: &Space,
         writes: &[Write],
         guard: Option<&ReplayGuard>,
-    ) -> Applied {
-        self.forget_writers(now);
+    ) -> Result<Applied, BackendError> {
         let Some(guard) = guard else {
-            return Applied { replayed: false, outcomes: self.write_all(space, writes) };
+            return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes) });
         };
-        let id = (space.clone(), guard.writer.clone());
-        if let Some(writer) = self.writers.get(&id)
+        let counts = self.spaces.contains_key(space);
+        let guards = self
+            .guards
+            .entry(space.clone())
+            .or_insert_with(|| Guards { seen: now, ..Guards::default() });
+        if let Some(writer) = guards.writers.get(&guard.writer)
             && guard.sequence <= writer.sequence
         {
-            let refused = (guard.sequence == writer.sequence).then_some(&writer.refused);
-            return Applied { replayed: true, outcomes: self.stand_all(space, writes, refused) };
+            let refused = (guard.sequence == writer.sequence).then(|| writer.refused.clone());
+            let outcomes = self.stand_all(space, writes, refused.as_ref());
+            return Ok(Applied { replayed: true, outcomes });
         }
+        guards.tick(now);
+        if !guards.writers.contains_key(&guard.writer) {
+            if guards.lost && guard.resent && counts {
+                return Err(BackendError::Forgotten);
+            }
+            guards.sweep();
+        }
+        let used = guards.age;
         let outcomes = self.write_all(space, writes);
-        let expiry = now.saturating_add(REMEMBERED);
-        let writer = Writer { sequence: guard.sequence, refused: refusals(&outcomes), expiry };
-        if let Some(before) = self.writers.insert(id.clone(), writer) {
-            self.expiries.remove(&(before.expiry, id.clone()));
+        if let Some(guards) = self.guards.get_mut(space) {
+            let writer = Writer { sequence: guard.sequence, refused: refusals(&outcomes), used };
+            guards.writers.insert(Arc::clone(&guard.writer), writer);
         }
-        self.expiries.insert((expiry, id));
-        Applied { replayed: false, outcomes }
+        Ok(Applied { replayed: false, outcomes })
+    }
+
+    /// Loses the guards of a space, and nothing else.
+    pub(super) fn lose_guards(&mut self, now: Duration, space: &Space) {
+        if let Some(guards) = self.guards.get_mut(space) {
+            *guards = Guards { seen: now, lost: true, ..Guards::default() };
+        }
     }
 
     pub(super) fn read(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
@@ -91,9 +134,8 @@ impl Plain {
         self.spaces.get(space).map_or(0, BTreeMap::len)
     }
 
-    pub(super) fn writers(&mut self, now: Duration) -> usize {
-        self.forget_writers(now);
-        self.writers.len()
+    pub(super) fn writers(&self) -> usize {
+        self.guards.values().map(|guards| guards.writers.len()).sum()
     }
 
     fn write_all(&mut self, space: &Space, writes: &[Write]) -> Vec<Outcome<Written>> {
@@ -124,15 +166,6 @@ impl Plain {
             Ok(Written { old: value, new: value, condition_met: true })
         };
         writes.iter().enumerate().map(stand).collect()
-    }
-
-    fn forget_writers(&mut self, now: Duration) {
-        // Like a server's keys, they outlast the millisecond in which they expire.
-        while self.expiries.first().is_some_and(|(expiry, _)| *expiry < now) {
-            if let Some((_, id)) = self.expiries.pop_first() {
-                self.writers.remove(&id);
-            }
-        }
     }
 }
 

@@ -26,7 +26,7 @@ fn add(count: i64) -> [Write; 1] {
 }
 
 fn guard(sequence: u64) -> ReplayGuard {
-    ReplayGuard { writer: "writer".into(), sequence }
+    ReplayGuard { writer: "writer".into(), sequence, resent: false }
 }
 
 /// What the store holds, asked past all links.
@@ -97,34 +97,44 @@ async fn only_an_unconditional_assignment_replaces_foreign_data() {
 }
 
 #[tokio::test]
-async fn a_writer_is_forgotten_a_day_after_its_last_batch() {
+async fn a_writer_is_forgotten_a_day_after_its_last_batch_and_a_jump_of_the_clock_is_no_day() {
     let clock = ManualClock::new();
     let store = MemoryBackend::with_clock(clock.clone());
-    let send = async |sequence| {
-        store.apply(&space(), &add(1), Some(&guard(sequence))).await.unwrap().replayed
+    let send = async |writer: &str, sequence| {
+        let guard = ReplayGuard { writer: writer.into(), sequence, resent: false };
+        store.apply(&space(), &add(1), Some(&guard)).await.unwrap().replayed
     };
-    assert!(!send(1).await);
-    clock.advance(DAY);
-    assert!(send(1).await);
-    assert!(!send(2).await);
-    clock.advance(DAY);
-    assert!(send(2).await, "the second batch came a day after the first");
-    assert_eq!(store.guarded_writers(), 1);
-    clock.advance(MS);
-    assert_eq!(store.guarded_writers(), 0);
-    assert!(!send(1).await);
-    assert_eq!(total(&store), 3);
+    assert!(!send("a", 1).await);
+    clock.advance(10 * DAY);
+    assert!(!send("b", 1).await);
+    assert!(send("a", 1).await);
+    for minute in 0..24 * 60 {
+        assert!(send("a", 1).await, "minute {minute}");
+        clock.advance(Duration::from_secs(60));
+        assert!(!send("b", minute + 2).await);
+    }
+    assert_eq!(store.guarded_writers(), 2);
+    assert!(!send("c", 1).await);
+    assert_eq!(store.guarded_writers(), 2, "the first one's day is over");
+    assert!(!send("a", 1).await);
 }
 
-#[tokio::test(start_paused = true)]
-async fn under_paused_time_the_store_moves_with_the_timers() {
+#[tokio::test]
+async fn a_batch_in_doubt_whose_guard_was_lost_is_forgotten() {
     let store = MemoryBackend::new();
-    store.apply(&space(), &add(1), Some(&guard(1))).await.unwrap();
-    sleep(DAY).await;
-    assert!(store.apply(&space(), &add(1), Some(&guard(1))).await.unwrap().replayed);
-    sleep(MS).await;
-    assert_eq!(store.now(), DAY + MS);
-    assert!(!store.apply(&space(), &add(1), Some(&guard(1))).await.unwrap().replayed);
+    let send = async |resent| {
+        store.apply(&space(), &add(1), Some(&ReplayGuard { resent, ..guard(1) })).await
+    };
+    send(false).await.unwrap();
+    store.lose_guards(&space());
+    assert!(matches!(send(true).await, Err(BackendError::Forgotten)));
+    assert_eq!(total(&store), 1);
+    send(false).await.unwrap();
+    assert!(send(true).await.unwrap().replayed);
+    store.lose_guards(&space());
+    store.wipe();
+    send(true).await.unwrap();
+    assert_eq!(total(&store), 1, "what was applied before went with all data");
 }
 
 #[tokio::test]
@@ -328,7 +338,7 @@ fn simulate() -> Vec<String> {
                         2 => link.cut(),
                         _ => link.restore(),
                     }
-                    let guard = ReplayGuard { writer: writer.clone(), sequence };
+                    let guard = ReplayGuard { writer: writer.clone(), sequence, resent: false };
                     let writes =
                         [Write::add(key("hits"), 1), Write::add(key(&format!("k{client}")), 1)];
                     let result = link.apply(&space(), &writes, Some(&guard)).await;

@@ -5,11 +5,8 @@ use distkit::backend::Change;
 use super::{Item, Outcomes, Overflow, Wrote};
 use crate::cast::Key;
 
-/// A writer is remembered for a day after its last batch. A key of a server outlasts the millisecond in which
-/// it expires.
-const DAY: u64 = 86_400_000;
-
-/// Plain counters: a number for each key.
+/// Plain counters: a number for each key. Writers are remembered: a day of their space's clock, whose steps are a
+/// minute at most, is longer than any history.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Plain {
     values: BTreeMap<Key, i64>,
@@ -20,7 +17,6 @@ pub(crate) struct Plain {
 struct Writer {
     sequence: u64,
     refused: BTreeSet<usize>,
-    at: u64,
 }
 
 impl Plain {
@@ -39,7 +35,6 @@ impl Plain {
     /// A batch, and whether it had been applied before.
     pub(crate) fn write(
         &mut self,
-        now: u64,
         items: &[Item<Change>],
         guard: Option<(&str, u64)>,
     ) -> (bool, Outcomes<i64>) {
@@ -47,7 +42,6 @@ impl Plain {
             return (false, items.iter().map(|item| self.write_one(item)).collect());
         };
         if let Some(known) = self.writers.get(writer)
-            && now <= known.at + DAY
             && sequence <= known.sequence
         {
             let stands = |(at, item): (usize, &Item<Change>)| {
@@ -61,7 +55,7 @@ impl Plain {
         }
         let outcomes: Outcomes<i64> = items.iter().map(|item| self.write_one(item)).collect();
         let refused = (0..items.len()).filter(|at| outcomes[*at].is_err()).collect();
-        self.writers.insert(writer.to_owned(), Writer { sequence, refused, at: now });
+        self.writers.insert(writer.to_owned(), Writer { sequence, refused });
         (false, outcomes)
     }
 

@@ -300,8 +300,11 @@ impl Client {
                         condition: item.condition,
                     })
                     .collect();
-                let guard =
-                    sequence.map(|sequence| ReplayGuard { writer: id.as_str().into(), sequence });
+                let guard = sequence.map(|sequence| ReplayGuard {
+                    writer: id.as_str().into(),
+                    sequence,
+                    resent: false,
+                });
                 let applied = backend.apply(space, &writes, guard.as_ref()).await?;
                 let outcomes = applied.outcomes.iter().map(|o| wrote(o, |n| *n)).collect();
                 Answer::PlainWrote { replayed: applied.replayed, outcomes }
