@@ -119,7 +119,10 @@ impl Scene {
         let server = Server::redis().start();
         let lossy = Lossy::before(&server, fault).await;
         let store = kind.store(lossy.port(), patience(fault)).await;
-        Self { kind, fault, server, lossy, store, space: Space::new(key("p")) }
+        let space = Space::new(key("p"));
+        // The first write looks at the shape of the space: what follows is about the writes themselves.
+        store.clear(&space).await.unwrap();
+        Self { kind, fault, server, lossy, store, space }
     }
 
     fn total(&self, name: &str) -> String {

@@ -153,6 +153,7 @@ fn instance_call() -> impl Strategy<Value = InstanceCall> {
 /// One line for each step.
 pub(crate) async fn play(world: &dyn World, prefix: &str, history: &[Step]) -> Vec<String> {
     world.mend();
+    crate::player::open(world, prefix).await;
     let mut player = Player::new(world, prefix);
     let mut transcript = Vec::new();
     for step in history {

@@ -26,6 +26,7 @@ pub(crate) async fn play(world: &dyn World, prefix: &str, history: &[Step]) -> V
     let mut player = Player::new(world, prefix);
     let mut transcript = Vec::new();
     world.mend();
+    open(world, prefix).await;
     for step in history {
         let answer = player.step(step).await;
         transcript.push(format!("{step:?}: {answer}"));
@@ -33,6 +34,14 @@ pub(crate) async fn play(world: &dyn World, prefix: &str, history: &[Step]) -> V
     transcript.push(format!("epochs {:?}", order(&player.names.epochs)));
     transcript.push(format!("incarnations {:?}", order(&player.names.incarnations)));
     transcript
+}
+
+/// So that no fault meets the first look at the shape of the space, which the simulator does not need.
+pub(crate) async fn open(world: &dyn World, prefix: &str) {
+    let space = Space::new(RedisKey::new(prefix).unwrap());
+    for link in 0..LINKS {
+        world.link(link).clear(&space).await.unwrap();
+    }
 }
 
 /// The places of the numbers, least number first.

@@ -8,7 +8,10 @@ mod real_store;
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
-use distkit::backend::Backend;
+use distkit::{
+    RedisKey,
+    backend::{Backend, Space},
+};
 use distkit_testkit::{Server, ServerBuilder};
 use tokio::time::Instant;
 
@@ -75,12 +78,21 @@ impl Served {
         Self { runtime, store, histories: Cell::new(0) }
     }
 
+    /// So that no fault meets the first look at the shape of the space, which the simulator does not need.
+    fn open(&self, prefix: &str) {
+        let space = Space::new(RedisKey::try_from(prefix).unwrap());
+        for link in 0..Who::ALL.len() {
+            self.runtime.block_on(self.store.link(link).clear(&space)).unwrap();
+        }
+    }
+
     /// Plays a history in so short a time that nothing but the history can have moved anything.
     fn play(&self, play: impl AsyncFn(&RealStore, &str) -> Transcript) -> Transcript {
         for _ in 0..10 {
             self.histories.set(self.histories.get() + 1);
             let prefix = format!("shop {}", self.histories.get());
             self.store.mend();
+            self.open(&prefix);
             let start = Instant::now();
             let transcript = self.runtime.block_on(play(&self.store, &prefix));
             if start.elapsed() < BEFORE_ANY_TIMER {

@@ -29,9 +29,13 @@ end
 local function put_back_all(from, out)
   for i = from, #ARGV, 3 do
     local st, at = load(ARGV[i]), #out
-    if not st.bad and not st.v and admit(st, ARGV[i + 1]) and ARGV[i + 2] ~= '0' then
+    if not st.bad and not st.v and admit(st, ARGV[i + 1]) then
       wrote = true
-      put_back(st, ARGV[i + 1], ARGV[i + 2])
+      if ARGV[i + 2] ~= '0' then
+        put_back(st, ARGV[i + 1], ARGV[i + 2])
+      elseif st.absent then
+        store(st, '0', '0')
+      end
     end
     if st.bad then
       out[at + 1], out[at + 2], out[at + 3] = 'x', st.bad, ''

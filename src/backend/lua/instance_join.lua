@@ -1,11 +1,16 @@
 -- Makes an instance a member, with the first part of its claims. Follows instance_claims.lua.
 -- ARGV  id, name or '', lease in ms, first incarnation or '', then the claims
 -- Gives 'ok', incarnation, then the claims' standings; or 'replaced'; or 'again'.
+-- Layout and shards: a copy of what shape.lua makes, for a server that lost that key.
+local SHAPE = '1 1'
 local id, name, lease, first = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not read_meta() then
   local now = text(2 * MICROS)
-  call('HSET', META, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', now, 'deaths', '0')
+  call('HSET', META, 'shape', SHAPE, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', now, 'deaths', '0')
   read_meta()
+else
+  local held = call('HGET', META, 'shape')
+  if held ~= SHAPE then return { err = 'SHAPE ' .. (held or '') } end
 end
 if slow().find_dead() then return { 'again' } end
 

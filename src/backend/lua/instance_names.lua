@@ -5,7 +5,7 @@
 -- KEYS[3]  with a client that may send a command twice by itself: the records of the lanes (see guard.lua). Then
 --          the last of ARGV are the sequence and the lane.
 -- The names:
---   <P>meta         hash: born (twice the time of creation, in us), epoch (the latest), floor (that of keys which know
+--   <P>meta         hash: shape (layout and shards), born (twice the time of creation, in us), epoch (the latest), floor (that of keys which know
 --                  none), deaths (how many), last (incarnation), due (no lease ends before, in ms),
 --                  dead (there while <P>dead is not empty)
 --   <P>leases       zset: joined incarnation -> its lease does not end before, in ms

@@ -85,7 +85,7 @@ mod tests {
         let take = || lanes.take(|| "p".into());
         drop((take(), take()));
         tokio::time::advance(IDLE).await;
-        assert_eq!(take().number, 0);
+        assert_eq!(take().number, 1);
         tokio::time::advance(IDLE + Duration::from_millis(1)).await;
         assert_eq!((take().number, take().sequence), (2, 1), "the other one is not used either");
     }

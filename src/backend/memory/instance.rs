@@ -323,6 +323,14 @@ impl Instances {
         Ok(listed)
     }
 
+    /// The ids of those who are joined and whose lease has not expired.
+    pub(super) fn living(&self, now: u64) -> Vec<Arc<str>> {
+        let living = self.joined.values().filter(|joiner| joiner.lease_ends > now);
+        let mut ids: Vec<_> = living.map(|joiner| Arc::clone(&joiner.id)).collect();
+        ids.sort();
+        ids
+    }
+
     fn standing(&self, key: &RedisKey, who: Incarnation) -> Standing {
         let counter = self.counters.get(key);
         Standing {

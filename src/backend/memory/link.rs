@@ -193,6 +193,14 @@ impl MemoryLink {
     }
 }
 
+/// A read changes no counter, so there is nothing that the caller could not know.
+fn of_a_read(error: BackendError) -> BackendError {
+    match error {
+        BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
+        error => error,
+    }
+}
+
 /// Takes one off `count`, if there is one.
 fn take(count: &mut usize) -> bool {
     let left = count.checked_sub(1);
@@ -235,11 +243,7 @@ impl Backend for MemoryLink {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        // A read changes nothing, so there is nothing that the caller could not know.
-        self.send(|store| store.read_now(space, keys)).await.map_err(|error| match error {
-            BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
-            error => error,
-        })
+        self.send(|store| store.read_now(space, keys)).await.map_err(of_a_read)
     }
 
     async fn remove(
@@ -284,7 +288,8 @@ impl Backend for MemoryLink {
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
         self.send(|store| store.members(space, |members, ms| members.read(ms, member, keys)))
-            .await?
+            .await
+            .map_err(of_a_read)?
     }
 
     async fn remove_on(
@@ -326,7 +331,8 @@ impl Backend for MemoryLink {
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         self.send(|store| store.members(space, |members, ms| members.slices(ms, member, key)))
-            .await?
+            .await
+            .map_err(of_a_read)?
     }
 
     fn fresh_id(&self) -> Arc<str> {

@@ -92,6 +92,15 @@ impl MemoryBackend {
         self.locked(|state, _| state.wipe());
     }
 
+    /// The ids of the instances of the space that are joined and whose lease has not expired, in order. Renews
+    /// no lease.
+    pub fn living_instances(&self, space: &Space) -> Vec<Arc<str>> {
+        self.locked(|state, now| {
+            let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            state.instances.get(space).map(|members| members.living(ms)).unwrap_or_default()
+        })
+    }
+
     /// Loses the replay guards of the space and keeps its counters, as a Redis does that evicts the hash of
     /// writers under an `allkeys-*` policy.
     ///

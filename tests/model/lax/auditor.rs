@@ -36,6 +36,11 @@ impl Auditor {
         }
     }
 
+    /// Whether the instance is joined and its lease runs.
+    pub(super) fn lives(&self, id: &str) -> bool {
+        self.store.living_instances(&self.space).iter().any(|living| **living == *id)
+    }
+
     async fn try_look(
         &self,
         keys: &[RedisKey],

@@ -190,7 +190,9 @@ impl Player {
                 Family::Shared => PROCESSES.map(|who| {
                     let id = self.processes[who as usize].counter.instance_id();
                     let own = slices.iter().find(|(of, _)| Some(&**of) == id);
-                    own.map(|(_, value)| parts(*value)[who as usize])
+                    // A living instance without a slice has one of 0.
+                    let none = || id.filter(|id| self.auditor.lives(id)).map(|_| 0);
+                    own.map(|(_, value)| parts(*value)[who as usize]).or_else(none)
                 }),
             };
             self.truth.see(now, key, Look { total, slices });
@@ -574,7 +576,11 @@ impl Player {
         let looks = self.auditor.look(self.family).await;
         match ask {
             Ask::Set(..) | Ask::SetAll(_) => ask.sets().iter().all(|(key, count)| {
-                looks[*key as usize].1 == [(id.clone(), in_digits(who, *count))]
+                let slices: Vec<_> = Some((id.clone(), in_digits(who, *count)))
+                    .into_iter()
+                    .filter(|(_, value)| *value != 0)
+                    .collect();
+                looks[*key as usize].1 == slices
             }),
             Ask::IncIf(..) | Ask::SetIf(..) => true,
             Ask::ClearOnInstance => {

@@ -174,7 +174,9 @@ impl Instances {
         if epoch != current && !self.births.contains(&epoch) {
             self.learn_of_change(key, epoch);
         }
-        self.slices.insert((key, epoch, who), value.into());
+        if value != 0 {
+            self.slices.insert((key, epoch, who), value.into());
+        }
     }
 
     /// A claim tells of a change before the loss: what was counted before it does not count, and an instance of
@@ -292,7 +294,7 @@ impl Instances {
     }
 
     pub(crate) fn slices(&self, key: Key) -> Vec<(String, i64)> {
-        let counted = self.counted(key).into_iter();
+        let counted = self.counted(key).into_iter().filter(|(_, value)| *value != 0);
         let mut slices: Vec<_> =
             counted.map(|(who, value)| (self.joined[&who].id.clone(), clamped(value))).collect();
         slices.sort();
