@@ -1,6 +1,9 @@
 -- What the scripts of the instance-aware counters share. Follows instance_names.lua.
 local META, LEASES = P .. 'meta', P .. 'leases'
 local INC, born, floor, deaths, backlog, due
+-- What an operation answers that finds a part of the space lost. Everybody has to join anew then, and puts back
+-- what was acknowledged.
+local LOST, lost_answer = {}, 'notjoined'
 local EXACT = 2251799813685248
 -- How many slices of the dead one call collects before it asks to be called again.
 local budget = 500
@@ -14,10 +17,26 @@ local function text(number) return string.format('%.0f', number) end
 -- The epoch of a change: odd, as the first one was.
 local function new_epoch() return text(call('HINCRBY', META, 'epoch', 2)) end
 
+-- No lease has more left than its own length: what a clock that went back would add is taken off.
+local function cap_leases()
+  local list = call('ZRANGEBYSCORE', LEASES, '(' .. text(NOW), '(+inf', 'WITHSCORES')
+  for i = 1, #list, 2 do
+    local length = tonumber(call('HGET', P .. 'inst:' .. list[i], 'lease'))
+    if length and tonumber(list[i + 1]) > NOW + length then
+      call('ZADD', LEASES, text(NOW + length), list[i])
+      due = math.min(due, NOW + length)
+    end
+  end
+  call('HSET', META, 'seen', text(NOW), 'due', text(due))
+  call('DEL', P .. 'quiet')
+end
+
 local function read_meta()
-  local meta = call('HMGET', META, 'born', 'floor', 'deaths', 'dead', 'due')
+  local meta = call('HMGET', META, 'born', 'floor', 'deaths', 'dead', 'due', 'seen')
   born, floor, deaths, backlog = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]), meta[4]
   due = tonumber(meta[5]) or 0
+  -- The server's clock went back.
+  if meta[6] and NOW < tonumber(meta[6]) then cap_leases() end
   return born
 end
 
@@ -107,7 +126,24 @@ local function slow()
 
   function tools.add(st, value) put_total(st, plus(parse(st.big or st.t), parse(value), 1)) end
 
+  -- The hash of a key is lost, and the slices in it: its epoch is kept, and everybody joins anew.
+  function tools.lose(key, epoch)
+    call('HDEL', P .. 'index', key)
+    if tonumber(epoch) ~= floor then call('HSET', P .. 'tombs', key, epoch) end
+    tools.bury_all(call('ZRANGEBYSCORE', LEASES, '-inf', '(+inf'))
+    error(LOST)
+  end
+
+  function tools.bury_all(list)
+    for from = 1, #list, 1000 do
+      tools.bury({ unpack(list, from, math.min(from + 999, #list)) })
+    end
+  end
+
   function tools.missing(st)
+    local epoch = call('HGET', P .. 'index', st.key)
+    if epoch and not (floor ~= born and tonumber(epoch) < floor) then tools.lose(st.key, epoch) end
+    if epoch then call('HDEL', P .. 'index', st.key) end
     st.tomb = call('HGET', P .. 'tombs', st.key)
     st.t, st.v, st.s, st.big, st.absent, st.e = '0', nil, nil, nil, true, st.tomb or text(floor)
   end
@@ -115,6 +151,7 @@ local function slow()
   -- Deletes a key that has lost its last slice; its epoch must not be forgotten.
   function tools.vanish(st)
     call('UNLINK', st.name)
+    call('HDEL', P .. 'index', st.key)
     if tonumber(st.e) ~= floor then call('HSET', P .. 'tombs', st.key, st.e) end
   end
 
@@ -144,6 +181,7 @@ local function slow()
       return tools.missing(st)
     end
     call('HSET', st.name, 'e', epoch)
+    call('HSET', P .. 'index', st.key, epoch)
     rebuild(st)
   end
 
@@ -155,6 +193,7 @@ local function slow()
       if string.find(owners[i], '^%d') then call('SREM', P .. 'keys:' .. owners[i], st.key) end
     end
     call('UNLINK', st.name)
+    call('HDEL', P .. 'index', st.key)
   end
 
   -- Removes from a key the slices of those who died after its last collection.
@@ -203,7 +242,10 @@ local function slow()
     local name = P .. 'k:' .. key
     local h = try('HMGET', name, 't', 'e', 's', inc)
     if h.err or not (h[1] and tonumber(h[2])) then return end
-    if floor ~= born and tonumber(h[2]) < floor then return call('UNLINK', name) end
+    if floor ~= born and tonumber(h[2]) < floor then
+      call('HDEL', P .. 'index', key)
+      return call('UNLINK', name)
+    end
     if not h[4] then return end
     local st = { key = key, name = name, t = h[1], e = h[2], s = h[3] }
     call('HDEL', name, inc, 'o' .. inc)
@@ -242,7 +284,7 @@ local function slow()
     end
     tools.bury(dead)
     local next_end = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
-    due = tonumber(next_end) or 0
+    due = next_end ~= 'inf' and tonumber(next_end) or 0
     call('HSET', META, 'due', text(due))
     return #list == 1000
   end
@@ -362,6 +404,7 @@ function load(key)
     st.bad, st.e = h[1] or 'an incomplete hash', e and h[2]
   elseif floor ~= born and e < floor then
     call('UNLINK', name)
+    call('HDEL', P .. 'index', key)
     slow().missing(st)
   else
     if backlog and c < deaths then slow().collect(st, h[3]) end
@@ -394,6 +437,7 @@ local function store(st, t, v)
   end
   if st.absent then
     call('HSET', st.name, 't', t, 'e', st.e, 'c', text(deaths), INC, v)
+    call('HSET', P .. 'index', st.key, st.e)
     if st.tomb then call('HDEL', P .. 'tombs', st.key) end
   else
     call('HSET', st.name, 't', t, INC, v)

@@ -2,11 +2,11 @@ local out, from, sequence = { 0 }, 4, ARGV[3]
 if calm and sequence ~= '' then
   local inst = P .. 'inst:' .. INC
   local guard = call('HMGET', inst, 'seq', 'refused')
-  if sequence - (guard[1] or 0) <= 0 or guard[2] then
+  if not guard[1] or sequence - guard[1] <= 0 or guard[2] then
     calm = false
   else
     -- Before the additions: what is added and not recorded would be added again.
-    claimed = guard[1] or '0'
+    claimed = guard[1]
     call('HSET', inst, 'seq', sequence)
   end
 end
@@ -37,6 +37,7 @@ if calm then
         -- An even epoch is that of the beginning, which is the floor while nothing was cleared.
         if epoch % 2 == 1 and epoch - calm ~= 0 then call('HSET', P .. 'tombs', ARGV[from], epoch) end
         try('UNLINK', name)
+        try('HDEL', P .. 'index', ARGV[from])
       end
     end
     -- By far the most often; a table that grows takes its time.

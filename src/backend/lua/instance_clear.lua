@@ -5,7 +5,7 @@ local stop = enter(ARGV[1], ARGV[2])
 if stop then return stop end
 wrote = true
 call('HSET', META, 'floor', new_epoch())
-call('UNLINK', P .. 'tombs')
+call('UNLINK', P .. 'tombs', P .. 'index')
 call('DEL', P .. 'quiet')
 for _, inc in ipairs(call('ZRANGE', LEASES, 0, -1)) do
   if call('EXISTS', P .. 'keys:' .. inc) == 1 then

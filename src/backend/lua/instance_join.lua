@@ -4,14 +4,47 @@
 -- Layout and shards: a copy of what shape.lua makes, for a server that lost that key.
 local SHAPE = '1 1'
 local id, name, lease, first = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+lost_answer = 'again'
+-- Whoever is registered, be it that a part of the records is lost.
+local function everybody()
+  local list, known = {}, {}
+  local function add(inc)
+    if inc ~= ':' and not known[inc] and not call('ZSCORE', P .. 'dead', inc) then
+      known[inc] = true
+      list[#list + 1] = inc
+    end
+  end
+  for _, inc in ipairs(call('ZRANGE', LEASES, 0, -1)) do add(inc) end
+  local names = call('HGETALL', P .. 'names')
+  for i = 1, #names, 2 do
+    if names[i] ~= ':' then add(names[i + 1]) end
+  end
+  return list
+end
+
 if not read_meta() then
   local now = text(2 * MICROS)
-  call('HSET', META, 'shape', SHAPE, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', now, 'deaths', '0')
+  call('HSET', META, 'shape', SHAPE, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', now, 'deaths', text(MICROS))
+  read_meta()
+  slow().bury_all(everybody())
+  if call('ZCARD', P .. 'dead') > 0 then call('HSET', META, 'dead', '1') end
   read_meta()
 else
   local held = call('HGET', META, 'shape')
   if held ~= SHAPE then return { err = 'SHAPE ' .. (held or '') } end
+  if not call('ZSCORE', LEASES, ':') then
+    -- Nobody is known to live: whose slices there are, they come back when their owners join anew.
+    slow().bury_all(everybody())
+  elseif call('HGET', P .. 'names', ':') == false then
+    for _, inc in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', '(+inf')) do
+      local known = call('HMGET', P .. 'inst:' .. inc, 'id', 'name')
+      if known[1] then call('HSET', P .. 'names', 'i:' .. known[1], inc) end
+      if known[2] then call('HSET', P .. 'names', 'n:' .. known[2], inc) end
+    end
+  end
 end
+call('ZADD', LEASES, '+inf', ':')
+call('HSET', P .. 'names', ':', '1')
 if slow().find_dead() then return { 'again' } end
 
 local fields = { 'i:' .. id, name ~= '' and 'n:' .. name or nil }
@@ -30,9 +63,9 @@ slow().bury(older)
 
 INC = text(math.max(MICROS, (tonumber(call('HGET', META, 'last')) or 0) + 1))
 if backlog and slow().prepare(5, 3) then return { 'again' } end
-call('HSET', META, 'last', INC)
+call('HSET', META, 'last', INC, 'seen', text(NOW))
 renew(tonumber(lease))
-call('HSET', P .. 'inst:' .. INC, 'id', id, 'first', first ~= '' and first or INC)
+call('HSET', P .. 'inst:' .. INC, 'id', id, 'first', first ~= '' and first or INC, 'lease', lease, 'seq', '0')
 if name ~= '' then call('HSET', P .. 'inst:' .. INC, 'name', name) end
 for _, field in ipairs(fields) do call('HSET', P .. 'names', field, INC) end
 local out = put_back_all(5, { 'ok', INC })

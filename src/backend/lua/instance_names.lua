@@ -6,15 +6,18 @@
 --          the last of ARGV are the sequence and the lane.
 -- The names:
 --   <P>meta         hash: shape (layout and shards), born (twice the time of creation, in us), epoch (the latest), floor (that of keys which know
---                  none), deaths (how many), last (incarnation), due (no lease ends before, in ms),
+--                  none), deaths (the number of the latest, from the
+--                  time of creation in us on), seen (the time of the latest join or heartbeat, in ms), last (incarnation), due (no lease ends before, in ms),
 --                  dead (there while <P>dead is not empty)
---   <P>leases       zset: joined incarnation -> its lease does not end before, in ms
+--   <P>leases       zset: joined incarnation -> its lease does not end before, in ms; ':' -> +inf, so that a lost
+--                  zset is noticed
+--   <P>index        hash: KEY -> epoch, of the keys that have a hash <P>k:<KEY>; so a lost one is noticed
 --   <P>lease:<inc>  string: the length of a lease, in ms; expires in its last millisecond
 --   <P>quiet        string: the floor, or 0 while it is that of the beginning; there only while <P>dead is
 --                  empty, until the first lease may end
 --   <P>dead         zset: incarnation or cleared index "g<n>" -> number of its death, until swept
---   <P>names        hash: "i:<id>" or "n:<name>" -> incarnation
---   <P>inst:<inc>   hash: id, name, first, seq and refused (guard)
+--   <P>names        hash: "i:<id>" or "n:<name>" -> incarnation; ':' -> 1, so that a lost hash is noticed
+--   <P>inst:<inc>   hash: id, name, first, lease (ms), seq and refused (guard)
 --   <P>v:<inc>      string: how many operations the incarnation has done
 --   <P>keys:<inc>   set: the counters of which the incarnation has a slice
 --   <P>k:<KEY>      hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice,

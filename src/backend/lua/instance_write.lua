@@ -5,11 +5,16 @@ local replayed, refused, refuses = false, {}, false
 local function begin(sequence)
   if sequence == '' or claimed then return end
   local guard = call('HMGET', P .. 'inst:' .. INC, 'seq', 'refused')
-  local last = tonumber(guard[1] or '0')
+  -- The record of this incarnation is lost: what it counted goes with it, and comes back when it joins anew.
+  if not guard[1] then
+    slow().bury({ INC })
+    error(LOST)
+  end
+  local last = tonumber(guard[1])
   replayed = tonumber(sequence) <= last
   if tonumber(sequence) == last and guard[2] then refused = cmsgpack.unpack(guard[2]) end
   if not replayed then
-    claimed = guard[1] or '0'
+    claimed = guard[1]
     call('HSET', P .. 'inst:' .. INC, 'seq', sequence)
     if guard[2] then call('HDEL', P .. 'inst:' .. INC, 'refused') end
   end

@@ -84,6 +84,10 @@ pub(crate) struct ServerError {
 
 impl ServerError {
     fn explanation(&self) -> Option<&'static str> {
+        // A script is told so without the code.
+        if self.code != "PARTLY" && self.detail.contains("can't run this command") {
+            return Some("the user lacks a permission");
+        }
         Some(match &*self.code {
             "NOAUTH" => "the server wants a password",
             "WRONGPASS" => "the server refuses the user name or password",

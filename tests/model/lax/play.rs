@@ -448,7 +448,7 @@ impl Player {
             (Ok(()), Family::Plain) => self.owes_nothing(who, "is not reported")?,
             (Ok(()), Family::Shared) => {
                 for key in Key::ALL {
-                    if self.truth.look(key).slices[who as usize].is_some() {
+                    if self.truth.look(key).slices[who as usize].is_some_and(|slice| slice != 0) {
                         return Err(format!("{who} left, but not its slice of {key}"));
                     }
                 }
