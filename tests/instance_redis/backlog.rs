@@ -36,7 +36,7 @@ impl Bed {
     fn kill_all_but(&self, survivor: &Member) {
         const SCRIPT: &str = "redis.call('DEL', ARGV[1] .. 'quiet') \
             for _, who in ipairs(redis.call('ZRANGE', ARGV[1] .. 'leases', 0, -1)) do \
-                if who ~= ARGV[2] then \
+                if who ~= ':' and who ~= ARGV[2] then \
                     redis.call('ZADD', ARGV[1] .. 'leases', 1, who) \
                     redis.call('DEL', ARGV[1] .. 'lease:' .. who) \
                 end \
@@ -151,17 +151,21 @@ async fn a_backlog_of_the_dead_goes_bit_by_bit_until_nothing_is_left() {
         assert!(most < 3000, "a script ran {most} commands");
     }
     bed.store.leave(&bed.space, &survivor).await.unwrap();
-    assert_eq!(bed.lines(&["KEYS", "*:i:*"]), ["distkit:{bed}:i:meta"]);
+    assert_eq!(
+        bed.names_of_instances(),
+        ["distkit:{bed}:i:leases", "distkit:{bed}:i:meta", "distkit:{bed}:i:names"]
+    );
     let left = bed.memory();
     println!("bytes of the keys: {empty} before, {full} with all instances, {left} after");
-    assert!(left < 500 && full > 100_000, "{left} bytes are left of {full}");
+    // The hash of names keeps the buckets of its greatest size.
+    assert!(left < 2000 && full > 100_000, "{left} bytes are left of {full}");
 }
 
 /// Quick operations renew the key of a lease alone; the set of leases learns of it when somebody looks.
 #[tokio::test]
 async fn a_dead_one_is_found_behind_any_number_of_renewed_leases() {
     const RENEWED_UNKNOWN: &str = "local leases = ARGV[1] .. 'leases' \
-        for _, who in ipairs(redis.call('ZRANGE', leases, 0, -1)) do redis.call('ZADD', leases, 1, who) end \
+        for _, who in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(+inf')) do redis.call('ZADD', leases, 1, who) end \
         redis.call('ZADD', leases, 2, ARGV[2]) \
         redis.call('DEL', ARGV[1] .. 'lease:' .. ARGV[2], ARGV[1] .. 'quiet') \
         return redis.call('HSET', ARGV[1] .. 'meta', 'due', 1)";
@@ -178,6 +182,10 @@ async fn a_dead_one_is_found_behind_any_number_of_renewed_leases() {
     assert_eq!(bed.server.cli(&["EVAL", RENEWED_UNKNOWN, "0", "distkit:{bed}:i:", &dead]), "0");
     assert_eq!(bed.apply(&survivor, &adds(1)).await[0].total, 2, "the dead one's is gone");
     bed.store.heartbeat(&bed.space, &survivor).await.unwrap();
-    assert_eq!(bed.server.cli(&["ZCARD", "distkit:{bed}:i:leases"]), "1101", "the others live");
+    assert_eq!(
+        bed.server.cli(&["ZCARD", "distkit:{bed}:i:leases"]),
+        "1102",
+        "the others live, and the mark"
+    );
     bed.audit();
 }

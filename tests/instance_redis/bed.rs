@@ -53,6 +53,13 @@ impl Bed {
         self.server.cli(args).lines().map(str::to_owned).collect()
     }
 
+    /// The names of all keys of instance-aware counters, in order.
+    pub(crate) fn names_of_instances(&self) -> Vec<String> {
+        let mut names = self.lines(&["KEYS", "*:i:*"]);
+        names.sort();
+        names
+    }
+
     /// The bytes of all keys.
     pub(crate) fn memory(&self) -> usize {
         const SCRIPT: &str = "local sum = 0 for _, name in ipairs(redis.call('KEYS', '*')) do \
