@@ -56,8 +56,16 @@ impl Clock {
     }
 
     pub(crate) fn advance(&self, step: Duration) -> io::Result<()> {
+        self.show(|time| time.saturating_add(step))
+    }
+
+    pub(crate) fn go_back(&self, step: Duration) -> io::Result<()> {
+        self.show(|time| time.saturating_sub(step))
+    }
+
+    fn show(&self, next: impl FnOnce(Duration) -> Duration) -> io::Result<()> {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = shown.time.saturating_add(step);
+        let time = next(shown.time);
         let nanos = u64::try_from(time.as_nanos()).expect("a time before the year 2554");
         let moves = shown.moves.wrapping_add(1);
         self.file.write_all_at(&nanos.to_ne_bytes(), 8 + 8 * u64::from(moves % 2))?;

@@ -263,6 +263,15 @@ impl Server {
         self.clock().advance(step).expect("a write to the clock's file");
     }
 
+    /// Moves the server's clock back, as an administrator or a time service may.
+    ///
+    /// # Panics
+    ///
+    /// When it has no [`manual_clock`](ServerBuilder::manual_clock).
+    pub fn go_back(&self, step: Duration) {
+        self.clock().go_back(step).expect("a write to the clock's file");
+    }
+
     /// The time since 1970 that the server's clock shows.
     ///
     /// # Panics

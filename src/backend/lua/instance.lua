@@ -24,6 +24,7 @@ local function cap_leases()
     local length = tonumber(call('HGET', P .. 'inst:' .. list[i], 'lease'))
     if length and tonumber(list[i + 1]) > NOW + length then
       call('ZADD', LEASES, text(NOW + length), list[i])
+      call('DEL', P .. 'lease:' .. list[i])
       due = math.min(due, NOW + length)
     end
   end
