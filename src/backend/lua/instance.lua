@@ -1,5 +1,5 @@
 -- What the scripts of the instance-aware counters share. Follows instance_names.lua.
-local META, LEASES = P .. 'meta', P .. 'leases'
+local LEASES = P .. 'leases'
 local INC, born, floor, deaths, backlog, due
 -- What an operation answers that finds a part of the space lost. Everybody has to join anew then, and puts back
 -- what was acknowledged.
@@ -369,6 +369,8 @@ end
 -- Gives what to answer instead of going on, if anything.
 local function enter(inc, lease)
   INC = inc
+  local refusal = denied()
+  if refusal then return refusal end
   if not call('ZSCORE', LEASES, inc) or not read_meta() then return { 'notjoined' } end
   renew(tonumber(lease))
   if NOW >= due and slow().find_dead() then return { 'again' } end

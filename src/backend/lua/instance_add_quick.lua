@@ -1,4 +1,9 @@
 local out, from, sequence = { 0 }, 4, ARGV[3]
+-- One addition undoes itself; of several, all must be possible before the first is done.
+if calm and #ARGV > 5 then
+  local refusal = denied()
+  if refusal then return refusal end
+end
 if calm and sequence ~= '' then
   local inst = P .. 'inst:' .. INC
   local guard = call('HMGET', inst, 'seq', 'refused')
@@ -31,11 +36,12 @@ if calm then
       break
     end
     wrote = true
-    if slice == 0 and call('HEXISTS', name, 'o' .. INC) == 0 and type(try('HDEL', name, INC)) ~= 'table' then
+    if slice == 0 and try('HEXISTS', name, 'o' .. INC) == 0 and try('HDEL', name, INC) == 1 then
       try('SREM', P .. 'keys:' .. INC, ARGV[from])
-      if total == 0 and call('HLEN', name) <= 3 then
+      local left = try('HLEN', name)
+      if total == 0 and type(left) == 'number' and left <= 3 then
         -- An even epoch is that of the beginning, which is the floor while nothing was cleared.
-        if epoch % 2 == 1 and epoch - calm ~= 0 then call('HSET', P .. 'tombs', ARGV[from], epoch) end
+        if epoch % 2 == 1 and epoch - calm ~= 0 then try('HSET', P .. 'tombs', ARGV[from], epoch) end
         try('UNLINK', name)
         try('HDEL', P .. 'index', ARGV[from])
       end

@@ -5,6 +5,8 @@
 local SHAPE = '1 1'
 local id, name, lease, first = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 lost_answer = 'again'
+local refusal = denied()
+if refusal then return refusal end
 -- Whoever is registered, be it that a part of the records is lost.
 local function everybody()
   local list, known = {}, {}

@@ -26,7 +26,24 @@
 -- Epochs of changes are odd, those of a store's beginning even.
 -- Counts are decimal text: Lua's numbers are exact below 2^53 only.
 local P, call, try = KEYS[1], redis.call, redis.pcall
+local META = P .. 'meta'
 -- Whether this operation has changed a counter.
 local wrote = false
 -- The sequence before this batch, once that of the batch is claimed.
 local claimed
+
+-- What a script may have to do once it has begun to write. A user who may do a part of it only would leave a
+-- batch half done, and a total that is not the sum of its slices. Before Redis 7 there is no asking.
+local NEEDED = {
+  'HSET', 'HGET', 'HMGET', 'HDEL', 'HINCRBY', 'HLEN', 'HEXISTS', 'HKEYS', 'HGETALL', 'SADD', 'SREM', 'SPOP',
+  'UNLINK', 'DEL', 'SET', 'INCR', 'ZADD', 'ZREM', 'ZRANGE', 'ZRANGEBYSCORE', 'ZCARD',
+  'ZSCORE', 'PTTL', 'TIME',
+}
+local function denied()
+  if not redis.acl_check_cmd then return end
+  for i = 1, #NEEDED do
+    if not redis.acl_check_cmd(NEEDED[i], META, '0', '0') then
+      return { err = 'NOPERM an instance-aware counter needs ' .. NEEDED[i] .. ' on ' .. P .. '*' }
+    end
+  end
+end

@@ -1,0 +1,288 @@
+//! Servers that deny one command: "not applied" must be true, and what is sent again must count once.
+#![cfg(all(
+    feature = "counter",
+    feature = "instance-aware-counter",
+    feature = "redis-rs",
+    feature = "fred"
+))]
+#![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
+
+use std::time::Duration;
+
+use distkit::{
+    CounterComparator, DistkitError, RedisKey,
+    backend::connect,
+    counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
+    icounter::{
+        InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
+        StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
+    },
+};
+use distkit_testkit::Server;
+use tokio::time::{Instant, sleep};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Every command that a script or a store of ours uses.
+const COMMANDS: [&str; 33] = [
+    "eval",
+    "evalsha",
+    "hget",
+    "hmget",
+    "hset",
+    "hdel",
+    "hincrby",
+    "hgetall",
+    "hkeys",
+    "hlen",
+    "hexists",
+    "hrandfield",
+    "exists",
+    "unlink",
+    "del",
+    "time",
+    "get",
+    "set",
+    "pttl",
+    "pexpire",
+    "incr",
+    "sadd",
+    "srem",
+    "spop",
+    "zadd",
+    "zrem",
+    "zscore",
+    "zrange",
+    "zrangebyscore",
+    "zcard",
+    "rename",
+    "client",
+    "smembers",
+];
+
+fn key(name: &str) -> RedisKey {
+    RedisKey::try_from(name).unwrap()
+}
+
+/// Calls that change a counter by a known amount, or set it.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Inc,
+    IncIf,
+    Set,
+    SetIf,
+    IncAll,
+    SetAll,
+    Del,
+}
+
+const CALLS: [Call; 7] =
+    [Call::Inc, Call::IncIf, Call::Set, Call::SetIf, Call::IncAll, Call::SetAll, Call::Del];
+
+impl Call {
+    /// What the counters `a` and `b` hold after it, of what they held before.
+    fn after(self, [a, b]: [i64; 2]) -> [i64; 2] {
+        match self {
+            Self::Inc | Self::IncIf => [a + 3, b],
+            Self::Set | Self::SetIf => [50, b],
+            Self::IncAll => [a + 3, b + 4],
+            Self::SetAll => [50, 60],
+            Self::Del => [0, b],
+        }
+    }
+
+    /// The outcomes, as far as they are about something.
+    async fn plain(self, counter: &StrictCounter) -> Vec<Result<(), DistkitError>> {
+        let (a, b) = (key("a"), key("b"));
+        let always = CounterComparator::Gt(-1);
+        let dropped = |outcomes: Vec<(&RedisKey, Result<i64, DistkitError>)>| {
+            outcomes.into_iter().map(|(_, outcome)| outcome.map(drop)).collect()
+        };
+        match self {
+            Self::Inc => vec![counter.inc(&a, 3).await.map(drop)],
+            Self::IncIf => vec![counter.inc_if(&a, always, 3).await.map(drop)],
+            Self::Set => vec![counter.set(&a, 50).await.map(drop)],
+            Self::SetIf => vec![counter.set_if(&a, always, 50).await.map(drop)],
+            Self::IncAll => match counter.inc_all(&[(&a, 3), (&b, 4)]).await {
+                Ok(outcomes) => dropped(outcomes),
+                Err(error) => vec![Err(error)],
+            },
+            Self::SetAll => match counter.set_all(&[(&a, 50), (&b, 60)]).await {
+                Ok(outcomes) => dropped(outcomes),
+                Err(error) => vec![Err(error)],
+            },
+            Self::Del => vec![counter.del(&a).await.map(drop)],
+        }
+    }
+
+    async fn shared(self, counter: &StrictInstanceAwareCounter) -> Vec<Result<(), DistkitError>> {
+        let (a, b) = (key("a"), key("b"));
+        let always = CounterComparator::Gt(-1);
+        match self {
+            Self::Inc => vec![counter.inc(&a, 3).await.map(drop)],
+            Self::IncIf => vec![counter.inc_if(&a, always, 3).await.map(drop)],
+            Self::Set => vec![counter.set(&a, 50).await.map(drop)],
+            Self::SetIf => vec![counter.set_if(&a, always, 50).await.map(drop)],
+            Self::IncAll => match counter.inc_all(&[(&a, 3), (&b, 4)]).await {
+                Ok(outcomes) => outcomes.into_iter().map(|(_, o)| o.map(drop)).collect(),
+                Err(error) => vec![Err(error)],
+            },
+            Self::SetAll => match counter.set_all(&[(&a, 50), (&b, 60)]).await {
+                Ok(outcomes) => outcomes.into_iter().map(|(_, o)| o.map(drop)).collect(),
+                Err(error) => vec![Err(error)],
+            },
+            Self::Del => vec![counter.del(&a).await.map(drop)],
+        }
+    }
+}
+
+/// A server, and counters on it of a user whose rights change while they run.
+struct Bed {
+    server: Server,
+    url: String,
+}
+
+impl Bed {
+    fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for start in [Server::redis, Server::valkey] {
+            for client in ["redis", "redis+fred"] {
+                let server = start().start();
+                server.cli(&["ACL", "SETUSER", "app", "on", ">pass", "~*", "+@all"]);
+                let url = format!("{client}://app:pass@127.0.0.1:{}", server.port());
+                all.push(Self { server, url });
+            }
+        }
+        all
+    }
+
+    fn allow(&self, command: &str, allowed: bool) {
+        let rule = format!("{}{command}", if allowed { '+' } else { '-' });
+        assert_eq!(self.server.cli(&["ACL", "SETUSER", "app", &rule]), "OK");
+    }
+}
+
+fn judge(
+    what: &str,
+    call: Call,
+    before: [i64; 2],
+    after: [i64; 2],
+    told: &[Result<(), DistkitError>],
+) {
+    let unknown = told.iter().any(|told| told.as_ref().is_err_and(DistkitError::may_have_happened));
+    if told.iter().all(Result::is_ok) {
+        assert_eq!(after, call.after(before), "{what}: {call:?} was acknowledged");
+    } else if !unknown && told.iter().all(Result::is_err) {
+        assert_eq!(after, before, "{what}: {call:?} was told {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn strict_counters_tell_the_truth() {
+    for bed in Bed::all() {
+        let options = CounterOptions::new(key("plain"), connect(&bed.url).await.unwrap());
+        let counter = StrictCounter::new(options);
+        let values = async || {
+            let (a, b) = (key("a"), key("b"));
+            [counter.get(&a).await.unwrap(), counter.get(&b).await.unwrap()]
+        };
+        for denied in COMMANDS {
+            for call in CALLS {
+                for start in [[10, 20], [1 << 60, 20]] {
+                    let (a, b) = (key("a"), key("b"));
+                    counter.set(&a, start[0]).await.unwrap();
+                    counter.set(&b, start[1]).await.unwrap();
+                    bed.allow(denied, false);
+                    let told = call.plain(&counter).await;
+                    bed.allow(denied, true);
+                    let what = format!("{} without {denied}", bed.url);
+                    judge(&what, call, start, values().await, &told);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn strict_instance_aware_counters_tell_the_truth() {
+    for bed in Bed::all() {
+        let store = connect(&bed.url).await.unwrap();
+        let counters = [0, 1].map(|_| {
+            let options = StrictInstanceAwareCounterOptions::new(key("shared"), store.clone());
+            StrictInstanceAwareCounter::new(options)
+        });
+        let [counter, other] = &counters;
+        for denied in COMMANDS {
+            for call in CALLS {
+                for start in [[10, 20], [1 << 52, 20]] {
+                    let (a, b) = (key("a"), key("b"));
+                    counter.set(&a, start[0] - 2).await.unwrap();
+                    counter.del(&b).await.unwrap();
+                    counter.inc(&b, start[1] - 2).await.unwrap();
+                    other.inc(&a, 2).await.unwrap();
+                    other.inc(&b, 2).await.unwrap();
+                    bed.allow(denied, false);
+                    let told = call.shared(counter).await;
+                    bed.allow(denied, true);
+                    let after = [other.get(&a).await.unwrap().0, other.get(&b).await.unwrap().0];
+                    let what = format!("{} without {denied}", bed.url);
+                    judge(&what, call, start, after, &told);
+                    let mut sum = [0; 2];
+                    for (sum, k) in sum.iter_mut().zip([&a, &b]) {
+                        let slices = other.slices(k).await.unwrap();
+                        *sum = slices.iter().map(|slice| slice.value).sum();
+                    }
+                    assert_eq!(sum, after, "{what}: {call:?}: the slices make up the total");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn lax_counters_count_once() {
+    for bed in Bed::all() {
+        let store = connect(&bed.url).await.unwrap();
+        for denied in COMMANDS {
+            let prefix = key(&format!("lax {denied}"));
+            let plain = LaxCounter::new(CounterOptions::new(prefix.clone(), store.clone()));
+            let shared = LaxInstanceAwareCounter::new(LaxInstanceAwareCounterOptions::new(
+                prefix.clone(),
+                store.clone(),
+            ));
+            let exact = StrictCounter::new(CounterOptions::new(prefix.clone(), store.clone()));
+            let other = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(
+                prefix,
+                store.clone(),
+            ));
+            let (a, b) = (key("a"), key("b"));
+            // One is known to the store, and one is new.
+            plain.inc(&a, 1).await.unwrap();
+            plain.inc(&b, 0).await.unwrap();
+            shared.inc(&a, 1).await.unwrap();
+            shared.inc(&b, 0).await.unwrap();
+            plain.flush().await.unwrap();
+            shared.flush().await.unwrap();
+            bed.allow(denied, false);
+            for k in [&a, &b] {
+                plain.inc(k, 2).await.unwrap();
+                shared.inc(k, 2).await.unwrap();
+            }
+            for _ in 0..3 {
+                let _ = plain.flush().await;
+                let _ = shared.flush().await;
+            }
+            bed.allow(denied, true);
+            let deadline = Instant::now() + DEADLINE;
+            while plain.flush().await.is_err() || shared.flush().await.is_err() {
+                assert!(Instant::now() < deadline, "no flush after {denied} was denied");
+                sleep(Duration::from_millis(20)).await;
+            }
+            let what = format!("{}, {denied} was denied", bed.url);
+            for (k, total) in [(&a, 3), (&b, 2)] {
+                assert_eq!(exact.get(k).await.unwrap(), total, "{what}, plain {k:?}");
+                assert_eq!(other.get(k).await.unwrap().0, total, "{what}, shared {k:?}");
+            }
+        }
+    }
+}
