@@ -167,6 +167,13 @@ async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError>
         let client = redis::cluster::ClusterClient::builder(target.nodes())
             .connection_timeout(PATIENCE)
             .response_timeout(PATIENCE)
+            .tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true))
+            // A slot that moves is asked for again soon; the default waits 1.28 s and doubles. A factor of
+            // 1 keeps the pauses from overflowing.
+            .retries(100)
+            .min_retry_wait(5)
+            .max_retry_wait(100)
+            .retry_wait_formula(100, 1)
             .build()
             .map_err(unreachable)?;
         let connection = client.get_async_connection().await.map_err(unreachable)?;
@@ -189,7 +196,11 @@ async fn unix_socket(scheme: &str, _: &str) -> Result<Arc<dyn Backend>, BackendE
 async fn managed(url: String) -> Result<Arc<dyn Backend>, BackendError> {
     use super::IntoBackend;
 
-    let client = redis::Client::open(url).map_err(unreachable)?;
+    use redis::IntoConnectionInfo;
+
+    let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+    let info = url.into_connection_info().map_err(unreachable)?.set_tcp_settings(tcp);
+    let client = redis::Client::open(info).map_err(unreachable)?;
     // Few attempts, so that a caller learns soon that the server is away; the next command tries again.
     let config = redis::aio::ConnectionManagerConfig::new()
         .set_number_of_retries(2)
@@ -214,8 +225,6 @@ async fn fred(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
         },
     };
 
-    use super::IntoBackend;
-
     let cluster = if target.cluster { "-cluster" } else { "" };
     let url = format!("{}{cluster}://{}", target.scheme(), target.address);
     let config = Config::from_url(&url).map_err(unreachable)?;
@@ -225,12 +234,16 @@ async fn fred(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
             config.connection_timeout = PATIENCE;
             config.internal_command_timeout = PATIENCE;
             config.tcp.nodelay = Some(true);
+            if target.cluster {
+                // The store follows redirections itself: fred mixes up answers.
+                config.max_redirections = 0;
+            }
         })
         .set_policy(ReconnectPolicy::new_exponential(0, 20, 2000, 2))
         .build()
         .map_err(unreachable)?;
-    client.init().await.map_err(unreachable)?;
-    Ok(client.into_backend())
+    let task = client.init().await.map_err(unreachable)?;
+    Ok(super::fred::owning(client, task))
 }
 
 #[cfg(not(feature = "fred"))]

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod cluster_moves;
 mod exactly_once;
 mod freshness;
 mod instances;

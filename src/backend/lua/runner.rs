@@ -120,6 +120,14 @@ impl ServerError {
     }
 }
 
+impl ServerError {
+    /// Whether a cluster turned the command down, before it did anything, because the slot moves or
+    /// has no node just now.
+    pub(crate) fn turned_down_for_topology(&self) -> bool {
+        matches!(&*self.code, "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN")
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(explanation) = self.explanation() {

@@ -1,10 +1,17 @@
-use std::{any::Any, io, sync::Arc};
+use std::{any::Any, io, sync::Arc, time::Duration};
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, Value};
+use tokio::time::Instant;
 
 use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
 
 use super::RedisConnection;
+
+/// How long a command is repeated while a cluster moves its slot.
+const MOVING: Duration = Duration::from_secs(5);
+
+/// The pauses between these attempts: doubled from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
 
 /// What must be known of a connection's type.
 #[derive(Debug, Clone, Copy, Default)]
@@ -104,8 +111,21 @@ fn failed(error: RedisError) -> CallError {
 impl<C: RedisConnection> ScriptRunner for Runner<C> {
     async fn run(&self, command: Command<'_>) -> Result<Reply, CallError> {
         let cmd = encode(command);
-        let answer = self.connection.clone().req_packed_command(&cmd).await;
-        let answer = answer.map_err(failed).and_then(reply);
+        let began = Instant::now();
+        let mut pause = PAUSES.0;
+        let answer = loop {
+            let answer = self.connection.clone().req_packed_command(&cmd).await;
+            let answer = answer.map_err(failed).and_then(reply);
+            // What comes here from a cluster is recognised by its lane or guard, or harmless.
+            let again = self.traits.resends
+                && matches!(&answer, Err(CallError::Server(error)) if error.turned_down_for_topology())
+                && began.elapsed() + pause < MOVING;
+            if !again {
+                break answer;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        };
         self.check_replica(&answer).await;
         answer
     }
