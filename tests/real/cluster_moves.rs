@@ -12,7 +12,7 @@ use distkit::{
     CounterComparator,
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
-        InstanceAwareCounterOptions, InstanceAwareCounterTrait, StrictInstanceAwareCounter,
+        InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
 };
 use distkit_testkit::{Cluster, Server};
@@ -191,7 +191,7 @@ async fn instances_move(client: Client, valkey: bool) {
     let mut instances = Vec::new();
     for _ in 0..3 {
         let store = client.connect_cluster(&cluster).await;
-        let options = InstanceAwareCounterOptions::new(key("moved"), store);
+        let options = StrictInstanceAwareCounterOptions::new(key("moved"), store);
         let instance = StrictInstanceAwareCounter::new(options);
         for room in &*rooms {
             instance.inc(room, 100).await.unwrap();

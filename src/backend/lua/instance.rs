@@ -307,17 +307,21 @@ impl<R: ScriptRunner> LuaStore<R> {
         guarded: bool,
     ) -> Result<Answer, BackendError> {
         let names = layout::instance_names(space);
+        // A second key that never exists: while a cluster moves the slot, no node runs a script that
+        // declares two keys that it has not, so none runs on half a space.
+        let whole = format!("{names}-");
         loop {
             let mut answer = if guarded && self.runner.resends() {
                 let ticket = self.lanes.take(|| self.fresh_id());
                 let lane = layout::lane(space, &ticket.process, ticket.number);
                 args.push(Arg::Int(ticket.sequence as i64));
-                let keys = [Arg::Text(&names), Arg::Text(&lane)];
+                let keys = [Arg::Text(&names), Arg::Text(&whole), Arg::Text(&lane)];
                 let reply = self.runner.script(script, &keys, args).await;
                 args.pop();
                 Answer::new(reply.map_err(|error| self.failed(error, &[&names, &lane]))?)?
             } else {
-                let reply = self.runner.script(script, &[(&names).into()], args).await;
+                let reply =
+                    self.runner.script(script, &[(&names).into(), (&whole).into()], args).await;
                 Answer::new(reply.map_err(|error| self.failed(error, &[&names]))?)?
             };
             // The scripts that are run most begin with the version.

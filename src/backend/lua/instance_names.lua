@@ -1,5 +1,5 @@
 -- The names of the instance-aware counters of a space; the beginning of each of their scripts.
--- KEYS[2]  with a client that may send a command twice by itself: the record of a lane (string: the latest
+-- KEYS[3]  with a client that may send a command twice by itself: the record of a lane (string: the latest
 --          sequence and its answer). Then the last of ARGV is the sequence.
 -- KEYS[1]  <P>, what all names of the space begin with, and no name itself:
 --   <P>meta         hash: born (twice the time of creation, in us), epoch (the latest), floor (that of keys which know

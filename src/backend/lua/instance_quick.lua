@@ -2,7 +2,7 @@
 -- before the library, which takes as long to define as this to do. `calm` is the floor that epochs must
 -- reach, or false when the library is needed.
 local INC, EXACT, calm = ARGV[1], 9007199254740992, false
-if not KEYS[2] then
+if not KEYS[3] then
   local lease, full = P .. 'lease:' .. INC, ARGV[2] - 1
   local left = call('PTTL', lease)
   if left >= 0 and left <= full then
