@@ -48,7 +48,8 @@ impl Own {
         own
     }
 
-    fn running(&self) -> Option<Client> {
+    /// The client, if its task runs.
+    pub(super) fn running(&self) -> Option<Client> {
         let running = self.running.lock();
         running.as_ref().filter(|running| !running.task.is_finished()).map(|r| r.client.clone())
     }

@@ -58,6 +58,13 @@ enum Carriers {
 }
 
 impl Carriers {
+    fn all(&self) -> Vec<Client> {
+        match self {
+            Self::Lent(source) => source.clients().to_vec(),
+            Self::Own { all, .. } => all.iter().filter_map(Own::running).collect(),
+        }
+    }
+
     async fn client(&self) -> Client {
         match self {
             Self::Lent(Source::Client(client)) => client.clone(),
@@ -219,23 +226,40 @@ impl Runner {
     }
 
     async fn send_once(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
-        let (command, args) = encode(command);
-        let answer = client.with_options(&self.options).custom_raw(command, args).await;
-        let answer = answer.map_err(failed).and_then(reply);
-        if !self.cluster
-            && matches!(&answer, Err(CallError::Server(error)) if error.code == "READONLY")
-            && client.client_reconnect_policy().is_some()
-        {
-            // It would stay with a server that was demoted to a replica.
-            let _ = tokio::time::timeout(CONNECTING, client.force_reconnection()).await;
+        let answer = self.exchange(client, command).await;
+        if matches!(&answer, Err(CallError::Server(error)) if error.code == "READONLY") {
+            self.reconnect(client).await;
         }
         answer
+    }
+
+    async fn exchange(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
+        let (command, args) = encode(command);
+        let answer = client.with_options(&self.options).custom_raw(command, args).await;
+        answer.map_err(failed).and_then(reply)
+    }
+
+    /// A client would stay with a server that was demoted to a replica.
+    async fn reconnect(&self, client: &Client) {
+        if !self.cluster && client.client_reconnect_policy().is_some() {
+            let _ = tokio::time::timeout(CONNECTING, client.force_reconnection()).await;
+        }
     }
 }
 
 impl ScriptRunner for Runner {
     async fn run(&self, command: Command<'_>) -> Result<Reply, CallError> {
         self.send(&self.connected().await?, command).await
+    }
+
+    async fn probe(&self, command: Command<'_>) -> Result<Reply, CallError> {
+        self.exchange(&self.connected().await?, command).await
+    }
+
+    async fn leave_replica(&self) {
+        for client in self.carriers.all() {
+            self.reconnect(&client).await;
+        }
     }
 
     /// The client joins commands of concurrent callers by itself, in the order in which they were

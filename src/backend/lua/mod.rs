@@ -2,6 +2,7 @@
 //!
 //! Only this folder knows Lua; a client's folder knows only its client and [`ScriptRunner`].
 
+mod freshness;
 mod instance;
 mod lanes;
 pub(crate) mod layout;
@@ -20,11 +21,12 @@ pub(crate) use runner::{Arg, CallError, Command, Reply, Script, ScriptRunner, Se
 pub(crate) struct LuaStore<R> {
     pub(crate) runner: R,
     lanes: Lanes,
+    freshness: freshness::Freshness,
 }
 
 impl<R: ScriptRunner> LuaStore<R> {
     pub(crate) fn new(runner: R) -> Self {
-        Self { runner, lanes: Lanes::default() }
+        Self { runner, lanes: Lanes::default(), freshness: Default::default() }
     }
 
     /// What an error of a request that may write means. `keys` are those of the script or command.

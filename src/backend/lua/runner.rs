@@ -157,6 +157,12 @@ pub(crate) trait ScriptRunner: Send + Sync + 'static {
     /// Sends one command.
     fn run(&self, command: Command<'_>) -> impl Future<Output = Result<Reply, CallError>> + Send;
 
+    /// As [`run`](Self::run), without consequences for the connection.
+    fn probe(&self, command: Command<'_>) -> impl Future<Output = Result<Reply, CallError>> + Send;
+
+    /// Connects anew, if the client can: the server was demoted to a replica.
+    fn leave_replica(&self) -> impl Future<Output = ()> + Send;
+
     /// Sends commands in one go, in their order, and answers for each.
     fn pipeline(
         &self,

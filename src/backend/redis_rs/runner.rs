@@ -44,9 +44,13 @@ impl<C: RedisConnection> Runner<C> {
     }
 
     async fn check_replica(&self, answer: &Result<Reply, CallError>) {
-        if self.traits.stays_with_replica
-            && matches!(answer, Err(CallError::Server(error)) if error.code == "READONLY")
-        {
+        if matches!(answer, Err(CallError::Server(error)) if error.code == "READONLY") {
+            self.quit().await;
+        }
+    }
+
+    async fn quit(&self) {
+        if self.traits.stays_with_replica {
             // The server closes the connection after QUIT; the next command, which may fail, makes the
             // manager notice.
             for name in ["QUIT", "PING"] {
@@ -128,6 +132,15 @@ impl<C: RedisConnection> ScriptRunner for Runner<C> {
         };
         self.check_replica(&answer).await;
         answer
+    }
+
+    async fn probe(&self, command: Command<'_>) -> Result<Reply, CallError> {
+        let answer = self.connection.clone().req_packed_command(&encode(command)).await;
+        answer.map_err(failed).and_then(reply)
+    }
+
+    async fn leave_replica(&self) {
+        self.quit().await;
     }
 
     async fn pipeline(&self, commands: &[Command<'_>]) -> Vec<Result<Reply, CallError>> {
