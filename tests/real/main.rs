@@ -20,4 +20,5 @@ mod limits;
 mod linearizable;
 mod outages;
 mod races;
+mod replicas;
 mod support;
