@@ -11,6 +11,7 @@
 
 mod cluster;
 mod cluster_moves;
+mod ended;
 mod exactly_once;
 mod freshness;
 mod instances;
