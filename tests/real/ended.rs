@@ -75,5 +75,6 @@ async fn why_the_stores_own_client_cannot_connect_is_told() {
     let began = Instant::now();
     let error = counter.inc(&key("hits"), 1).await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    println!("{error:?}");
+    assert!(matches!(error, distkit::DistkitError::NotApplied(_)), "{error:?}");
+    assert!(format!("{error:?}").contains("WRONGPASS"), "{error:?}");
 }

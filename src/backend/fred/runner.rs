@@ -218,7 +218,8 @@ impl Runner {
                 && answer.as_ref().is_err_and(moving)
                 && began.elapsed() + pause < MOVING;
             if !again {
-                return answer;
+                let resends = self.resends();
+                return answer.map_err(|e| if resends { e.of_last_attempt() } else { e });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);

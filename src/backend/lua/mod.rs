@@ -41,10 +41,8 @@ impl<R: ScriptRunner> LuaStore<R> {
                 }
                 _ => BackendError::not_applied(error),
             },
-            CallError::NotSent(cause) if !self.runner.resends() => BackendError::NotApplied(cause),
-            CallError::NotSent(cause) | CallError::Lost(cause) => {
-                BackendError::OutcomeUnknown(cause)
-            }
+            CallError::NotSent(cause) => BackendError::NotApplied(cause),
+            CallError::Lost(cause) => BackendError::OutcomeUnknown(cause),
         }
     }
 

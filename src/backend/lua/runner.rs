@@ -144,10 +144,20 @@ impl std::error::Error for ServerError {}
 pub(crate) enum CallError {
     /// The server turned it down.
     Server(ServerError),
-    /// It never left this process.
+    /// Neither it nor an earlier attempt of it left this process.
     NotSent(Cause),
     /// It may have reached the server, and no answer came.
     Lost(Cause),
+}
+
+impl CallError {
+    /// What the last attempt's error means where an earlier one may have reached the server.
+    pub(crate) fn of_last_attempt(self) -> Self {
+        match self {
+            Self::NotSent(cause) => Self::Lost(cause),
+            error => error,
+        }
+    }
 }
 
 /// How a Redis client runs commands.
@@ -189,7 +199,13 @@ pub(crate) trait ScriptRunner: Send + Sync + 'static {
             match self.run(Command { name: "EVALSHA", args: &all, key_at: 2 }).await {
                 Err(CallError::Server(error)) if error.code == "NOSCRIPT" => {
                     all[0] = Arg::Text(script.source);
-                    self.run(Command { name: "EVAL", args: &all, key_at: 2 }).await
+                    let answer = self.run(Command { name: "EVAL", args: &all, key_at: 2 }).await;
+                    if self.resends() {
+                        // An attempt before the one that found no script may have been applied.
+                        answer.map_err(CallError::of_last_attempt)
+                    } else {
+                        answer
+                    }
                 }
                 answer => answer,
             }

@@ -131,7 +131,7 @@ impl<C: RedisConnection> ScriptRunner for Runner<C> {
             pause = (pause * 2).min(PAUSES.1);
         };
         self.check_replica(&answer).await;
-        answer
+        if self.traits.resends { answer.map_err(CallError::of_last_attempt) } else { answer }
     }
 
     async fn probe(&self, command: Command<'_>) -> Result<Reply, CallError> {
@@ -158,7 +158,11 @@ impl<C: RedisConnection> ScriptRunner for Runner<C> {
                 }
                 answers
             }
-            Err(error) => vec![Err(failed(error)); commands.len()],
+            Err(error) => {
+                let error = failed(error);
+                let error = if self.traits.resends { error.of_last_attempt() } else { error };
+                vec![Err(error); commands.len()]
+            }
         }
     }
 
