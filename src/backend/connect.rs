@@ -167,6 +167,13 @@ async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError>
         let client = redis::cluster::ClusterClient::builder(target.nodes())
             .connection_timeout(PATIENCE)
             .response_timeout(PATIENCE)
+            .tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true))
+            // A slot that moves is asked for again soon; the default waits 1.28 s and doubles. A factor of
+            // 1 keeps the pauses from overflowing.
+            .retries(100)
+            .min_retry_wait(5)
+            .max_retry_wait(100)
+            .retry_wait_formula(100, 1)
             .build()
             .map_err(unreachable)?;
         let connection = client.get_async_connection().await.map_err(unreachable)?;
@@ -209,8 +216,6 @@ async fn fred(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
         },
     };
 
-    use super::IntoBackend;
-
     let cluster = if target.cluster { "-cluster" } else { "" };
     let url = format!("{}{cluster}://{}", target.scheme(), target.address);
     let config = Config::from_url(&url).map_err(unreachable)?;
@@ -220,12 +225,18 @@ async fn fred(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
             config.connection_timeout = PATIENCE;
             config.internal_command_timeout = PATIENCE;
             config.tcp.nodelay = Some(true);
+            // A connection that has gone silent is replaced.
+            config.unresponsive.max_timeout = Some(PATIENCE);
+            if target.cluster {
+                // The store follows redirections itself: fred mixes up answers.
+                config.max_redirections = 0;
+            }
         })
         .set_policy(ReconnectPolicy::new_exponential(0, 20, 2000, 2))
         .build()
         .map_err(unreachable)?;
-    client.init().await.map_err(unreachable)?;
-    Ok(client.into_backend())
+    let task = client.init().await.map_err(unreachable)?;
+    Ok(super::fred::owning(client, task))
 }
 
 #[cfg(not(feature = "fred"))]

@@ -67,6 +67,81 @@ impl Cluster {
         self.nodes.iter().map(Server::url).collect()
     }
 
+    /// The slot of a key.
+    pub fn slot(&self, key: &str) -> u16 {
+        self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]).parse().expect("a slot")
+    }
+
+    /// Which of the [`nodes`](Self::nodes) serves the slot, by its own account.
+    ///
+    /// # Panics
+    ///
+    /// When none does.
+    pub fn owner(&self, slot: u16) -> usize {
+        let owns = |node: &Server| {
+            let id = node.cli(&["CLUSTER", "MYID"]);
+            node.cli(&["CLUSTER", "NODES"]).lines().any(|line| {
+                let mut words = line.split(' ');
+                words.next() == Some(&*id)
+                    && words.skip(7).any(|range| {
+                        let (first, last) = range.split_once('-').unwrap_or((range, range));
+                        match (first.parse(), last.parse()) {
+                            (Ok(first), Ok(last)) => (first..=last).contains(&slot),
+                            _ => false,
+                        }
+                    })
+            })
+        };
+        self.nodes.iter().position(owns).expect("a node that serves the slot")
+    }
+
+    /// Opens the slot for a move from its node to the next one; gives both.
+    pub fn open_slot(&self, slot: u16) -> (usize, usize) {
+        let (from, slot) = (self.owner(slot), slot.to_string());
+        let to = (from + 1) % self.nodes.len();
+        let id = |node: usize| self.nodes[node].cli(&["CLUSTER", "MYID"]);
+        self.set_slot(to, &[&slot, "IMPORTING", &id(from)]);
+        self.set_slot(from, &[&slot, "MIGRATING", &id(to)]);
+        (from, to)
+    }
+
+    /// Moves up to `count` keys of an open slot; gives how many it found.
+    ///
+    /// # Panics
+    ///
+    /// When the servers refuse.
+    pub fn move_keys(&self, slot: u16, (from, to): (usize, usize), count: usize) -> usize {
+        let keys = self.nodes[from].cli(&[
+            "CLUSTER",
+            "GETKEYSINSLOT",
+            &slot.to_string(),
+            &count.to_string(),
+        ]);
+        let keys: Vec<&str> = keys.lines().filter(|key| !key.is_empty()).collect();
+        if !keys.is_empty() {
+            let port = self.nodes[to].port().to_string();
+            let mut args = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            args.extend(&keys);
+            let moved = self.nodes[from].cli(&args);
+            assert!(matches!(&*moved, "OK" | "NOKEY"), "MIGRATE: {moved}");
+        }
+        keys.len()
+    }
+
+    /// Ends a move: every node hears that the slot is served by `to`.
+    pub fn close_slot(&self, slot: u16, (from, to): (usize, usize)) {
+        let id = self.nodes[to].cli(&["CLUSTER", "MYID"]);
+        let others = (0..self.nodes.len()).filter(|&node| node != to && node != from);
+        for node in [to, from].into_iter().chain(others) {
+            self.set_slot(node, &[&slot.to_string(), "NODE", &id]);
+        }
+    }
+
+    fn set_slot(&self, node: usize, args: &[&str]) {
+        let answer = self.nodes[node].cli(&[&["CLUSTER", "SETSLOT"], args].concat());
+        assert_eq!(answer, "OK", "CLUSTER SETSLOT {args:?}");
+    }
+
     /// Runs one command on whichever node holds its key; see [`Server::cli`].
     pub fn cli(&self, args: &[&str]) -> String {
         let first = &self.nodes[0];

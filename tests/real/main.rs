@@ -10,6 +10,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod cluster_moves;
+mod ended;
 mod exactly_once;
 mod freshness;
 mod instances;
@@ -19,4 +21,5 @@ mod limits;
 mod linearizable;
 mod outages;
 mod races;
+mod replicas;
 mod support;

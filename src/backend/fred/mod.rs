@@ -1,10 +1,14 @@
 //! The store over `fred`: connection glue and error classification.
 
+mod own;
 mod runner;
 
 use std::sync::Arc;
 
-use fred::clients::{Client, Pool};
+use fred::{
+    clients::{Client, Pool},
+    types::ConnectHandle,
+};
 
 use super::{
     Backend, IntoBackend,
@@ -20,6 +24,21 @@ use runner::{Runner, Source};
 /// the client's `max_command_attempts` says does not apply. Against a cluster, where following a
 /// redirection needs further attempts, every write goes through a script that recognises what it has
 /// already applied.
+///
+/// # Clusters
+///
+/// Fred mixes up the answers of a connection when it follows a redirection while a slot moves. The store
+/// therefore follows redirections itself, for up to 5 s a command, and only uses a client whose
+/// `ConnectionConfig::max_redirections` is 0. For any other client or pool it makes its own from the same
+/// configuration, policy and resolver. Its own clients connect at the first command, whose error tells why
+/// they cannot, and are made anew when their background task ends. They count as further connections on
+/// the servers.
+///
+/// # A client that has ended
+///
+/// Without a reconnect policy, fred's background task ends with its connection. The store then fails at once
+/// with [`BackendError::NotApplied`](crate::backend::BackendError::NotApplied), until the client's `connect` is
+/// called again.
 pub struct FredStore(LuaStore<Runner>);
 
 impl FredStore {
@@ -28,6 +47,11 @@ impl FredStore {
     pub fn new(client: impl Into<FredClient>) -> Self {
         Self(LuaStore::new(Runner::new(client.into().0)))
     }
+}
+
+/// The store over a client that was made for it, connected by `task`.
+pub(super) fn owning(client: Client, task: ConnectHandle) -> Arc<dyn Backend> {
+    Arc::new(LuaStore::new(Runner::owning(client, task)))
 }
 
 /// A [`Client`] or a [`Pool`].

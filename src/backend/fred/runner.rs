@@ -1,20 +1,36 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use fred::{
     clients::{Client, Pool},
     error::{Error, ErrorKind},
     interfaces::ClientLike,
-    types::{ClusterHash, CustomCommand, Resp3Frame, Value, config::Options},
+    types::{ClusterHash, ConnectHandle, CustomCommand, Resp3Frame, Value, config::Options},
+    util::redis_keyslot,
 };
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
+
+use super::own::Own;
 
 /// For a client that has no `default_command_timeout`, which would wait for ever.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a command waits for a client that is connecting just now.
 const CONNECTING: Duration = Duration::from_millis(500);
+
+/// How long a command is repeated while a cluster moves its slot.
+const MOVING: Duration = Duration::from_secs(5);
+
+/// The pauses between these attempts: doubled from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 #[derive(Debug, Clone)]
 pub(super) enum Source {
@@ -23,53 +39,118 @@ pub(super) enum Source {
 }
 
 impl Source {
-    fn client(&self) -> &Client {
+    fn clients(&self) -> &[Client] {
         match self {
-            Self::Client(client) => client,
-            Self::Pool(pool) => pool.next_connected(),
+            Self::Client(client) => std::slice::from_ref(client),
+            Self::Pool(pool) => pool.clients(),
+        }
+    }
+}
+
+/// The clients that carry the commands.
+enum Carriers {
+    /// The user's.
+    Lent(Source),
+    Own {
+        all: Vec<Own>,
+        next: AtomicUsize,
+    },
+}
+
+impl Carriers {
+    fn all(&self) -> Vec<Client> {
+        match self {
+            Self::Lent(source) => source.clients().to_vec(),
+            Self::Own { all, .. } => all.iter().filter_map(Own::running).collect(),
+        }
+    }
+
+    async fn client(&self) -> Client {
+        match self {
+            Self::Lent(Source::Client(client)) => client.clone(),
+            Self::Lent(Source::Pool(pool)) => pool.next_connected().clone(),
+            Self::Own { all, next } => {
+                all[next.fetch_add(1, Ordering::Relaxed) % all.len()].client().await
+            }
         }
     }
 }
 
 pub(crate) struct Runner {
-    source: Source,
+    carriers: Carriers,
     options: Options,
     cluster: bool,
 }
 
 impl Runner {
     pub(super) fn new(source: Source) -> Self {
-        let client = source.client();
-        let cluster = client.is_clustered();
+        let clients = source.clients();
+        let of_cluster = clients.first().is_some_and(Client::is_clustered);
+        let follows = |client: &Client| client.connection_config().max_redirections != 0;
+        let (cluster, options) = Self::settings(clients);
+        let carriers = if of_cluster && clients.iter().any(follows) {
+            Carriers::Own {
+                all: clients.iter().map(Own::like).collect(),
+                next: AtomicUsize::new(0),
+            }
+        } else {
+            Carriers::Lent(source)
+        };
+        Self { carriers, options, cluster }
+    }
+
+    /// Over a client that nobody else uses, connected by `task`.
+    pub(super) fn owning(client: Client, task: ConnectHandle) -> Self {
+        let (cluster, options) = Self::settings(std::slice::from_ref(&client));
+        let all = vec![Own::started(client, task)];
+        Self { carriers: Carriers::Own { all, next: AtomicUsize::new(0) }, options, cluster }
+    }
+
+    fn settings(clients: &[Client]) -> (bool, Options) {
+        let cluster = clients.first().is_some_and(Client::is_clustered);
         let mut options = Options::default();
         if !cluster {
             options.max_attempts = Some(1);
         }
-        if client.perf_config().default_command_timeout.is_zero() {
+        if clients.iter().any(|client| client.perf_config().default_command_timeout.is_zero()) {
             options.timeout = Some(TIMEOUT);
         }
-        Self { source, options, cluster }
+        (cluster, options)
     }
 
-    async fn connected(&self) -> Result<&Client, CallError> {
-        let client = self.source.client();
-        if client.is_connected() {
-            return Ok(client);
+    async fn connected(&self) -> Result<Client, CallError> {
+        let client = self.carriers.client().await;
+        if !client.is_connected() {
+            let connecting = tokio::time::timeout(CONNECTING, client.wait_for_connect()).await;
+            // Also a connection that was made just before the wait began counts.
+            if !client.is_connected() {
+                return Err(match connecting {
+                    Ok(Err(error)) => CallError::NotSent(Arc::new(error)),
+                    _ => not_connected("the client is not connected to the server"),
+                });
+            }
         }
-        let _ = tokio::time::timeout(CONNECTING, client.wait_for_connect()).await;
-        // Also a connection that was made just before the wait began counts.
-        if client.is_connected() {
-            return Ok(client);
+        // The client goes on to say that it is connected, and takes commands that nobody will send.
+        if client.inner().has_command_rx() {
+            return Err(not_connected(
+                "the fred client's background task has ended: give the client a reconnect policy, or \
+                 call its connect",
+            ));
         }
-        Err(CallError::NotSent(Arc::new(Error::new(
-            ErrorKind::IO,
-            "the client is not connected to the server",
-        ))))
+        Ok(client)
     }
 }
 
+fn not_connected(text: &'static str) -> CallError {
+    CallError::NotSent(Arc::new(Error::new(ErrorKind::IO, text)))
+}
+
 fn encode(command: Command<'_>) -> (CustomCommand, Vec<Value>) {
-    let hash = ClusterHash::Offset(command.key_at.into());
+    // Fred routes a custom command by no other policy: any other goes by its first argument.
+    let hash = match command.args.get(usize::from(command.key_at)) {
+        Some(Arg::Text(key)) => ClusterHash::Custom(redis_keyslot(key.as_bytes())),
+        _ => ClusterHash::Offset(command.key_at.into()),
+    };
     let args = command.args.iter().map(|arg| match *arg {
         Arg::Text(text) => Value::String(text.into()),
         Arg::Int(number) => Value::Integer(number),
@@ -107,30 +188,79 @@ fn failed(error: Error) -> CallError {
         | ErrorKind::Url
         | ErrorKind::InvalidCommand
         | ErrorKind::InvalidArgument
+        // A redirection that is not followed.
+        | ErrorKind::Routing
         | ErrorKind::Backpressure => CallError::NotSent(Arc::new(error)),
         _ => CallError::Lost(Arc::new(error)),
     }
 }
 
+/// Whether the cluster turned a command down because it moves the slot, or fred knew no node for it.
+fn moving(error: &CallError) -> bool {
+    match error {
+        CallError::NotSent(cause) => {
+            cause.downcast_ref::<Error>().is_some_and(|error| *error.kind() == ErrorKind::Routing)
+        }
+        CallError::Server(error) => error.turned_down_for_topology(),
+        CallError::Lost(_) => false,
+    }
+}
+
 impl Runner {
+    /// Sends again while the slot moves. What comes here from a cluster is recognised by its lane or
+    /// guard, or harmless.
     async fn send(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
-        let (command, args) = encode(command);
-        let answer = client.with_options(&self.options).custom_raw(command, args).await;
-        let answer = answer.map_err(failed).and_then(reply);
-        if !self.cluster
-            && matches!(&answer, Err(CallError::Server(error)) if error.code == "READONLY")
-            && client.client_reconnect_policy().is_some()
-        {
-            // It would stay with a server that was demoted to a replica.
-            let _ = tokio::time::timeout(CONNECTING, client.force_reconnection()).await;
+        let began = Instant::now();
+        let mut pause = PAUSES.0;
+        loop {
+            let answer = self.send_once(client, command).await;
+            let again = self.cluster
+                && answer.as_ref().is_err_and(moving)
+                && began.elapsed() + pause < MOVING;
+            if !again {
+                let resends = self.resends();
+                return answer.map_err(|e| if resends { e.of_last_attempt() } else { e });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    async fn send_once(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
+        let answer = self.exchange(client, command).await;
+        if matches!(&answer, Err(CallError::Server(error)) if error.code == "READONLY") {
+            self.reconnect(client).await;
         }
         answer
+    }
+
+    async fn exchange(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
+        let (command, args) = encode(command);
+        let answer = client.with_options(&self.options).custom_raw(command, args).await;
+        answer.map_err(failed).and_then(reply)
+    }
+
+    /// A client would stay with a server that was demoted to a replica.
+    async fn reconnect(&self, client: &Client) {
+        if !self.cluster && client.client_reconnect_policy().is_some() {
+            let _ = tokio::time::timeout(CONNECTING, client.force_reconnection()).await;
+        }
     }
 }
 
 impl ScriptRunner for Runner {
     async fn run(&self, command: Command<'_>) -> Result<Reply, CallError> {
-        self.send(self.connected().await?, command).await
+        self.send(&self.connected().await?, command).await
+    }
+
+    async fn probe(&self, command: Command<'_>) -> Result<Reply, CallError> {
+        self.exchange(&self.connected().await?, command).await
+    }
+
+    async fn leave_replica(&self) {
+        for client in self.carriers.all() {
+            self.reconnect(&client).await;
+        }
     }
 
     /// The client joins commands of concurrent callers by itself, in the order in which they were
@@ -138,7 +268,7 @@ impl ScriptRunner for Runner {
     async fn pipeline(&self, commands: &[Command<'_>]) -> Vec<Result<Reply, CallError>> {
         match self.connected().await {
             Ok(client) => {
-                join_all(commands.iter().map(|command| self.send(client, *command))).await
+                join_all(commands.iter().map(|command| self.send(&client, *command))).await
             }
             Err(error) => vec![Err(error); commands.len()],
         }

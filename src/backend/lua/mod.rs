@@ -2,6 +2,7 @@
 //!
 //! Only this folder knows Lua; a client's folder knows only its client and [`ScriptRunner`].
 
+mod freshness;
 mod instance;
 mod lanes;
 pub(crate) mod layout;
@@ -30,6 +31,7 @@ pub(crate) struct LuaStore<R> {
     pub(crate) runner: R,
     lanes: Lanes,
     spaces: RwLock<HashMap<Space, Opened, foldhash::fast::RandomState>>,
+    freshness: freshness::Freshness,
 }
 
 /// What this process has found out about the shape of a space: it is ours.
@@ -41,7 +43,12 @@ enum Opened {
 
 impl<R: ScriptRunner> LuaStore<R> {
     pub(crate) fn new(runner: R) -> Self {
-        Self { runner, lanes: Lanes::default(), spaces: RwLock::default() }
+        Self {
+            runner,
+            lanes: Lanes::default(),
+            spaces: RwLock::default(),
+            freshness: freshness::Freshness::default(),
+        }
     }
 
     /// What an error of a request that may write means. `keys` are those of the script or command.
@@ -58,10 +65,8 @@ impl<R: ScriptRunner> LuaStore<R> {
                 }
                 _ => BackendError::not_applied(error),
             },
-            CallError::NotSent(cause) if !self.runner.resends() => BackendError::NotApplied(cause),
-            CallError::NotSent(cause) | CallError::Lost(cause) => {
-                BackendError::OutcomeUnknown(cause)
-            }
+            CallError::NotSent(cause) => BackendError::NotApplied(cause),
+            CallError::Lost(cause) => BackendError::OutcomeUnknown(cause),
         }
     }
 

@@ -218,7 +218,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         let mut args = Vec::with_capacity(1 + keys.len());
         args.push(Arg::Text(&totals));
         args.extend(keys.iter().map(|key| Arg::Text(key)));
-        let answer = self.runner.run(Command::keyed("HMGET", &args)).await;
+        let answer = self.read_fresh(&totals, Command::keyed("HMGET", &args)).await;
         let reply = answer.map_err(|error| self.failed_to_read(error, &[&totals]))?;
         reply::all_held(reply, keys.len())
     }

@@ -124,6 +124,14 @@ impl ServerError {
     }
 }
 
+impl ServerError {
+    /// Whether a cluster turned the command down, before it did anything, because the slot moves or
+    /// has no node just now.
+    pub(crate) fn turned_down_for_topology(&self) -> bool {
+        matches!(&*self.code, "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN")
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(explanation) = self.explanation() {
@@ -140,10 +148,20 @@ impl std::error::Error for ServerError {}
 pub(crate) enum CallError {
     /// The server turned it down.
     Server(ServerError),
-    /// It never left this process.
+    /// Neither it nor an earlier attempt of it left this process.
     NotSent(Cause),
     /// It may have reached the server, and no answer came.
     Lost(Cause),
+}
+
+impl CallError {
+    /// What the last attempt's error means where an earlier one may have reached the server.
+    pub(crate) fn of_last_attempt(self) -> Self {
+        match self {
+            Self::NotSent(cause) => Self::Lost(cause),
+            error => error,
+        }
+    }
 }
 
 /// How a Redis client runs commands.
@@ -152,6 +170,12 @@ pub(crate) enum CallError {
 pub(crate) trait ScriptRunner: Send + Sync + 'static {
     /// Sends one command.
     fn run(&self, command: Command<'_>) -> impl Future<Output = Result<Reply, CallError>> + Send;
+
+    /// As [`run`](Self::run), without consequences for the connection.
+    fn probe(&self, command: Command<'_>) -> impl Future<Output = Result<Reply, CallError>> + Send;
+
+    /// Connects anew, if the client can: the server was demoted to a replica.
+    fn leave_replica(&self) -> impl Future<Output = ()> + Send;
 
     /// Sends commands in one go, in their order, and answers for each.
     fn pipeline(
@@ -179,7 +203,13 @@ pub(crate) trait ScriptRunner: Send + Sync + 'static {
             match self.run(Command { name: "EVALSHA", args: &all, key_at: 2 }).await {
                 Err(CallError::Server(error)) if error.code == "NOSCRIPT" => {
                     all[0] = Arg::Text(script.source);
-                    self.run(Command { name: "EVAL", args: &all, key_at: 2 }).await
+                    let answer = self.run(Command { name: "EVAL", args: &all, key_at: 2 }).await;
+                    if self.resends() {
+                        // An attempt before the one that found no script may have been applied.
+                        answer.map_err(CallError::of_last_attempt)
+                    } else {
+                        answer
+                    }
                 }
                 answer => answer,
             }

@@ -1,10 +1,17 @@
-use std::{any::Any, io, sync::Arc};
+use std::{any::Any, io, sync::Arc, time::Duration};
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, Value};
+use tokio::time::Instant;
 
 use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
 
 use super::RedisConnection;
+
+/// How long a command is repeated while a cluster moves its slot.
+const MOVING: Duration = Duration::from_secs(5);
+
+/// The pauses between these attempts: doubled from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
 
 /// What must be known of a connection's type.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,9 +44,13 @@ impl<C: RedisConnection> Runner<C> {
     }
 
     async fn check_replica(&self, answer: &Result<Reply, CallError>) {
-        if self.traits.stays_with_replica
-            && matches!(answer, Err(CallError::Server(error)) if error.code == "READONLY")
-        {
+        if matches!(answer, Err(CallError::Server(error)) if error.code == "READONLY") {
+            self.quit().await;
+        }
+    }
+
+    async fn quit(&self) {
+        if self.traits.stays_with_replica {
             // The server closes the connection after QUIT; the next command, which may fail, makes the
             // manager notice.
             for name in ["QUIT", "PING"] {
@@ -104,10 +115,32 @@ fn failed(error: RedisError) -> CallError {
 impl<C: RedisConnection> ScriptRunner for Runner<C> {
     async fn run(&self, command: Command<'_>) -> Result<Reply, CallError> {
         let cmd = encode(command);
-        let answer = self.connection.clone().req_packed_command(&cmd).await;
-        let answer = answer.map_err(failed).and_then(reply);
+        let began = Instant::now();
+        let mut pause = PAUSES.0;
+        let answer = loop {
+            let answer = self.connection.clone().req_packed_command(&cmd).await;
+            let answer = answer.map_err(failed).and_then(reply);
+            // What comes here from a cluster is recognised by its lane or guard, or harmless.
+            let again = self.traits.resends
+                && matches!(&answer, Err(CallError::Server(error)) if error.turned_down_for_topology())
+                && began.elapsed() + pause < MOVING;
+            if !again {
+                break answer;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        };
         self.check_replica(&answer).await;
-        answer
+        if self.traits.resends { answer.map_err(CallError::of_last_attempt) } else { answer }
+    }
+
+    async fn probe(&self, command: Command<'_>) -> Result<Reply, CallError> {
+        let answer = self.connection.clone().req_packed_command(&encode(command)).await;
+        answer.map_err(failed).and_then(reply)
+    }
+
+    async fn leave_replica(&self) {
+        self.quit().await;
     }
 
     async fn pipeline(&self, commands: &[Command<'_>]) -> Vec<Result<Reply, CallError>> {
@@ -125,7 +158,11 @@ impl<C: RedisConnection> ScriptRunner for Runner<C> {
                 }
                 answers
             }
-            Err(error) => vec![Err(failed(error)); commands.len()],
+            Err(error) => {
+                let error = failed(error);
+                let error = if self.traits.resends { error.of_last_attempt() } else { error };
+                vec![Err(error); commands.len()]
+            }
         }
     }
 
