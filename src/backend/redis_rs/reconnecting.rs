@@ -17,7 +17,7 @@ use futures_util::{
 use parking_lot::{Mutex, RwLock};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, ProtocolVersion, PushInfo, PushKind,
-    RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
+    RedisError, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
@@ -40,7 +40,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(1);
 ///   fails at once. It was not sent then: counters answer
 ///   [`NotApplied`](crate::DistkitError::NotApplied).
 /// - A connection on which a command got no answer for 5 s, and nothing else was answered meanwhile, is
-///   replaced. So is one whose server turns out to be a read-only replica.
+///   replaced. Stores replace one whose server was demoted to a replica.
 /// - It speaks RESP3 where the server has it. A connection that the server closed is then replaced before
 ///   the next command is sent; over RESP2 only a failing command shows it.
 /// - `TCP_NODELAY` and TCP keepalive are on, unless the client's own `TcpSettings` turn the former on and
@@ -233,13 +233,12 @@ impl Inner {
     /// Looks at an answer on `live`, on which `answers` had been answered when the command was sent.
     fn judge(&self, live: &Arc<Live>, answers: u64, answer: Result<&Value, &RedisError>) {
         let replace = match answer {
-            Ok(Value::ServerError(error)) => error.code() == "READONLY",
             Ok(_) => false,
             Err(error) if error.is_timeout() => live.answers.load(Relaxed) == answers,
             Err(error) => match error.kind() {
-                ErrorKind::Server(kind) => {
+                ErrorKind::Server(_) => {
                     live.answers.fetch_add(1, Relaxed);
-                    kind == ServerErrorKind::ReadOnly || error.code() == Some("NOAUTH")
+                    error.code() == Some("NOAUTH")
                 }
                 ErrorKind::Io | ErrorKind::Parse => true,
                 _ => error.is_unrecoverable_error(),

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
 
-use super::RedisConnection;
+use super::{ReconnectingConnection, RedisConnection};
 
 /// How long a command is repeated while a cluster moves its slot.
 const MOVING: Duration = Duration::from_secs(5);
@@ -28,7 +28,8 @@ impl Traits {
             resends: connection.is::<redis::cluster_async::ClusterConnection>(),
             #[cfg(not(feature = "redis-rs-cluster"))]
             resends: false,
-            stays_with_replica: connection.is::<redis::aio::ConnectionManager>(),
+            stays_with_replica: connection.is::<redis::aio::ConnectionManager>()
+                || connection.is::<ReconnectingConnection>(),
         }
     }
 }
