@@ -78,3 +78,16 @@ async fn why_the_stores_own_client_cannot_connect_is_told() {
     assert!(matches!(error, distkit::DistkitError::NotApplied(_)), "{error:?}");
     assert!(format!("{error:?}").contains("WRONGPASS"), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_on_a_cluster_is_made_anew_too() {
+    let cluster = Cluster::start();
+    let url = cluster.urls()[0].replacen("redis://", "redis-cluster://", 1);
+    let config = Config::from_url(&url).unwrap();
+    let pool = fred::clients::Pool::new(config, None, None, None, 2).unwrap();
+    let counter = StrictCounter::new(CounterOptions::new(key("bench"), pool));
+    for n in 1..=4 {
+        eventually("the store to connect", async || counter.get(&key("hits")).await.is_ok()).await;
+        assert_eq!(counter.inc(&key("hits"), 1).await.unwrap(), n);
+    }
+}

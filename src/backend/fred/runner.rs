@@ -32,6 +32,9 @@ const MOVING: Duration = Duration::from_secs(5);
 /// The pauses between these attempts: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
+/// How often a command that waits for its answer looks whether anybody can still get one.
+const WATCH: Duration = Duration::from_millis(200);
+
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     Client(Client),
@@ -236,8 +239,21 @@ impl Runner {
 
     async fn exchange(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
         let (command, args) = encode(command);
-        let answer = client.with_options(&self.options).custom_raw(command, args).await;
-        answer.map_err(failed).and_then(reply)
+        let client = client.with_options(&self.options);
+        let sending = client.custom_raw(command, args);
+        tokio::pin!(sending);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut sending => return answer.map_err(failed).and_then(reply),
+                () = tokio::time::sleep(WATCH) => {}
+            }
+            // A command that comes as the background task ends stays in the queue for good.
+            if client.inner().has_command_rx() {
+                let text = "the fred client's background task has ended meanwhile";
+                return Err(CallError::Lost(Arc::new(Error::new(ErrorKind::IO, text))));
+            }
+        }
     }
 
     /// A client would stay with a server that was demoted to a replica.
