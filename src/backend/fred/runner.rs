@@ -13,7 +13,7 @@ use fred::{
     types::{ClusterHash, ConnectHandle, CustomCommand, Resp3Frame, Value, config::Options},
     util::redis_keyslot,
 };
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
 use tokio::time::Instant;
 
 use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
@@ -240,13 +240,13 @@ impl Runner {
     async fn exchange(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
         let (command, args) = encode(command);
         let client = client.with_options(&self.options);
-        let sending = client.custom_raw(command, args);
-        tokio::pin!(sending);
+        let mut sending = std::pin::pin!(client.custom_raw(command, args));
         loop {
-            tokio::select! {
-                biased;
-                answer = &mut sending => return answer.map_err(failed).and_then(reply),
-                () = tokio::time::sleep(WATCH) => {}
+            // Not tokio's select: where a task's budget is spent, it polls nothing, and the commands of a
+            // pipeline would be sent in another order.
+            let watch = std::pin::pin!(tokio::time::sleep(WATCH));
+            if let Either::Left((answer, _)) = select(sending.as_mut(), watch).await {
+                return answer.map_err(failed).and_then(reply);
             }
             // A command that comes as the background task ends stays in the queue for good.
             if client.inner().has_command_rx() {
