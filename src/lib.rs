@@ -36,6 +36,8 @@ mod lax;
 mod outage;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
 mod outage_tests;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod parts;
 
 pub use backend::CounterComparator;
 pub use error::DistkitError;

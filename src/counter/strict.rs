@@ -9,12 +9,13 @@ use super::{
 use crate::{
     DistkitError, RedisKey,
     backend::{Backend, Outcome, Space, Write, Written},
+    parts::in_parts,
 };
 
 /// A counter whose every call is one atomic operation in the store.
 ///
-/// Each call takes one round trip, and so does a batch; a very large one is sent to Redis in parts of
-/// 1000. Calls on one key are linearizable on the store's primary. Nothing is kept in
+/// Each call takes one round trip, and so does a batch; one of more than 500 items is sent in
+/// parts. Calls on one key are linearizable on the store's primary. Nothing is kept in
 /// the process, and nothing is ever sent twice.
 ///
 /// ```
@@ -52,6 +53,22 @@ impl StrictCounter {
         counted(writes.len(), outcomes)
     }
 
+    async fn write_part(
+        &self,
+        writes: &[Write],
+    ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
+        let outcomes = self.apply(writes).await?;
+        Ok(named(writes.iter().map(|write| &write.key), outcomes))
+    }
+
+    async fn read_part(
+        &self,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Result<i64, DistkitError>>, DistkitError> {
+        let outcomes = counted(keys.len(), self.backend.read(&self.space, keys).await?)?;
+        Ok(named(keys.iter(), outcomes))
+    }
+
     async fn apply_one(&self, write: Write) -> Result<Written, DistkitError> {
         let outcomes = self.apply(slice::from_ref(&write)).await?;
         only_outcome(&write.key, outcomes)
@@ -67,8 +84,7 @@ impl CounterTrait for StrictCounter {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let outcomes = self.apply(writes).await?;
-        Ok(named(writes.iter().map(|write| &write.key), outcomes))
+        in_parts!(writes, part => self.write_part(part).await)
     }
 
     async fn get_all<'k>(
@@ -79,8 +95,7 @@ impl CounterTrait for StrictCounter {
             return Ok(Vec::new());
         }
         let owned: Vec<RedisKey> = keys.iter().map(|&key| key.clone()).collect();
-        let outcomes = counted(keys.len(), self.backend.read(&self.space, &owned).await?)?;
-        let answers = named(owned.iter(), outcomes);
+        let answers = in_parts!(&*owned, part => self.read_part(part).await)?;
         Ok(keyed(keys.iter().copied(), answers, |total| total))
     }
 

@@ -65,13 +65,18 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Does the writes in order; one outcome for each, in the order of the writes.
     ///
-    /// The other writing methods are made of this one. An item's error is the bare
-    /// [`Refusal`](crate::backend::Refusal), which they put into
-    /// [`CounterError`](DistkitError::CounterError) with the key.
+    /// The other writing methods are made of this one. More than 500 items go to the store in parts. A part that
+    /// fails fails for each of its items, and later parts are not sent: their items are
+    /// [`NotApplied`](DistkitError::NotApplied).
+    ///
+    /// # Errors
+    ///
+    /// For an item: [`CounterError`](DistkitError::CounterError), it was refused. As a whole, for up to 500
+    /// items: those of every operation.
     async fn write_all(
         &self,
         writes: &[SliceWrite],
-    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError>;
+    ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError>;
 
     /// Reads many keys at once.
     async fn get_all<'k>(
@@ -229,6 +234,18 @@ pub(super) fn pair(standing: &Standing) -> TotalAndSlice {
     (standing.total, standing.slice)
 }
 
+/// The outcomes with the keys that were refused.
+pub(super) fn named<T>(
+    writes: &[SliceWrite],
+    outcomes: Vec<Outcome<T>>,
+) -> Vec<Result<T, DistkitError>> {
+    let outcomes = outcomes.into_iter().zip(writes);
+    let named = outcomes.map(|(outcome, write)| {
+        outcome.map_err(|refusal| DistkitError::refused(&write.key, refusal))
+    });
+    named.collect()
+}
+
 async fn write_one<C: InstanceAwareCounterTrait + ?Sized>(
     counter: &C,
     key: &RedisKey,
@@ -239,7 +256,7 @@ async fn write_one<C: InstanceAwareCounterTrait + ?Sized>(
     let outcome = counter.write_all(std::slice::from_ref(&write)).await?.into_iter().next();
     match outcome {
         Some(Ok(written)) => Ok((pair(&written.new), pair(&written.old))),
-        Some(Err(refusal)) => Err(DistkitError::refused(key, refusal)),
+        Some(Err(error)) => Err(error),
         None => unreachable!("write_all answers each write"),
     }
 }
@@ -262,10 +279,7 @@ async fn write_many<'k, C: InstanceAwareCounterTrait + ?Sized>(
         .iter()
         .zip(outcomes)
         .map(|((key, ..), outcome)| {
-            let answer = outcome
-                .map(|written| (pair(&written.new), pair(&written.old)))
-                .map_err(|refusal| DistkitError::refused(key, refusal));
-            (*key, answer)
+            (*key, outcome.map(|written| (pair(&written.new), pair(&written.old))))
         })
         .collect())
 }

@@ -4,12 +4,13 @@ use async_trait::async_trait;
 
 use super::{
     InstanceAwareCounterTrait, KeyedSlice, StrictInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::pair,
+    icounter_trait::{named, pair},
     membership::{Membership, as_member},
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written},
+    parts::in_parts,
 };
 
 /// Instance-aware counters of which each call is one atomic operation in the store.
@@ -62,6 +63,38 @@ impl StrictInstanceAwareCounter {
         )
     }
 
+    async fn write_part(
+        &self,
+        writes: &[SliceWrite],
+    ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
+        Ok(named(writes, self.write(writes).await?))
+    }
+
+    async fn read_part(
+        &self,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Result<TotalAndSlice, DistkitError>>, DistkitError> {
+        let membership = &self.membership;
+        let standings = as_member!(
+            membership,
+            member => membership.backend().read_on(membership.space(), member, keys),
+            ordered => {
+                for (key, standing) in keys.iter().zip(&ordered.answer) {
+                    if let Ok(standing) = standing {
+                        membership.note_read(key, ordered.version, standing);
+                    }
+                }
+                ordered.answer
+            }
+        )?;
+        let named = standings.into_iter().zip(keys).map(|(standing, key)| {
+            standing
+                .map(|standing| pair(&standing))
+                .map_err(|refusal| DistkitError::refused(key, refusal))
+        });
+        Ok(named.collect())
+    }
+
     async fn remove(
         &self,
         key: &RedisKey,
@@ -96,8 +129,8 @@ impl InstanceAwareCounterTrait for StrictInstanceAwareCounter {
     async fn write_all(
         &self,
         writes: &[SliceWrite],
-    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
-        self.write(writes).await
+    ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
+        in_parts!(writes, part => self.write_part(part).await)
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
@@ -114,27 +147,9 @@ impl InstanceAwareCounterTrait for StrictInstanceAwareCounter {
         &self,
         keys: &[&'k RedisKey],
     ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
-        let membership = &self.membership;
         let owned: Vec<RedisKey> = keys.iter().map(|key| (*key).clone()).collect();
-        let standings = as_member!(
-            membership,
-            member => membership.backend().read_on(membership.space(), member, &owned),
-            ordered => {
-                for (key, standing) in owned.iter().zip(&ordered.answer) {
-                    if let Ok(standing) = standing {
-                        membership.note_read(key, ordered.version, standing);
-                    }
-                }
-                ordered.answer
-            }
-        )?;
-        let answers = keys.iter().zip(standings).map(|(key, standing)| {
-            let answer = standing
-                .map(|standing| pair(&standing))
-                .map_err(|refusal| DistkitError::refused(key, refusal));
-            (*key, answer)
-        });
-        Ok(answers.collect())
+        let answers = in_parts!(&*owned, part => self.read_part(part).await)?;
+        Ok(keys.iter().copied().zip(answers).collect())
     }
 
     async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {

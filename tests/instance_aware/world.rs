@@ -175,7 +175,7 @@ impl InstanceAwareCounterTrait for Settled {
     async fn write_all(
         &self,
         writes: &[SliceWrite],
-    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
+    ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
         let keys: Vec<_> = writes.iter().map(|write| &write.key).collect();
         for (_, answer) in self.get_all(&keys).await? {
             answer?;

@@ -12,6 +12,7 @@ use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
     lax::{Cell, Committed, Core, Delta, Hold, Known, Ledger, Owner, Settings},
+    parts::in_parts,
 };
 
 pub use crate::lax::Unflushed;
@@ -170,7 +171,7 @@ impl CounterTrait for LaxCounter {
         writes: &[Write],
     ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
         if writes.iter().any(|write| !is_plain_addition(write)) {
-            return self.core().write_all(writes).await;
+            return in_parts!(writes, part => self.core().write_all(part).await);
         }
         let cells = self.core().all_known(writes.iter().map(|write| &write.key)).await;
         let outcomes = writes.iter().zip(cells).map(|(write, cell)| {

@@ -7,6 +7,7 @@ use crate::{
     backend::{Outcome, ReplayGuard, SliceChange, SliceWrite, Standing},
     icounter::membership::{Membership, as_member},
     lax::{Cell, Committed, Delta, Known, Ledger},
+    parts::PART,
 };
 
 /// This instance's slices: its own part is the slice, the others' the rest of the total.
@@ -61,6 +62,25 @@ impl Ledger for Slices {
     }
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
+        let mut known = Vec::with_capacity(cells.len());
+        for part in cells.chunks(PART) {
+            known.extend(self.read_part(part).await?);
+        }
+        Ok(known)
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        // The incarnation is the writer: its guard needs no other name.
+        Arc::from(self.membership.id())
+    }
+
+    fn prefix(&self) -> &str {
+        self.membership.space().prefix()
+    }
+}
+
+impl Slices {
+    async fn read_part(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
         let membership = &self.membership;
         let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
         as_member!(
@@ -77,14 +97,5 @@ impl Ledger for Slices {
                     .collect()
             }
         )
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        // The incarnation is the writer: its guard needs no other name.
-        Arc::from(self.membership.id())
-    }
-
-    fn prefix(&self) -> &str {
-        self.membership.space().prefix()
     }
 }

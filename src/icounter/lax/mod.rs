@@ -11,13 +11,14 @@ use futures_util::future::join_all;
 use self::ledger::Slices;
 use super::{
     InstanceAwareCounterTrait, KeyedSlice, LaxInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::pair,
+    icounter_trait::{named, pair},
     membership::{Membership, as_member},
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing, Written},
     lax::{Cell, Core, Hold, Owner, Settings, easy, not_applied},
+    parts::in_parts,
 };
 
 pub use handle::LaxInstanceAwareHandle;
@@ -308,14 +309,14 @@ impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
     async fn write_all(
         &self,
         writes: &[SliceWrite],
-    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
+    ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
         if let Some(outcomes) = self.write_later(writes).await? {
-            return Ok(outcomes);
+            return Ok(named(writes, outcomes));
         }
-        match self.core().write_now(writes).await {
+        in_parts!(writes, part => match self.core().write_now(part).await {
             Err(error) => Err(self.core().why(error)),
-            done => done,
-        }
+            Ok(outcomes) => Ok(named(part, outcomes)),
+        })
     }
 
     async fn get_all<'k>(
