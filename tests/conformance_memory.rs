@@ -22,7 +22,7 @@ fn with_hooks(fixture: Fixture, store: MemoryBackend) -> Fixture {
 
 async fn direct() -> Fixture {
     let store = MemoryBackend::new();
-    with_hooks(Fixture::new(store.clone()), store)
+    with_hooks(Fixture::new(store.clone()), store).without_a_clock()
 }
 
 async fn clocked() -> Fixture {
@@ -34,7 +34,7 @@ async fn clocked() -> Fixture {
 
 fn behind(link: MemoryLink) -> Fixture {
     let store = link.store().clone();
-    with_hooks(Fixture::new(link), store)
+    with_hooks(Fixture::new(link), store).without_a_clock()
 }
 
 async fn linked() -> Fixture {

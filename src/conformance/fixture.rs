@@ -17,7 +17,16 @@ pub struct Fixture {
     plant: Option<Arc<Plant>>,
     advance: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
     wipe: Option<Arc<Wipe>>,
+    /// What the test cannot do, and says so.
+    waived: Waived,
     kept: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Waived {
+    plant: bool,
+    advance: bool,
+    wipe: bool,
 }
 
 impl Fixture {
@@ -28,13 +37,14 @@ impl Fixture {
             plant: None,
             advance: None,
             wipe: None,
+            waived: Waived::default(),
             kept: Vec::new(),
         }
     }
 
     /// How to write raw text where the store keeps the plain counter `(space, key)`, as a stranger
     /// would. Without it [`foreign_data_is_named_and_kept`](super::foreign_data_is_named_and_kept)
-    /// checks nothing.
+    /// fails, for it can check nothing: see [`without_planting`](Self::without_planting).
     pub fn plant_with<F, P>(mut self, plant: F) -> Self
     where
         F: Fn(Space, RedisKey, String) -> P + Send + Sync + 'static,
@@ -45,21 +55,39 @@ impl Fixture {
     }
 
     /// How to move the store's time forward, where a test can. It must stand still in between, and the
-    /// test be the only one that uses the store: some rules let a day pass. Without it leases are checked as
-    /// far as waiting can, and that guards expire is not.
+    /// test be the only one that uses the store: some rules let a day pass. Without it the rules
+    /// that need it fail: see [`without_a_clock`](Self::without_a_clock).
     pub fn advance_with(mut self, advance: impl Fn(Duration) + Send + Sync + 'static) -> Self {
         self.advance = Some(Arc::new(advance));
         self
     }
 
     /// How to make the store lose all instance-aware data of a space, as a server does that restarts
-    /// empty. Without it the rules about lost data check nothing.
+    /// empty. Without it the rules about lost data fail: see [`without_wiping`](Self::without_wiping).
     pub fn wipe_with<F, P>(mut self, wipe: F) -> Self
     where
         F: Fn(Space) -> P + Send + Sync + 'static,
         P: Future<Output = ()> + Send + 'static,
     {
         self.wipe = Some(Arc::new(move |space| Box::pin(wipe(space))));
+        self
+    }
+
+    /// Lets the rules pass unchecked that need [`plant_with`](Self::plant_with).
+    pub fn without_planting(mut self) -> Self {
+        self.waived.plant = true;
+        self
+    }
+
+    /// Lets the rules pass unchecked that need [`advance_with`](Self::advance_with).
+    pub fn without_a_clock(mut self) -> Self {
+        self.waived.advance = true;
+        self
+    }
+
+    /// Lets the rules pass unchecked that need [`wipe_with`](Self::wipe_with).
+    pub fn without_wiping(mut self) -> Self {
+        self.waived.wipe = true;
         self
     }
 
@@ -75,7 +103,7 @@ impl Fixture {
     }
 
     pub(super) fn can_plant(&self) -> bool {
-        self.plant.is_some()
+        can(self.plant.is_some(), self.waived.plant, "plant_with, or without_planting")
     }
 
     pub(super) async fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
@@ -85,7 +113,7 @@ impl Fixture {
     }
 
     pub(super) fn has_clock(&self) -> bool {
-        self.advance.is_some()
+        can(self.advance.is_some(), self.waived.advance, "advance_with, or without_a_clock")
     }
 
     /// Moves the store's time, if that can be done.
@@ -96,7 +124,7 @@ impl Fixture {
     }
 
     pub(super) fn can_wipe(&self) -> bool {
-        self.wipe.is_some()
+        can(self.wipe.is_some(), self.waived.wipe, "wipe_with, or without_wiping")
     }
 
     pub(super) async fn wipe(&self, space: &Space) {
@@ -124,8 +152,14 @@ impl<B: Backend> From<B> for Fixture {
 
 impl fmt::Debug for Fixture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fixture").field("can_plant", &self.can_plant()).finish_non_exhaustive()
+        f.debug_struct("Fixture").finish_non_exhaustive()
     }
+}
+
+/// Whether a rule can check what it is about. A rule that cannot must not pass unnoticed.
+fn can(able: bool, waived: bool, needs: &str) -> bool {
+    assert!(able || waived, "this rule needs Fixture::{needs}");
+    able
 }
 
 /// One space of the store, with calls that panic on an error of the whole request.

@@ -59,11 +59,13 @@ pub(crate) fn fixture<S: Cli>(server: Arc<S>, backend: impl Backend) -> Fixture 
         wipe(&*wiped, &space);
         async {}
     });
-    fixture.plant_with(move |space, key, text| {
-        let answer = server.run(&["HSET", &totals(&space), &key, &text]);
-        assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
-        async {}
-    })
+    fixture
+        .plant_with(move |space, key, text| {
+            let answer = server.run(&["HSET", &totals(&space), &key, &text]);
+            assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
+            async {}
+        })
+        .without_a_clock()
 }
 
 /// A server of one test's own, whose clock the suite may move: it lets a day pass, which no other test
