@@ -9,8 +9,9 @@ use distkit::{
     backend::{IntoBackend, memory::MemoryBackend},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
-        InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
-        StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
+        InstanceAwareCounterTrait, KeyedSlice, LaxInstanceAwareCounter,
+        LaxInstanceAwareCounterOptions, StrictInstanceAwareCounter,
+        StrictInstanceAwareCounterOptions, TotalAndSlice,
     },
 };
 use distkit_testkit::Server;
@@ -75,7 +76,7 @@ async fn thirty_thousand_keys_at_once_through_each_counter() {
         let strict = StrictInstanceAwareCounter::new(options);
         let options = LaxInstanceAwareCounterOptions::new(prefix("shared"), store);
         let lax = LaxInstanceAwareCounter::new(options);
-        let is = |answers: Vec<(&RedisKey, Result<(i64, i64), DistkitError>)>, total| {
+        let is = |answers: Vec<KeyedSlice<'_, TotalAndSlice>>, total| {
             assert_eq!(answers.len(), KEYS);
             assert!(answers.into_iter().all(|(_, answer)| answer.unwrap().0 == total));
         };

@@ -468,11 +468,13 @@ fn fixture(fault: Fault) -> Fixture {
     let store = Broken::new(fault);
     let clock = store.clock.clone();
     let fixture = Fixture::new(store.clone()).advance_with(move |step| clock.advance(step));
-    fixture.plant_with(move |space, key, text| {
-        let address = store.address(&space, &key);
-        store.values.lock().unwrap().insert(address, text);
-        async {}
-    })
+    fixture
+        .plant_with(move |space, key, text| {
+            let address = store.address(&space, &key);
+            store.values.lock().unwrap().insert(address, text);
+            async {}
+        })
+        .without_wiping()
 }
 
 async fn sound() -> Fixture {

@@ -80,6 +80,9 @@
 //!         let store = store.clone();
 //!         async move { store.write_raw(space.prefix(), &key, &text).await }
 //!     })
+//!     // What this test cannot do: without saying so, the rules that need it fail.
+//!     .without_a_clock()
+//!     .without_wiping()
 //! }
 //!
 //! distkit::conformance_suite!(my_store);
@@ -90,8 +93,9 @@
 //! so that the tests can share one server and run at the same time. What they wrote stays there.
 //!
 //! What takes the store's time to pass, leases and the day after which a writer is forgotten, is checked
-//! exactly with [`Fixture::advance_with`], and without it as far as waiting can, or not at all. A store
-//! whose time one test moves cannot be shared with others.
+//! with [`Fixture::advance_with`]. A store whose time one test moves cannot be shared with others. A rule that
+//! needs what the fixture does not have fails, unless the fixture says so
+//! ([`Fixture::without_a_clock`] and the like).
 //!
 //! One rule of the contract cannot be checked through [`Backend`] alone, and is left to the store's own
 //! tests: what errors tell.
@@ -271,6 +275,7 @@ macro_rules! conformance_rules {
             refused_items_stop_no_neighbour
             refused_slices_are_refused_again
             removal_answers_what_was_held
+            sequences_are_exact_to_two_to_the_53
             slice_batches_keep_their_order
             slice_conditions_compare_exactly
             slices_are_exact_on_the_whole_range

@@ -2,7 +2,7 @@ use async_trait::async_trait;
 
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    backend::{InstanceSlice, Outcome, SliceChange, SliceWrite, Standing, Written},
+    backend::{BackendError, InstanceSlice, Outcome, SliceChange, SliceWrite, Standing, Written},
 };
 
 /// `(total, own slice)`: the sum over all living instances, and this instance's part of it.
@@ -234,6 +234,16 @@ pub(super) fn pair(standing: &Standing) -> TotalAndSlice {
     (standing.total, standing.slice)
 }
 
+/// A store's answer has another number of items than the question.
+pub(super) fn miscounted(asked: usize, answered: usize) -> DistkitError {
+    let text = format!("the store gave {answered} answers to a request for {asked} items");
+    BackendError::outcome_unknown(text).into()
+}
+
+pub(super) fn counted<T>(asked: usize, answers: Vec<T>) -> Result<Vec<T>, DistkitError> {
+    if answers.len() == asked { Ok(answers) } else { Err(miscounted(asked, answers.len())) }
+}
+
 /// The outcomes with the keys that were refused.
 pub(super) fn named<T>(
     writes: &[SliceWrite],
@@ -257,7 +267,7 @@ async fn write_one<C: InstanceAwareCounterTrait + ?Sized>(
     match outcome {
         Some(Ok(written)) => Ok((pair(&written.new), pair(&written.old))),
         Some(Err(error)) => Err(error),
-        None => unreachable!("write_all answers each write"),
+        None => Err(miscounted(1, 0)),
     }
 }
 

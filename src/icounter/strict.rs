@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{
     InstanceAwareCounterTrait, KeyedSlice, StrictInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::{named, pair},
+    icounter_trait::{counted, miscounted, named, pair},
     membership::{Membership, as_member},
 };
 use crate::{
@@ -67,7 +67,7 @@ impl StrictInstanceAwareCounter {
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
-        Ok(named(writes, self.write(writes).await?))
+        Ok(named(writes, counted(writes.len(), self.write(writes).await?)?))
     }
 
     async fn read_part(
@@ -87,6 +87,7 @@ impl StrictInstanceAwareCounter {
                 ordered.answer
             }
         )?;
+        let standings = counted(keys.len(), standings)?;
         let named = standings.into_iter().zip(keys).map(|(standing, key)| {
             standing
                 .map(|standing| pair(&standing))
@@ -115,7 +116,7 @@ impl StrictInstanceAwareCounter {
         )?;
         match outcome {
             Some(outcome) => outcome.map_err(|refusal| DistkitError::refused(key, refusal)),
-            None => unreachable!("remove_on answers each key"),
+            None => Err(miscounted(1, 0)),
         }
     }
 }
@@ -139,7 +140,7 @@ impl InstanceAwareCounterTrait for StrictInstanceAwareCounter {
         match self.write(std::slice::from_ref(&write)).await?.pop() {
             Some(Ok(written)) => Ok(pair(&written.new)),
             Some(Err(refusal)) => Err(DistkitError::refused(key, refusal)),
-            None => unreachable!("apply_on answers each write"),
+            None => Err(miscounted(1, 0)),
         }
     }
 

@@ -242,7 +242,8 @@ impl Backend for Broken {
 fn fixture(fault: Fault) -> Fixture {
     let store = Broken::new(fault);
     let (clock, wiped) = (store.clock.clone(), store.clone());
-    Fixture::new(store).advance_with(move |step| clock.advance(step)).wipe_with(move |space| {
+    let fixture = Fixture::new(store).advance_with(move |step| clock.advance(step));
+    fixture.without_planting().wipe_with(move |space| {
         wiped.on(&space, Instances::wipe);
         async {}
     })

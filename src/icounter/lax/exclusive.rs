@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use super::ledger::{Slices, known};
 use crate::{
     DistkitError, RedisKey,
-    backend::{BackendError, Outcome, Scope, SliceWrite, Standing, Written},
-    icounter::membership::as_member,
+    backend::{Outcome, Scope, SliceWrite, Standing, Written},
+    icounter::{icounter_trait::counted, membership::as_member},
     lax::{Cell, Core, Known, Session, not_applied},
 };
 
@@ -132,7 +132,7 @@ impl Core<Slices> {
                 outcomes
             }
         );
-        let outcomes = match answer.and_then(|outcomes| counted(outcomes, writes.len())) {
+        let outcomes = match answer.and_then(|outcomes| counted(writes.len(), outcomes)) {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 if !error.may_have_happened() {
@@ -178,7 +178,7 @@ impl Core<Slices> {
                 ordered.answer
             }
         );
-        match answer.and_then(|outcomes| counted(outcomes, 1)) {
+        match answer.and_then(|outcomes| counted(1, outcomes)) {
             Ok(mut outcomes) => match outcomes.remove(0) {
                 Ok(written) => {
                     bystanders.end(|Bystander { cell, pending, .. }| {
@@ -222,12 +222,4 @@ impl Core<Slices> {
         });
         Ok(())
     }
-}
-
-fn counted<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, DistkitError> {
-    if answers.len() == asked {
-        return Ok(answers);
-    }
-    let (given, error) = (answers.len(), BackendError::outcome_unknown);
-    Err(error(format!("the store gave {given} answers to a request for {asked} items")).into())
 }
