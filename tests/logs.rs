@@ -88,6 +88,33 @@ async fn an_outage_of_ten_minutes_is_a_few_lines_with_a_beginning_and_an_end() {
     );
 }
 
+#[cfg(feature = "redis-rs")]
+#[tokio::test]
+async fn a_server_that_may_evict_counters_is_named_once() {
+    for (policy, warnings) in [("allkeys-lru", 1), ("noeviction", 0), ("volatile-lru", 0)] {
+        for resp3 in [false, true] {
+            let (log, _guard) = Log::start();
+            let server = distkit_testkit::Server::redis().start();
+            server.cli(&["CONFIG", "SET", "maxmemory-policy", policy]);
+            let store = if resp3 {
+                distkit::backend::connect(&server.url()).await.unwrap()
+            } else {
+                let client = redis::Client::open(server.url()).unwrap();
+                let connection = client.get_connection_manager().await.unwrap();
+                distkit::backend::IntoBackend::into_backend(connection)
+            };
+            for prefix in ["one", "two"] {
+                let options = CounterOptions::new(key(prefix), store.clone());
+                let counter = distkit::counter::StrictCounter::new(options);
+                distkit::counter::CounterTrait::inc(&*counter, &key("a"), 1).await.unwrap();
+            }
+            let lines = log.lines("WARN", "distkit::connection");
+            assert_eq!(lines.len(), warnings, "{policy}: {lines:#?}");
+            assert!(lines.iter().all(|line| line.contains(policy)), "{lines:#?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn heartbeats_that_fail_are_logged_alike() {
     let (log, _guard) = Log::start();

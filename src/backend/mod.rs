@@ -59,7 +59,9 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 /// 7. **Replay guard.** A batch whose [`ReplayGuard::sequence`] is not above the highest one applied for
 ///    its writer changes nothing and answers with the values as they stand
 ///    ([`Applied::replayed`]); items that the latest batch refused are refused again. Also an empty batch uses up its
-///    sequence. What the store remembers of a writer expires a day after its last batch.
+///    sequence. The store remembers a writer for at least a day after its last batch. Where it finds that
+///    it lost what it remembered, a batch that is [`resent`](ReplayGuard::resent) by a writer it does not
+///    know changes nothing and fails with [`BackendError::Forgotten`].
 /// 8. **Time** is the store's, never the caller's.
 /// 9. **Spaces are apart.** Any valid prefix and any valid key work, and none reaches into another.
 /// 10. **Errors tell.** [`BackendError::NotApplied`] means that nothing happened or will;

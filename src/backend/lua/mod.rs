@@ -7,6 +7,7 @@ mod instance;
 mod lanes;
 pub(crate) mod layout;
 mod plain;
+mod policy;
 mod reply;
 mod runner;
 
@@ -32,6 +33,7 @@ pub(crate) struct LuaStore<R> {
     lanes: Lanes,
     spaces: RwLock<HashMap<Space, Opened, foldhash::fast::RandomState>>,
     freshness: freshness::Freshness,
+    policy: policy::Asked,
 }
 
 /// What this process has found out about the shape of a space: it is ours.
@@ -48,6 +50,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             lanes: Lanes::default(),
             spaces: RwLock::default(),
             freshness: freshness::Freshness::default(),
+            policy: policy::Asked::default(),
         }
     }
 
@@ -90,6 +93,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         let reply = answer.map_err(|error| self.failed_to_read(error, &[&shape]))?;
         reply::shape(reply)?;
         self.spaces.write().insert(space.clone(), Opened::Made);
+        self.check_policy().await;
         Ok(())
     }
 
