@@ -150,7 +150,7 @@ impl<'a> Target<'a> {
     }
 }
 
-#[cfg(any(feature = "redis-rs", feature = "fred"))]
+#[cfg(any(feature = "redis-rs-cluster", feature = "fred"))]
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
