@@ -79,6 +79,16 @@ enum Call {
 const CALLS: [Call; 7] =
     [Call::Inc, Call::IncIf, Call::Set, Call::SetIf, Call::IncAll, Call::SetAll, Call::Del];
 
+type Item<K, T> = (K, Result<T, DistkitError>);
+
+/// The outcomes of a batch, item by item where it has them.
+fn each<K, T>(answer: Result<Vec<Item<K, T>>, DistkitError>) -> Vec<Result<(), DistkitError>> {
+    match answer {
+        Ok(items) => items.into_iter().map(|(_, outcome)| outcome.map(drop)).collect(),
+        Err(error) => vec![Err(error)],
+    }
+}
+
 impl Call {
     /// What the counters `a` and `b` hold after it, of what they held before.
     fn after(self, [a, b]: [i64; 2]) -> [i64; 2] {
@@ -95,22 +105,13 @@ impl Call {
     async fn plain(self, counter: &StrictCounter) -> Vec<Result<(), DistkitError>> {
         let (a, b) = (key("a"), key("b"));
         let always = CounterComparator::Gt(-1);
-        let dropped = |outcomes: Vec<(&RedisKey, Result<i64, DistkitError>)>| {
-            outcomes.into_iter().map(|(_, outcome)| outcome.map(drop)).collect()
-        };
         match self {
             Self::Inc => vec![counter.inc(&a, 3).await.map(drop)],
             Self::IncIf => vec![counter.inc_if(&a, always, 3).await.map(drop)],
             Self::Set => vec![counter.set(&a, 50).await.map(drop)],
             Self::SetIf => vec![counter.set_if(&a, always, 50).await.map(drop)],
-            Self::IncAll => match counter.inc_all(&[(&a, 3), (&b, 4)]).await {
-                Ok(outcomes) => dropped(outcomes),
-                Err(error) => vec![Err(error)],
-            },
-            Self::SetAll => match counter.set_all(&[(&a, 50), (&b, 60)]).await {
-                Ok(outcomes) => dropped(outcomes),
-                Err(error) => vec![Err(error)],
-            },
+            Self::IncAll => each(counter.inc_all(&[(&a, 3), (&b, 4)]).await),
+            Self::SetAll => each(counter.set_all(&[(&a, 50), (&b, 60)]).await),
             Self::Del => vec![counter.del(&a).await.map(drop)],
         }
     }
@@ -123,14 +124,8 @@ impl Call {
             Self::IncIf => vec![counter.inc_if(&a, always, 3).await.map(drop)],
             Self::Set => vec![counter.set(&a, 50).await.map(drop)],
             Self::SetIf => vec![counter.set_if(&a, always, 50).await.map(drop)],
-            Self::IncAll => match counter.inc_all(&[(&a, 3), (&b, 4)]).await {
-                Ok(outcomes) => outcomes.into_iter().map(|(_, o)| o.map(drop)).collect(),
-                Err(error) => vec![Err(error)],
-            },
-            Self::SetAll => match counter.set_all(&[(&a, 50), (&b, 60)]).await {
-                Ok(outcomes) => outcomes.into_iter().map(|(_, o)| o.map(drop)).collect(),
-                Err(error) => vec![Err(error)],
-            },
+            Self::IncAll => each(counter.inc_all(&[(&a, 3), (&b, 4)]).await),
+            Self::SetAll => each(counter.set_all(&[(&a, 50), (&b, 60)]).await),
             Self::Del => vec![counter.del(&a).await.map(drop)],
         }
     }
