@@ -41,7 +41,7 @@ impl Bed {
 
     async fn join(&self, claims: &[Slice]) -> (Member, Joined) {
         let id = self.store.fresh_id();
-        let instance = Instance { id, name: None, lease: LEASE, first_joined: None };
+        let instance = Instance::new(id, LEASE);
         let joined = self.store.join(&self.space, &instance, claims).await.unwrap();
         (Member { incarnation: joined.incarnation, lease: LEASE }, joined)
     }

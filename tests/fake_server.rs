@@ -260,7 +260,7 @@ async fn clearing_is_not_done_again_over_newer_writes() {
 
 async fn join(store: &dyn Backend, space: &Space) -> Member {
     let lease = Duration::from_secs(3600);
-    let instance = Instance { id: store.fresh_id(), name: None, lease, first_joined: None };
+    let instance = Instance::new(store.fresh_id(), lease);
     let joined = store.join(space, &instance, &[]).await.unwrap();
     Member { incarnation: joined.incarnation, lease }
 }

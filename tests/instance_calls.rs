@@ -65,7 +65,7 @@ fn is(member: &Member, incarnation: u64) -> bool {
 
 /// The first join: of an instance that the store has never seen, and that has nothing.
 fn joins(store: &mut MockStore, order: &mut Sequence) {
-    let newcomer = Instance { id: ID.into(), name: None, lease: LEASE, first_joined: None };
+    let newcomer = Instance::new(ID.into(), LEASE);
     store
         .expect_join()
         .withf(move |instance, slices| *instance == newcomer && slices.is_empty())

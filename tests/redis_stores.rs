@@ -141,7 +141,7 @@ async fn the_records_of_a_client_that_sends_again_have_no_ttl() {
     let client = redis::Client::open(server.url()).unwrap();
     let store = RedisStore::resending(client.get_multiplexed_async_connection().await.unwrap());
     let (space, lease) = (space("p"), Duration::from_secs(3600));
-    let instance = Instance { id: store.fresh_id(), name: None, lease, first_joined: None };
+    let instance = Instance::new(store.fresh_id(), lease);
     let joined = store.join(&space, &instance, &[]).await.unwrap();
     let member = Member { incarnation: joined.incarnation, lease };
     for of_an_instance in [false, true] {
@@ -240,12 +240,7 @@ async fn another_shape_is_refused_before_anything_is_written() {
             server.cli(&["HSET", &format!("{prefix}shape"), "layout", layout, "shards", shards]);
             let guard = ReplayGuard { writer: "me".into(), sequence: 1, resent: false };
             let add = Write::add(key("n"), 1);
-            let instance = Instance {
-                id: store.fresh_id(),
-                name: None,
-                lease: Duration::from_secs(60),
-                first_joined: None,
-            };
+            let instance = Instance::new(store.fresh_id(), Duration::from_secs(60));
             for error in [
                 apply(store, &space, add.clone(), None).await.unwrap_err(),
                 apply(store, &space, add, Some(&guard)).await.unwrap_err(),

@@ -22,6 +22,19 @@ pub struct Instance {
     /// The incarnation of its first join; `None` before that. It decides which of two instances that
     /// claim one name is the newer.
     pub first_joined: Option<Incarnation>,
+    /// After how long an absence its claims are refused. The value of the space's latest join decides how long
+    /// the epochs of deleted keys are kept.
+    pub max_absence: Duration,
+}
+
+impl Instance {
+    /// [`max_absence`](Self::max_absence) unless told otherwise: 7 days.
+    pub const MAX_ABSENCE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+    /// An instance without a name that has never joined.
+    pub fn new(id: Arc<str>, lease: Duration) -> Self {
+        Self { id, name: None, lease, first_joined: None, max_absence: Self::MAX_ABSENCE }
+    }
 }
 
 /// An instance that has joined: what the operations of instance-aware counters are done as.

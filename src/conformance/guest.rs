@@ -31,7 +31,7 @@ impl Guest {
 
     pub(super) async fn named(probe: &Probe, name: Option<&RedisKey>) -> Self {
         let id = probe.backend.fresh_id();
-        let mut instance = Instance { id, name: name.cloned(), lease: LONG, first_joined: None };
+        let mut instance = Instance { name: name.cloned(), ..Instance::new(id, LONG) };
         let joined = ok("join", probe.backend.join(&probe.space, &instance, &[]).await);
         instance.first_joined = Some(joined.incarnation);
         let member = Member { incarnation: joined.incarnation, lease: LONG };

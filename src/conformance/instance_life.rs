@@ -301,7 +301,7 @@ pub async fn any_id_and_name_work(fixture: &Fixture) {
     for text in ["n", "i", "a b", "%", "{}", "\u{1f980}", "a\r\nb", "0"] {
         let id = format!("{}{text}", probe.backend.fresh_id()).into();
         let name = Some(key(text));
-        let instance = Instance { id, name, lease: LONG, first_joined: None };
+        let instance = Instance { name, ..Instance::new(id, LONG) };
         let joined = ok("join", probe.backend.join(&probe.space, &instance, &[]).await);
         let member = Member { incarnation: joined.incarnation, lease: LONG };
         let guest = Guest { probe: probe.clone(), instance, member };

@@ -52,6 +52,14 @@ impl LaxInstanceAwareCounterOptions {
         self
     }
 
+    /// After how long an absence the slices of an instance are not put back any more. Default: 7 days.
+    ///
+    /// See [`StrictInstanceAwareCounterOptions::max_absence`].
+    pub fn max_absence(mut self, max_absence: Duration) -> Self {
+        self.instance = self.instance.max_absence(max_absence);
+        self
+    }
+
     /// How far apart the background's flushes are at least. Default: 20 ms; at least 1 ms.
     ///
     /// A flush starts when a write is [`allowed_lag`](Self::allowed_lag) old, but not sooner than this
@@ -98,6 +106,7 @@ impl fmt::Debug for LaxInstanceAwareCounterOptions {
             .field("prefix", self.space().prefix())
             .field("name", &self.instance.name)
             .field("dead_instance_threshold_ms", &self.instance.threshold_ms)
+            .field("max_absence", &self.instance.max_absence)
             .field("flush_interval", &self.flush_interval)
             .field("allowed_lag", &self.allowed_lag)
             .field("max_pending_keys", &self.max_pending_keys)

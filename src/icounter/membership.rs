@@ -13,7 +13,9 @@ use tokio::{
 use super::acknowledged::{Acknowledged, UnderWay};
 use crate::{
     DistkitError, RedisKey,
-    backend::{Backend, BackendError, Incarnation, Instance, Member, Space, Standing},
+    backend::{
+        Backend, BackendError, Incarnation, Instance, Member, Outcome, Slice, Space, Standing,
+    },
     outage::{self, Outage},
 };
 
@@ -96,19 +98,12 @@ impl Deref for Seat<'_> {
 }
 
 impl Membership {
-    pub(crate) fn new(
-        backend: Arc<dyn Backend>,
-        space: Space,
-        name: Option<RedisKey>,
-        lease: Duration,
-    ) -> Arc<Self> {
-        let id = backend.fresh_id();
-        let instance = Instance { id: id.clone(), name, lease, first_joined: None };
+    pub(crate) fn new(backend: Arc<dyn Backend>, space: Space, instance: Instance) -> Arc<Self> {
         Arc::new(Self {
             backend,
             space,
-            id,
-            lease,
+            id: Arc::clone(&instance.id),
+            lease: instance.lease,
             state: RwLock::new(State { instance, member: None }),
             ended: OnceLock::new(),
             acknowledged: Mutex::default(),
@@ -195,9 +190,13 @@ impl Membership {
             }
         };
         if state.instance.first_joined.is_some() {
+            let stays = |(claim, standing): &(&Slice, &Outcome<Standing>)| {
+                standing.as_ref().is_ok_and(|standing| standing.slice == claim.value)
+            };
             tracing::info!(
                 target: "distkit::instances",
                 prefix = %self.space.prefix(), instance = %self.id, slices = claim.len(),
+                put_back = claim.iter().zip(&joined.standings).filter(stays).count(),
                 "rejoined"
             );
         }

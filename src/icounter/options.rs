@@ -1,8 +1,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
+use super::membership::Membership;
 use crate::{
     RedisKey,
-    backend::{Backend, IntoBackend, Space},
+    backend::{Backend, Instance, IntoBackend, Space},
 };
 
 const DEFAULT_THRESHOLD_MS: u64 = 30_000;
@@ -15,6 +16,7 @@ pub struct StrictInstanceAwareCounterOptions {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) name: Option<RedisKey>,
     pub(super) threshold_ms: u64,
+    pub(super) max_absence: Duration,
 }
 
 impl StrictInstanceAwareCounterOptions {
@@ -26,6 +28,7 @@ impl StrictInstanceAwareCounterOptions {
             backend: store.into_backend(),
             name: None,
             threshold_ms: DEFAULT_THRESHOLD_MS,
+            max_absence: Instance::MAX_ABSENCE,
         }
     }
 
@@ -48,8 +51,25 @@ impl StrictInstanceAwareCounterOptions {
         self
     }
 
-    pub(super) fn lease(&self) -> Duration {
-        Duration::from_millis(self.threshold_ms)
+    /// After how long an absence the slices of an instance are not put back any more. Default: 7 days.
+    ///
+    /// An instance is absent from the end of its lease until it joins again, by a clock of the store that
+    /// makes steps of a minute at most and stands still while nobody is joined. What `del` and `set` leave
+    /// behind of a key that nobody has a slice of is kept for up to twice as long. Give all processes of a
+    /// prefix the same value: that of the latest join counts.
+    pub fn max_absence(mut self, max_absence: Duration) -> Self {
+        self.max_absence = max_absence;
+        self
+    }
+
+    pub(super) fn membership(self) -> Arc<Membership> {
+        let lease = Duration::from_millis(self.threshold_ms);
+        let instance = Instance {
+            name: self.name,
+            max_absence: self.max_absence,
+            ..Instance::new(self.backend.fresh_id(), lease)
+        };
+        Membership::new(self.backend, self.space, instance)
     }
 }
 
@@ -59,6 +79,7 @@ impl fmt::Debug for StrictInstanceAwareCounterOptions {
             .field("prefix", self.space.prefix())
             .field("name", &self.name)
             .field("dead_instance_threshold_ms", &self.threshold_ms)
+            .field("max_absence", &self.max_absence)
             .finish_non_exhaustive()
     }
 }

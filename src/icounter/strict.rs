@@ -30,9 +30,7 @@ pub struct StrictInstanceAwareCounter {
 impl StrictInstanceAwareCounter {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: StrictInstanceAwareCounterOptions) -> Arc<Self> {
-        let lease = options.lease();
-        let membership = Membership::new(options.backend, options.space, options.name, lease);
-        Arc::new(Self { membership })
+        Arc::new(Self { membership: options.membership() })
     }
 
     /// Leaves for good: this instance's slices are subtracted from all totals now, and later operations

@@ -112,11 +112,12 @@ impl<'a> Player<'a> {
     fn new(world: &'a dyn World, prefix: &str) -> Self {
         let actor = |number: usize| {
             let backend = world.link(number % LINKS);
+            let lease = Duration::from_millis(LEASES[number]);
             let instance = Instance {
-                id: format!("actor {number}").into(),
                 name: NAMES[number].map(|name| RedisKey::try_from(name).unwrap()),
-                lease: Duration::from_millis(LEASES[number]),
-                first_joined: None,
+                // A few steps of a minute are as long as that.
+                max_absence: Duration::from_secs(150),
+                ..Instance::new(format!("actor {number}").into(), lease)
             };
             let (known, former) = Default::default();
             Actor { backend, instance, member: None, known, former, sequence: 0 }

@@ -37,7 +37,7 @@ impl Bed {
 
     pub(crate) async fn join_with(&self, lease: Duration, claims: &[Slice]) -> Member {
         let id = self.store.fresh_id();
-        let instance = Instance { id, name: None, lease, first_joined: None };
+        let instance = Instance::new(id, lease);
         let joined = self.store.join(&self.space, &instance, claims).await.unwrap();
         Member { incarnation: joined.incarnation, lease }
     }

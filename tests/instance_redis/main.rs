@@ -100,7 +100,7 @@ async fn a_join_brings_fifty_thousand_slices_even_to_a_server_that_forgot_the_sc
     const SLICES: usize = 50_000;
     let bed = Bed::new().await;
     let id = bed.store.fresh_id();
-    let mut instance = Instance { id, name: None, lease: LONG, first_joined: None };
+    let mut instance = Instance::new(id, LONG);
     let first = bed.store.join(&bed.space, &instance, &[]).await.unwrap();
     instance.first_joined = Some(first.incarnation);
     let member = Member { incarnation: first.incarnation, lease: LONG };

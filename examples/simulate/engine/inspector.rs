@@ -91,7 +91,7 @@ impl Inspector {
                 Some(seat) => seat.clone(),
                 None => {
                     let id = self.id.clone();
-                    let instance = Instance { id, name: None, lease, first_joined: None };
+                    let instance = Instance::new(id, lease);
                     let joined = store.join(&space, &instance, &[]).await.unwrap();
                     let seat = Seat { incarnation: joined.incarnation, lease };
                     self.seats.insert(space.clone(), seat.clone());

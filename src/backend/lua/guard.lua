@@ -1,4 +1,4 @@
--- Comes before the body of every script of plain counters.
+-- Comes before the body of every script of plain counters. Follows records.lua.
 --
 -- KEYS[1]  the totals: hash of counter -> decimal i64
 -- KEYS[2]  with a guard: the records of the writers, or of the lanes (hash, see below)
@@ -25,9 +25,6 @@ local FIRST = 5
 
 -- How long a record is kept after its last use, in seconds of the hash's age.
 local LIFE = { w = 86400, l = 3600 }
-local LONGEST_STEP = 60
--- How many records each new one looks at.
-local LOOKS = 4
 
 -- Whether a body has changed a counter, or an earlier attempt may have.
 local wrote = false
@@ -52,31 +49,6 @@ local function only_on_a_primary(answer)
     end
   end
   return answer
-end
-
--- The hash's generation and age, and its clock's text if that has to be written.
-local function clock_of(kept)
-  local time = redis.call('TIME')
-  local generation, seen, age = string.match(kept or '', '^(%d+) (%d+) (%d+)$')
-  if not generation then
-    generation, age = time[1] .. string.format('%06d', time[2]), '0'
-  elseif seen == time[1] then
-    return generation, age
-  else
-    local step = math.max(0, math.min(tonumber(time[1]) - tonumber(seen), LONGEST_STEP))
-    age = string.format('%.0f', tonumber(age) + step)
-  end
-  return generation, age, generation .. ' ' .. time[1] .. ' ' .. age
-end
-
-local function sweep(age)
-  local some = redis.pcall('HRANDFIELD', records, LOOKS, 'WITHVALUES')
-  for i = 1, #some, 2 do
-    local used = string.match(some[i + 1], '^%d+ (%d+)')
-    if some[i] ~= ':clock' and used and age - used > LIFE[guard] then
-      redis.pcall('HDEL', records, some[i])
-    end
-  end
 end
 
 -- Looks at the shape when an id comes without a record. Gives an error to answer instead of going on, if any:
@@ -133,8 +105,7 @@ local function guarded(body, replay)
   if last and tonumber(last) >= tonumber(sequence) then
     wrote = true
     if guard == 'l' then
-      local packed = last == sequence and string.match(held, '^[^\n]*\n(.*)$')
-      return packed and cmsgpack.unpack(packed) or { err = 'PARTLY the answer is not kept any more' }
+      return first_answer(held, sequence)
     end
     local refusals = {}
     if last == sequence then
@@ -150,7 +121,7 @@ local function guarded(body, replay)
     if refused then
       return refused
     end
-    sweep(age)
+    sweep(records, LIFE[guard], age)
   end
   -- Before the batch: one that is applied and not recorded would be applied again.
   local denied = keep(sequence .. ' ' .. age, clock)
@@ -160,7 +131,7 @@ local function guarded(body, replay)
   local answer, lines = body()
   if answer.err and not wrote then
     -- By the command that has just worked.
-    keep(held or string.format('%.0f', tonumber(sequence) - 1) .. ' ' .. age)
+    keep(unclaimed(held, sequence, age))
   elseif guard == 'l' and not answer.err then
     local lost = keep(sequence .. ' ' .. age .. '\n' .. cmsgpack.pack(answer))
     if lost then

@@ -22,9 +22,15 @@ macro_rules! script {
             include_str!("instance_names.lua"),
             $(include_str!($quick),)*
             include_str!("instance.lua"),
+            include_str!("instance_sums.lua"),
+            include_str!("instance_keys.lua"),
+            include_str!("instance_dead.lua"),
+            include_str!("instance_calls.lua"),
             include_str!("instance_main.lua"),
             $(include_str!($part),)+
             include_str!("instance_end.lua"),
+            include_str!("records.lua"),
+            include_str!("instance_lane.lua"),
         ))
     };
 }
@@ -143,6 +149,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             Arg::Text(instance.name.as_deref().unwrap_or("")),
             milliseconds(instance.lease),
             sequence_or_none(instance.first_joined.map(|incarnation| incarnation.0)),
+            milliseconds(instance.max_absence),
         ];
         push_claims(&mut args, now);
         for _ in 0..JOIN_ATTEMPTS {

@@ -18,7 +18,9 @@ end
 if calm then
   local version, last = call('INCR', P .. 'v:' .. INC), #ARGV
   out[1] = version
-  while from <= last do
+  -- The count is lost: the library is needed.
+  if version == 1 then calm = call('DEL', P .. 'v:' .. INC) and false end
+  while calm and from <= last do
     local name, count = P .. 'k:' .. ARGV[from], ARGV[from + 1]
     local epoch = try('HGET', name, 'e')
     if not (tonumber(epoch) and epoch - calm >= 0) then break end
@@ -40,8 +42,10 @@ if calm then
       try('SREM', P .. 'keys:' .. INC, ARGV[from])
       local left = try('HLEN', name)
       if total == 0 and type(left) == 'number' and left <= 3 then
-        -- An even epoch is that of the beginning, which is the floor while nothing was cleared.
-        if epoch % 2 == 1 and epoch - calm ~= 0 then try('HSET', P .. 'tombs', ARGV[from], epoch) end
+        if epoch ~= try('HGET', META, 'base') then
+          try('HSETNX', META, 'tombs', '1')
+          try('HSET', P .. 'tombs', ARGV[from], epoch)
+        end
         try('UNLINK', name)
         try('HDEL', P .. 'index', ARGV[from])
       end

@@ -4,6 +4,6 @@
 local stop = enter(ARGV[1], ARGV[2])
 if stop then return stop end
 if backlog and slow().prepare(3, 3) then return { 'again' } end
-local out = put_back_all(3, { 'ok', INC })
+local out = put_back_all(3, { 'ok', INC }, call('HGET', P .. 'inst:' .. INC, 'late'))
 settle()
 return out

@@ -18,6 +18,8 @@ end
 local function admit(st, epoch)
   if epoch == st.e then return true end
   local claimed, current = tonumber(epoch), tonumber(st.e)
+  -- A key that has known no epoch since before the last turn.
+  if current == base and claimed == former then return true end
   if floor ~= born or current > born or claimed > born then return false end
   if current % 2 == 1 and claimed < current then return false end
   if claimed % 2 == 1 then
@@ -26,10 +28,11 @@ local function admit(st, epoch)
   return true
 end
 
-local function put_back_all(from, out)
+-- The claims of one who was away for too long are only looked at.
+local function put_back_all(from, out, late)
   for i = from, #ARGV, 3 do
     local st, at = load(ARGV[i]), #out
-    if not st.bad and not st.v and admit(st, ARGV[i + 1]) then
+    if not (st.bad or st.v or late) and admit(st, ARGV[i + 1]) then
       wrote = true
       if ARGV[i + 2] ~= '0' then
         put_back(st, ARGV[i + 1], ARGV[i + 2])

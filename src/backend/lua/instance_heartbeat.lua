@@ -3,7 +3,7 @@
 -- Gives 'ok', or 'more' if some of those deaths are not swept.
 local stop = enter(ARGV[1], ARGV[2])
 if stop then return stop end
-call('HSET', META, 'seen', text(NOW))
+grow_older()
 settle()
 local lowest = ARGV[3] ~= '' and call('ZRANGE', P .. 'dead', 0, 0, 'WITHSCORES')[2]
 return { lowest and tonumber(lowest) <= tonumber(ARGV[3]) and 'more' or 'ok' }

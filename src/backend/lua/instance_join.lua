@@ -1,9 +1,9 @@
 -- Makes an instance a member, with the first part of its claims. Follows instance_claims.lua.
--- ARGV  id, name or '', lease in ms, first incarnation or '', then the claims
+-- ARGV  id, name or '', lease in ms, first incarnation or '', longest absence in ms, then the claims
 -- Gives 'ok', incarnation, then the claims' standings; or 'replaced'; or 'again'.
 -- Layout and shards: a copy of what shape.lua makes, for a server that lost that key.
 local SHAPE = '1 1'
-local id, name, lease, first = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id, name, lease, first, absence = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 lost_answer = 'again'
 local refusal = denied()
 if refusal then return refusal end
@@ -26,10 +26,12 @@ end
 
 if not read_meta() then
   local now = text(2 * MICROS)
-  call('HSET', META, 'shape', SHAPE, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', now, 'deaths', text(MICROS))
+  call('HSET', META, 'shape', SHAPE, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', now, 'base', now,
+    'former', now, 'deaths', text(MICROS))
   read_meta()
   slow().bury_all(everybody())
-  if call('ZCARD', P .. 'dead') > 0 then call('HSET', META, 'dead', '1') end
+  -- Of what there was, nothing is known.
+  slow().look_through_all()
   read_meta()
 else
   local held = call('HGET', META, 'shape')
@@ -37,16 +39,22 @@ else
   if not call('ZSCORE', LEASES, ':') then
     -- Nobody is known to live: whose slices there are, they come back when their owners join anew.
     slow().bury_all(everybody())
+    slow().look_through_all()
   elseif call('HGET', P .. 'names', ':') == false then
-    for _, inc in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', '(+inf')) do
-      local known = call('HMGET', P .. 'inst:' .. inc, 'id', 'name')
-      if known[1] then call('HSET', P .. 'names', 'i:' .. known[1], inc) end
-      if known[2] then call('HSET', P .. 'names', 'n:' .. known[2], inc) end
+    for _, list in ipairs({ call('ZRANGE', P .. 'dead', 0, 999), call('ZRANGEBYSCORE', LEASES, '-inf', '(+inf') }) do
+      for _, inc in ipairs(list) do
+        local known = call('HMGET', P .. 'inst:' .. inc, 'id', 'name')
+        if known[1] then call('HSET', P .. 'names', 'i:' .. known[1], inc) end
+        if known[2] then call('HSET', P .. 'names', 'n:' .. known[2], inc) end
+      end
     end
   end
 end
 call('ZADD', LEASES, '+inf', ':')
 call('HSET', P .. 'names', ':', '1')
+call('HSET', META, 'absence', text(absence))
+local age = grow_older()
+call('HSETNX', P .. 'gone', ':', text(age))
 if slow().find_dead() then return { 'again' } end
 
 local fields = { 'i:' .. id, name ~= '' and 'n:' .. name or nil }
@@ -64,12 +72,22 @@ end
 slow().bury(older)
 
 INC = text(math.max(MICROS, (tonumber(call('HGET', META, 'last')) or 0) + 1))
-if backlog and slow().prepare(5, 3) then return { 'again' } end
-call('HSET', META, 'last', INC, 'seen', text(NOW))
+if backlog and slow().prepare(6, 3) then return { 'again' } end
+call('HSET', META, 'last', INC)
 renew(tonumber(lease))
+local late = false
+if first ~= '' and 2 * tonumber(first) >= born and not call('HGET', P .. 'names', fields[1]) then
+  -- A hash that is younger than that cannot know.
+  local gone = call('HMGET', P .. 'gone', id, ':')
+  late = age - gone[2] > absence and not (gone[1] and age - gone[1] <= absence)
+end
+call('HDEL', P .. 'gone', id)
+call('SET', P .. 'v:' .. INC, '1')
+call('SADD', P .. 'keys:' .. INC, ':')
+if late then call('HSET', P .. 'inst:' .. INC, 'late', '1') end
 call('HSET', P .. 'inst:' .. INC, 'id', id, 'first', first ~= '' and first or INC, 'lease', lease, 'seq', '0')
 if name ~= '' then call('HSET', P .. 'inst:' .. INC, 'name', name) end
 for _, field in ipairs(fields) do call('HSET', P .. 'names', field, INC) end
-local out = put_back_all(5, { 'ok', INC })
+local out = put_back_all(6, { 'ok', INC }, late)
 settle()
 return out

@@ -1,7 +1,8 @@
 local out, from = { 0 }, 3
 if calm then
   out[1] = call('INCR', P .. 'v:' .. INC)
-  while from <= #ARGV do
+  if out[1] == 1 then calm = call('DEL', P .. 'v:' .. INC) and false end
+  while calm and from <= #ARGV do
     local name = P .. 'k:' .. ARGV[from]
     local epoch = try('HGET', name, 'e')
     if not (tonumber(epoch) and epoch - calm >= 0) then break end

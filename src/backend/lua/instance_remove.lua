@@ -15,7 +15,7 @@ for i = 4, #ARGV do
     wrote = true
     slow().drop(st)
     ne = new_epoch()
-    call('HSET', P .. 'tombs', st.key, ne)
+    slow().keep_epoch(st.key, ne)
   elseif kind == 'y' then
     nt = sum(st.big or t, '0', v)
     if not nt then

@@ -24,7 +24,8 @@ end
 -- Gives 'y' written | 'n' condition failed | 'o' overflow | 'x' not a number, with what was found; old total,
 -- slice, epoch; new ones.
 local function write(item, key, change, count, condition, operand)
-  local st = load(key)
+  -- A new slice tells of a lost key; nothing else needs to ask.
+  local st = load(key, change == 'a' and condition == '' and count ~= '0' and not replayed)
   local t, v, e = st.t or '0', st.v or '0', st.e or '0'
   local was = refused[item]
   if replayed then

@@ -17,10 +17,26 @@ use super::{
     unexpected,
 };
 
-static ADD: Script = Script::new(concat!(include_str!("guard.lua"), include_str!("add.lua")));
-static WRITE: Script = Script::new(concat!(include_str!("guard.lua"), include_str!("write.lua")));
-static REMOVE: Script = Script::new(concat!(include_str!("guard.lua"), include_str!("remove.lua")));
-static CLEAR: Script = Script::new(concat!(include_str!("guard.lua"), include_str!("clear.lua")));
+static ADD: Script = Script::new(concat!(
+    include_str!("records.lua"),
+    include_str!("guard.lua"),
+    include_str!("add.lua")
+));
+static WRITE: Script = Script::new(concat!(
+    include_str!("records.lua"),
+    include_str!("guard.lua"),
+    include_str!("write.lua")
+));
+static REMOVE: Script = Script::new(concat!(
+    include_str!("records.lua"),
+    include_str!("guard.lua"),
+    include_str!("remove.lua")
+));
+static CLEAR: Script = Script::new(concat!(
+    include_str!("records.lua"),
+    include_str!("guard.lua"),
+    include_str!("clear.lua")
+));
 
 /// So that no unguarded batch blocks the server for long; a guarded one is one script of any size.
 const CHUNK: usize = 1000;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
@@ -21,6 +22,7 @@ struct Joiner {
     first: Incarnation,
     /// In milliseconds of the store's clock.
     lease_ends: u64,
+    lease: Duration,
     version: u64,
     sequence: u64,
     /// What the batch of that sequence refused.
@@ -43,6 +45,18 @@ impl Counter {
     }
 }
 
+/// How long a space was in use: by one step of the clock it becomes a minute older at most.
+#[derive(Debug, Default)]
+struct Age {
+    now: Duration,
+    /// The time of the latest join or heartbeat, in milliseconds.
+    seen: Option<u64>,
+    turned: Duration,
+    max_absence: Duration,
+}
+
+const LONGEST_STEP: Duration = Duration::from_secs(60);
+
 /// Whether an epoch is that of a change, and not of a store's beginning: those are even.
 fn is_change(epoch: Epoch) -> bool {
     epoch.0 % 2 == 1
@@ -57,12 +71,19 @@ pub(super) struct Instances {
     highest: u64,
     /// When the data came to be, as an epoch; 0 while there is none.
     born: Epoch,
-    /// The epoch of the keys that know none of their own.
+    /// No key has an epoch below.
     floor: Epoch,
+    /// The epoch of the keys that know none of their own, now and before the last turn.
+    base: Epoch,
+    former: Epoch,
+    age: Age,
     joined: BTreeMap<Incarnation, Joiner>,
     counters: BTreeMap<RedisKey, Counter>,
-    /// The epochs of keys without slices, unless they are the floor.
+    /// The epochs of keys without slices, unless they are the base; and those from before the last turn.
     bare: BTreeMap<RedisKey, Epoch>,
+    old_bare: BTreeMap<RedisKey, Epoch>,
+    /// Those who died or left, and how old the space was then.
+    gone: BTreeMap<Arc<str>, Duration>,
 }
 
 impl Instances {
@@ -81,10 +102,14 @@ impl Instances {
         if self.born == Epoch::default() {
             self.born = Epoch(self.next_number(now).next_multiple_of(2));
             self.highest = self.born.0;
-            self.floor = self.born;
+            (self.floor, self.base, self.former) = (self.born, self.born, self.born);
         }
+        self.look_at_the_clock(now);
+        self.age.max_absence = instance.max_absence;
+        self.grow_older(now);
         self.collect(now);
         let older = self.older(instance)?;
+        let late = self.was_away_too_long(instance);
         self.remove_members(&older);
         let incarnation = Incarnation(self.next_number(now));
         let joiner = Joiner {
@@ -92,13 +117,66 @@ impl Instances {
             name: instance.name.clone(),
             first: instance.first_joined.unwrap_or(incarnation),
             lease_ends: lease_end(now, instance.lease),
-            version: 0,
+            lease: instance.lease,
+            version: 1,
             sequence: 0,
             refused: BTreeMap::new(),
         };
         self.joined.insert(incarnation, joiner);
-        let standings = claims.iter().map(|claim| Ok(self.put_back(incarnation, claim))).collect();
+        self.gone.remove(&instance.id);
+        let stand = |claim: &Slice| match late {
+            true => self.standing(&claim.key, incarnation),
+            false => self.put_back(incarnation, claim),
+        };
+        let standings = claims.iter().map(stand).map(Ok).collect();
         Ok(Joined { incarnation, standings })
+    }
+
+    /// Where the clock went back, no lease has more left than its own length.
+    fn look_at_the_clock(&mut self, now: u64) {
+        if self.age.seen.is_some_and(|seen| now < seen) {
+            self.age.seen = Some(now);
+            for joiner in self.joined.values_mut() {
+                joiner.lease_ends = joiner.lease_ends.min(lease_end(now, joiner.lease));
+            }
+        }
+    }
+
+    /// Loses who is joined.
+    pub(super) fn lose_members(&mut self) {
+        let all = self.joined.keys().copied().collect();
+        self.remove_members(&all);
+    }
+
+    /// Whether an instance that joined since the store began was gone for longer than its claims are kept.
+    fn was_away_too_long(&self, instance: &Instance) -> bool {
+        let lives = || self.joined.values().any(|joiner| joiner.id == instance.id);
+        let is_away = |gone: &Duration| self.age.now - *gone <= instance.max_absence;
+        instance.first_joined.is_some_and(|first| first.0 > self.born.0)
+            && self.age.now > instance.max_absence
+            && !lives()
+            && !self.gone.get(&instance.id).is_some_and(is_away)
+    }
+
+    /// Makes the space older, and forgets what was kept for those who were away for too long.
+    fn grow_older(&mut self, now: u64) {
+        let age = &mut self.age;
+        let step = now.saturating_sub(age.seen.unwrap_or(now));
+        age.now += Duration::from_millis(step).min(LONGEST_STEP);
+        age.seen = Some(now);
+        let (limit, max_absence) = (age.now, age.max_absence);
+        self.gone.retain(|_, gone| limit - *gone <= max_absence);
+        if limit - age.turned < max_absence {
+            return;
+        }
+        age.turned = limit;
+        if self.bare.is_empty() && self.old_bare.is_empty() {
+            return;
+        }
+        self.old_bare = std::mem::take(&mut self.bare);
+        // Even, as it is no change.
+        self.highest = (self.highest + 1).next_multiple_of(2);
+        (self.former, self.base) = (self.base, Epoch(self.highest));
     }
 
     /// The members that must go when `instance` joins.
@@ -135,7 +213,8 @@ impl Instances {
     /// was: it takes over the latest change that one of them knows of.
     fn admit(&mut self, key: &RedisKey, claimed: Epoch) -> bool {
         let current = self.epoch(key);
-        if claimed == current {
+        // The latter for a key that has known no epoch since before the last turn.
+        if claimed == current || current == self.base && claimed == self.former {
             return true;
         }
         if self.floor != self.born || current > self.born || claimed > self.born {
@@ -155,7 +234,7 @@ impl Instances {
     /// what was written since the loss stays.
     fn take_over(&mut self, key: &RedisKey, change: Epoch) {
         let Some(counter) = self.counters.get_mut(key) else {
-            self.bare.insert(key.clone(), change);
+            self.keep_epoch(key, change);
             return;
         };
         counter.epoch = change;
@@ -173,12 +252,22 @@ impl Instances {
         self.drop_if_empty(key);
     }
 
+    pub(super) fn heartbeat(&mut self, now: u64, member: &Member) -> Result<(), BackendError> {
+        if self.joined.contains_key(&member.incarnation) {
+            self.look_at_the_clock(now);
+            self.grow_older(now);
+        }
+        self.enter(now, member).map(drop)
+    }
+
     /// Begins an operation: renews the lease, collects the dead, and numbers the answer.
     pub(super) fn enter(&mut self, now: u64, member: &Member) -> Result<u64, BackendError> {
         let me = self.joined.get_mut(&member.incarnation).ok_or(BackendError::NotJoined)?;
+        me.lease = member.lease;
         me.lease_ends = lease_end(now, member.lease);
         me.version += 1;
         let version = me.version;
+        self.look_at_the_clock(now);
         self.collect(now);
         Ok(version)
     }
@@ -291,8 +380,10 @@ impl Instances {
         match scope {
             Scope::Total => {
                 self.floor = self.next_epoch();
+                (self.base, self.former) = (self.floor, self.floor);
                 self.counters.clear();
                 self.bare.clear();
+                self.old_bare.clear();
             }
             Scope::Slice => self.take_all_slices(&BTreeSet::from([member.incarnation])),
         }
@@ -343,7 +434,10 @@ impl Instances {
     fn epoch(&self, key: &RedisKey) -> Epoch {
         match self.counters.get(key) {
             Some(counter) => counter.epoch,
-            None => self.bare.get(key).copied().unwrap_or(self.floor),
+            None => {
+                let bare = self.bare.get(key).or_else(|| self.old_bare.get(key));
+                bare.copied().unwrap_or(self.base)
+            }
         }
     }
 
@@ -358,6 +452,7 @@ impl Instances {
     fn give_slice(&mut self, key: &RedisKey, who: Incarnation, slice: i64) {
         let epoch = self.epoch(key);
         self.bare.remove(key);
+        self.old_bare.remove(key);
         let empty = || Counter { epoch, slices: BTreeMap::new(), put_back: BTreeMap::new() };
         let counter = self.counters.entry(key.clone()).or_insert_with(empty);
         counter.slices.insert(who, slice);
@@ -372,7 +467,7 @@ impl Instances {
     fn renew_epoch(&mut self, key: &RedisKey) {
         self.counters.remove(key);
         let epoch = self.next_epoch();
-        self.bare.insert(key.clone(), epoch);
+        self.keep_epoch(key, epoch);
     }
 
     fn take_slices(&mut self, key: &RedisKey, whose: &BTreeSet<Incarnation>) {
@@ -389,9 +484,14 @@ impl Instances {
         {
             let epoch = counter.epoch;
             self.counters.remove(key);
-            if epoch != self.floor {
-                self.bare.insert(key.clone(), epoch);
-            }
+            self.keep_epoch(key, epoch);
+        }
+    }
+
+    /// Keeps the epoch of a key without slices.
+    fn keep_epoch(&mut self, key: &RedisKey, epoch: Epoch) {
+        if epoch != self.base {
+            self.bare.insert(key.clone(), epoch);
         }
     }
 
@@ -411,7 +511,9 @@ impl Instances {
 
     fn remove_members(&mut self, gone: &BTreeSet<Incarnation>) {
         if !gone.is_empty() {
-            self.joined.retain(|who, _| !gone.contains(who));
+            for (_, joiner) in self.joined.extract_if(.., |who, _| gone.contains(who)) {
+                self.gone.insert(joiner.id, self.age.now);
+            }
             self.take_all_slices(gone);
         }
     }
@@ -429,7 +531,7 @@ impl Instances {
     }
 }
 
-fn lease_end(now: u64, lease: std::time::Duration) -> u64 {
+fn lease_end(now: u64, lease: Duration) -> u64 {
     now.saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -26,6 +26,9 @@ pub enum LinkFault {
     /// The link was cut when the request was to be sent. Nothing was applied.
     #[error("the link is cut")]
     Cut,
+    /// The store denied the request, as a Redis does to a user without the right. Nothing was applied.
+    #[error("the store denies the request")]
+    Denied,
     /// The link was cut while the request was under way. It was applied if it had reached the store.
     #[error("the link was cut while a request was under way")]
     CutUnderWay,
@@ -86,6 +89,7 @@ struct Shared {
 struct Line {
     cut: bool,
     latency: Duration,
+    denied: bool,
     requests_to_lose: usize,
     replies_to_lose: usize,
     requests: u64,
@@ -95,6 +99,7 @@ struct Line {
 struct Trip<'l> {
     latency: Duration,
     lost: Option<LinkFault>,
+    denied: bool,
     /// Hears of each cut from the moment that it was made.
     cut: Notified<'l>,
 }
@@ -102,6 +107,26 @@ struct Trip<'l> {
 impl MemoryLink {
     pub(super) fn new(store: MemoryBackend) -> Self {
         Self { shared: Arc::new(Shared { store, line: Mutex::default(), cuts: Notify::new() }) }
+    }
+
+    /// Makes the store deny all that comes over this link, or serve it again: what arrives is answered with
+    /// [`BackendError::NotApplied`].
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{Backend, BackendError, Space, Write, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryBackend::new();
+    /// let link = store.link();
+    /// let (space, hits) = (Space::new(RedisKey::try_from("shop")?), RedisKey::try_from("hits")?);
+    /// link.set_denied(true);
+    /// let denied = link.apply(&space, &[Write::add(hits.clone(), 1)], None).await;
+    /// assert!(matches!(denied, Err(BackendError::NotApplied(_))));
+    /// assert_eq!(store.read(&space, &[hits]).await?, [Ok(0)]);
+    /// # Ok(()) }
+    /// ```
+    pub fn set_denied(&self, denied: bool) {
+        self.shared.line.lock().denied = denied;
     }
 
     /// The store at the other end.
@@ -159,7 +184,7 @@ impl MemoryLink {
         &self,
         request: impl FnOnce(&MemoryBackend) -> T,
     ) -> Result<T, BackendError> {
-        let Trip { latency, lost, cut } = self.depart()?;
+        let Trip { latency, lost, denied, cut } = self.depart()?;
         let mut cut = pin!(cut);
         let there = latency / 2;
         let back = latency - there;
@@ -168,11 +193,15 @@ impl MemoryLink {
             travel(back, cut).await?;
             return Err(BackendError::outcome_unknown(LinkFault::RequestLost));
         }
-        let answer = request(&self.shared.store);
+        let answer = if denied {
+            Err(BackendError::not_applied(LinkFault::Denied))
+        } else {
+            Ok(request(&self.shared.store))
+        };
         travel(back, cut).await?;
         match lost {
             Some(fault) => Err(BackendError::outcome_unknown(fault)),
-            None => Ok(answer),
+            None => answer,
         }
     }
 
@@ -189,7 +218,12 @@ impl MemoryLink {
         } else {
             None
         };
-        Ok(Trip { latency: line.latency, lost, cut: self.shared.cuts.notified() })
+        Ok(Trip {
+            latency: line.latency,
+            lost,
+            denied: line.denied,
+            cut: self.shared.cuts.notified(),
+        })
     }
 }
 
@@ -316,8 +350,7 @@ impl Backend for MemoryLink {
     }
 
     async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.send(|store| store.members(space, |members, ms| members.enter(ms, member).map(drop)))
-            .await?
+        self.send(|store| store.members(space, |members, ms| members.heartbeat(ms, member))).await?
     }
 
     async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {

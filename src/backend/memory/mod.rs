@@ -81,7 +81,8 @@ impl MemoryBackend {
         MemoryLink::new(self.clone())
     }
 
-    /// The store's time: how long ago the store, or its [`ManualClock`], was made. It never goes back.
+    /// The store's time: how long ago the store, or its [`ManualClock`], was made, and by how much it was set
+    /// forward or back since.
     pub fn now(&self) -> Duration {
         self.locked(|_, now| now)
     }
@@ -107,6 +108,32 @@ impl MemoryBackend {
     /// A lax counter whose batch was in doubt then reports it as unknown instead of counting it twice.
     pub fn lose_guards(&self, space: &Space) {
         self.locked(|state, now| state.plain.lose_guards(now, space));
+    }
+
+    /// Takes all instances of the space for gone, as a Redis does that evicts the set of leases, or the hash of a
+    /// counter: each is told that it is not joined, and puts its slices back when it joins anew.
+    pub fn lose_members(&self, space: &Space) {
+        self.members(space, |members, _| members.lose_members());
+    }
+
+    /// Sets the store's clock forward, as that of a server that is corrected. Timers of counters are not moved.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use distkit::backend::memory::{ManualClock, MemoryBackend};
+    ///
+    /// let store = MemoryBackend::with_clock(ManualClock::new());
+    /// store.set_clock_forward(Duration::from_secs(60));
+    /// store.set_clock_back(Duration::from_secs(10));
+    /// assert_eq!(store.now(), Duration::from_secs(50));
+    /// ```
+    pub fn set_clock_forward(&self, step: Duration) {
+        self.locked(|state, _| state.step_forward(step));
+    }
+
+    /// Sets the store's clock back, but not to before the store was made.
+    pub fn set_clock_back(&self, step: Duration) {
+        self.locked(|state, _| state.step_back(step));
     }
 
     /// How many plain counters the space holds, also those that are 0.
@@ -269,7 +296,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.members(space, |members, ms| members.enter(ms, member).map(drop))
+        self.members(space, |members, ms| members.heartbeat(ms, member))
     }
 
     async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {

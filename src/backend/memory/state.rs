@@ -8,15 +8,30 @@ use crate::backend::Space;
 pub(super) struct State {
     pub(super) plain: Plain,
     pub(super) instances: BTreeMap<Space, Instances>,
-    /// The latest time that anyone saw: a store's time never goes back.
+    /// The latest time that anyone saw: a store's time goes back by [`step_back`](Self::step_back) only.
     latest: Duration,
+    /// By how much the store's clock was set forward and back.
+    ahead: Duration,
+    behind: Duration,
     ids: u64,
 }
 
 impl State {
     pub(super) fn tick(&mut self, now: Duration) -> Duration {
+        let now = now.saturating_add(self.ahead).saturating_sub(self.behind);
         self.latest = self.latest.max(now);
         self.latest
+    }
+
+    pub(super) fn step_forward(&mut self, step: Duration) {
+        self.ahead = self.ahead.saturating_add(step);
+    }
+
+    /// Sets the clock back by `step`, but to the beginning at most.
+    pub(super) fn step_back(&mut self, step: Duration) {
+        let step = step.min(self.latest);
+        self.behind = self.behind.saturating_add(step);
+        self.latest -= step;
     }
 
     /// Numbers the ids that the store gives out, from 1.
@@ -27,7 +42,7 @@ impl State {
 
     /// Loses all data. Ids and time belong to the simulation and go on, so that no id comes twice.
     pub(super) fn wipe(&mut self) {
-        let Self { plain, instances, latest: _, ids: _ } = self;
+        let Self { plain, instances, latest: _, ahead: _, behind: _, ids: _ } = self;
         *plain = Plain::default();
         instances.values_mut().for_each(Instances::wipe);
     }
@@ -38,11 +53,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_never_goes_back() {
+    fn time_goes_back_by_hand_only() {
         let mut state = State::default();
         let seconds = Duration::from_secs;
         assert_eq!(state.tick(seconds(5)), seconds(5));
         assert_eq!(state.tick(seconds(3)), seconds(5));
         assert_eq!(state.tick(seconds(6)), seconds(6));
+        state.step_back(seconds(4));
+        assert_eq!(state.tick(seconds(6)), seconds(2));
+        state.step_forward(seconds(10));
+        assert_eq!(state.tick(seconds(7)), seconds(13));
+        state.step_back(seconds(100));
+        assert_eq!(state.tick(seconds(7)), seconds(0));
     }
 }

@@ -72,8 +72,7 @@ impl LaxInstanceAwareCounter {
             evict_after: options.evict_after,
         };
         let instance = options.instance;
-        let lease = instance.lease();
-        let membership = Membership::new(instance.backend, instance.space, instance.name, lease);
+        let membership = instance.membership();
         Arc::new(Self { owner: Arc::new(Owner(Core::new(Slices { membership }, settings))) })
     }
 

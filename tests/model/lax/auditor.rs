@@ -58,7 +58,7 @@ impl Auditor {
 
     async fn join(&mut self) {
         let lease = Duration::from_secs(86_400);
-        let instance = Instance { id: "auditor".into(), name: None, lease, first_joined: None };
+        let instance = Instance::new("auditor".into(), lease);
         let joined = self.store.join(&self.space, &instance, &[]).await.unwrap();
         self.member = Some(Member { incarnation: joined.incarnation, lease });
     }

@@ -327,9 +327,8 @@ impl Client {
             }
             Ask::Join => {
                 let lease = Duration::from_millis(who.threshold());
-                let name = who.instance_name();
-                let instance =
-                    Instance { id: id.as_str().into(), name, lease, first_joined: self.first };
+                let mut instance = Instance::new(id.as_str().into(), lease);
+                (instance.name, instance.first_joined) = (who.instance_name(), self.first);
                 let claims: Vec<_> =
                     self.known.values().filter(|slice| slice.value != 0).cloned().collect();
                 let claimed: Vec<_> =

@@ -1,0 +1,82 @@
+-- Numbers of any size, and totals made of them. Inside of slow(), as the two files that follow are.
+  local UNIT = 10000000000
+
+  -- Numbers beyond 2^53 are pairs: high * 10^10 + low, 0 <= low < 10^10.
+  local function pair(high, low)
+    local carry = math.floor(low / UNIT)
+    return { high + carry, low - carry * UNIT }
+  end
+
+  local function parse(value)
+    if type(value) == 'table' then return value end
+    local sign, digits = string.match(value, '^(-?)(%d+)$')
+    if not digits or #digits > 19 then return nil end
+    local high, low = tonumber(string.sub(digits, 1, -11)) or 0, tonumber(string.sub(digits, -10))
+    if sign == '-' then high, low = -high, -low end
+    return pair(high, low)
+  end
+
+  local function less(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end
+
+  local MAX, MIN = parse('9223372036854775807'), parse('-9223372036854775808')
+
+  local function show(a)
+    local high, low, sign = a[1], a[2], ''
+    if high < 0 then
+      sign, high, low = '-', -high, -low
+      if low < 0 then high, low = high - 1, low + UNIT end
+    end
+    if high == 0 then return sign .. text(low) end
+    return sign .. text(high) .. string.format('%010.0f', low)
+  end
+
+  local function fits(a) return not (less(a, MIN) or less(MAX, a)) end
+
+  local function plus(a, b, sign) return pair(a[1] + sign * b[1], a[2] + sign * b[2]) end
+
+  function tools.is_count(value)
+    local a = parse(value)
+    return a and fits(a)
+  end
+
+  function tools.sum(a, b, c)
+    local result = plus(plus(parse(a), parse(b), 1), parse(c), -1)
+    return fits(result) and show(result) or nil
+  end
+
+  function tools.less(a, b) return less(parse(a), parse(b)) end
+
+  -- Writes a total that may lie outside of an i64.
+  local function put_total(st, total)
+    st.big = nil
+    if fits(total) then
+      st.t = show(total)
+      if st.s then call('HDEL', st.name, 's') end
+      st.s = nil
+      call('HSET', st.name, 't', st.t)
+    else
+      st.t, st.s, st.big = show(less(total, MIN) and MIN or MAX), '1', total
+      call('HSET', st.name, 't', st.t, 's', '1')
+    end
+  end
+
+  -- The true sum of a key whose total is clamped.
+  local function rebuild(st)
+    local all, high, low = call('HGETALL', st.name), 0, 0
+    for i = 1, #all, 2 do
+      local slice = string.find(all[i], '^%d') and parse(all[i + 1])
+      if slice then high, low = high + slice[1], low + slice[2] end
+    end
+    put_total(st, pair(high, low))
+  end
+  tools.rebuild = rebuild
+
+  -- Takes `part` away from the total; the slices that make it up are gone already.
+  local function reduce(st, part)
+    if st.s then return rebuild(st) end
+    local total = parse(st.t)
+    if total then put_total(st, plus(total, part, -1)) end
+  end
+
+  function tools.add(st, value) put_total(st, plus(parse(st.big or st.t), parse(value), 1)) end
+
