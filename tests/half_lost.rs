@@ -5,8 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use distkit::{
-    RedisKey,
-    backend::connect,
+    CounterComparator, RedisKey,
+    backend::{
+        Backend, BackendError, Instance, Member, Slice, SliceChange, SliceWrite, Space, connect,
+    },
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
@@ -84,6 +86,14 @@ async fn what_is_left_of_a_space_heals_and_nothing_counts_twice() {
         &["meta", "k:"],
         &["leases", "lease:", "quiet"],
         &["meta", "names"],
+        &["dead"],
+        &["keys:"],
+        &["v:"],
+        &["gone"],
+        &["keys:", "leases"],
+        &["v:", "k:a"],
+        &["dead", "keys:", "v:"],
+        &["meta", "keys:", "inst:"],
         &[""],
     ];
     for server in [Server::redis().start(), Server::valkey().start()] {
@@ -119,4 +129,88 @@ async fn what_is_left_of_a_space_heals_and_nothing_counts_twice() {
             }
         }
     }
+}
+
+/// What dead instances left is found without what told of them.
+#[tokio::test]
+async fn the_slices_of_the_dead_go_although_their_records_are_lost() {
+    let parts: &[&[&str]] = &[
+        &["dead"],
+        &["keys:"],
+        &["inst:"],
+        &["names"],
+        &["meta"],
+        &["leases"],
+        &["dead", "keys:"],
+        &["dead", "leases"],
+        &["dead", "meta"],
+        &["dead", "names", "keys:", "inst:"],
+        &["leases", "keys:", "inst:", "names"],
+    ];
+    const KEYS: usize = 1500;
+    for server in [Server::redis().manual_clock().start(), Server::valkey().manual_clock().start()]
+    {
+        for (index, parts) in parts.iter().enumerate() {
+            let prefix = format!("p{index}");
+            let space = Space::new(key(&prefix));
+            let store = connect(&server.url()).await.unwrap();
+            let join = async |lease| {
+                let instance = Instance::new(store.fresh_id(), lease);
+                let joined = store.join(&space, &instance, &[]).await.unwrap();
+                Member { incarnation: joined.incarnation, lease }
+            };
+            let lasting = Duration::from_millis(LEASE_MS);
+            let (dead, living) = (join(Duration::from_secs(1)).await, join(lasting).await);
+            let names: Vec<_> = (0..KEYS).map(|n| key(&format!("k{n}"))).collect();
+            let adds: Vec<_> = names.iter().map(|key| add(key, 5)).collect();
+            for adds in adds.chunks(500) {
+                store.apply_on(&space, &dead, adds, None).await.unwrap();
+                store.apply_on(&space, &living, adds, None).await.unwrap();
+            }
+            let mut claims = Vec::new();
+            for names in names.chunks(500) {
+                let read = store.read_on(&space, &living, names).await.unwrap().answer;
+                claims.extend(names.iter().zip(read).map(|(key, standing)| Slice {
+                    key: key.clone(),
+                    epoch: standing.unwrap().epoch,
+                    value: 5,
+                }));
+            }
+            server.advance(Duration::from_secs(2));
+            // It is found dead, and a first portion of what it left is swept.
+            store.heartbeat(&space, &living).await.unwrap();
+            let lost = lose(&server, &prefix, parts);
+            println!("without {parts:?}: {lost} keys");
+            assert!(lost > 0);
+            let mut me = living;
+            let deadline = Instant::now() + DEADLINE;
+            loop {
+                let mut totals = Vec::new();
+                for names in names.chunks(500) {
+                    match store.read_on(&space, &me, names).await {
+                        Ok(read) => {
+                            totals.extend(read.answer.into_iter().map(|s| s.unwrap().total))
+                        }
+                        Err(BackendError::NotJoined) => {
+                            let instance = Instance::new(store.fresh_id(), lasting);
+                            let joined = store.join(&space, &instance, &claims).await.unwrap();
+                            me = Member { incarnation: joined.incarnation, lease: lasting };
+                            break;
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                if totals.len() == KEYS && totals.iter().all(|total| *total == 5) {
+                    break;
+                }
+                let wrong = totals.iter().filter(|total| **total != 5).count();
+                assert!(Instant::now() < deadline, "{wrong} of {} are wrong", totals.len());
+            }
+        }
+    }
+}
+
+fn add(key: &RedisKey, count: i64) -> SliceWrite {
+    let (change, condition) = (SliceChange::Add(count), CounterComparator::Nil);
+    SliceWrite { key: key.clone(), change, condition }
 }

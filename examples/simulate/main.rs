@@ -123,6 +123,10 @@ fn print_summary(config: &Config, report: &Report, took: Duration) {
         stats.store_restarts, stats.data_losses
     );
     println!(
+        "{:>9}  times the store lost who is joined, {} steps of its clock",
+        stats.evictions, stats.clock_steps
+    );
+    println!(
         "{:>9}  inspections, in which {} numbers were compared with the reference\n",
         stats.inspections, stats.comparisons
     );

@@ -36,6 +36,8 @@ fn look(kind: SpanKind) -> (RGBColor, &'static str) {
         SpanKind::Flaky => (RGBColor(240, 184, 64), "slow or losing messages"),
         SpanKind::StoreDown => (RGBColor(110, 118, 130), "store restarts"),
         SpanKind::StoreLost => (RGBColor(196, 24, 90), "store restarts without its data"),
+        SpanKind::Evicted => (RGBColor(120, 84, 40), "store loses who is joined"),
+        SpanKind::ClockStep => (RGBColor(40, 140, 140), "store's clock steps by an hour"),
     }
 }
 
@@ -106,6 +108,8 @@ fn draw_header(area: &Area<'_>, config: &Config, report: &Report) -> Drawn {
         SpanKind::Flaky,
         SpanKind::StoreDown,
         SpanKind::StoreLost,
+        SpanKind::Evicted,
+        SpanKind::ClockStep,
     ] {
         let (color, label) = look(kind);
         entry(16, label, &boxed(color))?;

@@ -110,6 +110,7 @@ mod fixture;
 mod foreign;
 mod guest;
 mod handles;
+mod instance_absence;
 mod instance_epochs;
 mod instance_guard;
 mod instance_life;
@@ -138,6 +139,10 @@ pub use foreign::foreign_data_is_named_and_kept;
 pub use handles::{
     cancelled_calls_break_nothing_else, cancelled_guarded_batches_happen_once,
     fresh_ids_are_unique, works_behind_nested_pointers,
+};
+pub use instance_absence::{
+    a_forgotten_change_brings_nothing_back, a_jump_of_the_clock_is_no_absence,
+    claims_are_kept_for_the_longest_absence,
 };
 pub use instance_epochs::{
     a_big_clear_is_one_call, a_claim_is_put_back_once, a_clear_after_a_loss_is_final,
@@ -218,6 +223,8 @@ macro_rules! conformance_rules {
             a_claim_is_put_back_once
             a_clear_after_a_loss_is_final
             a_compare_and_set_loop_loses_no_update
+            a_forgotten_change_brings_nothing_back
+            a_jump_of_the_clock_is_no_absence
             a_key_named_twice_is_written_twice_in_order
             a_late_claim_takes_away_what_it_outdates
             a_late_claim_takes_nothing_away_twice
@@ -243,6 +250,7 @@ macro_rules! conformance_rules {
             big_removals_and_clears_are_one_call
             cancelled_calls_break_nothing_else
             cancelled_guarded_batches_happen_once
+            claims_are_kept_for_the_longest_absence
             clear_removes_its_own_space_only
             clearing_slices_leaves_the_others
             concurrent_adds_sum_exactly
@@ -304,6 +312,7 @@ mod tests {
             include_str!("exact.rs"),
             include_str!("foreign.rs"),
             include_str!("handles.rs"),
+            include_str!("instance_absence.rs"),
             include_str!("instance_epochs.rs"),
             include_str!("instance_guard.rs"),
             include_str!("instance_life.rs"),

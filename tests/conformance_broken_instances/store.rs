@@ -47,6 +47,10 @@ pub(super) struct Instances {
     highest: u64,
     born: u64,
     floor: u64,
+    age: u64,
+    seen: u64,
+    /// When they left, by the age.
+    gone: BTreeMap<Arc<str>, u64>,
     seats: BTreeMap<u64, Seat>,
     /// Those who were collected, as far as their names go.
     ghosts: Vec<Seat>,
@@ -63,6 +67,9 @@ impl Instances {
             highest: 1000,
             born: 0,
             floor: 0,
+            age: 0,
+            seen: 0,
+            gone: BTreeMap::new(),
             seats: BTreeMap::new(),
             ghosts: Vec::new(),
             guards: BTreeMap::new(),
@@ -102,8 +109,22 @@ impl Instances {
             self.highest = self.born;
             self.floor = self.born;
         }
+        self.grow_older(now);
         if !self.is(Fault::JoinsFindNoDead) {
             self.collect(now, None);
+        }
+        let absence = instance.max_absence.as_millis() as u64;
+        let lives = self.seats.values().any(|seat| seat.id == instance.id);
+        let late = instance.first_joined.is_some_and(|first| first.0 > self.born)
+            && self.age > absence
+            && !lives
+            && self.gone.get(&instance.id).is_none_or(|gone| self.age - gone > absence)
+            && !self.is(Fault::PutsBackWhateverTheAbsence);
+        if self.is(Fault::ForgetsChanges) && self.age > absence {
+            let (epochs, floor) = (&self.epochs, self.floor);
+            let current = |key| epochs.get(key).copied().unwrap_or(floor);
+            self.parts.retain(|(key, _), part| part.epoch == current(key));
+            self.epochs.retain(|key, _| self.parts.keys().any(|(of, _)| of == key));
         }
         let mut older = BTreeSet::new();
         let ghosts = self.ghosts.iter().map(|ghost| (&0, ghost));
@@ -139,7 +160,7 @@ impl Instances {
         self.seats.insert(inc, seat);
         let mut standings = Vec::new();
         for (n, claim) in claims.iter().enumerate() {
-            if !(self.is(Fault::JoinsTakeAThousandClaims) && n >= 1000) {
+            if !late && !(self.is(Fault::JoinsTakeAThousandClaims) && n >= 1000) {
                 self.put_back(inc, claim);
             }
             standings.push(Ok(self.standing(&claim.key, inc)));
@@ -217,6 +238,11 @@ impl Instances {
         self.totals.insert(key.clone(), if drops { 0 } else { total });
     }
 
+    fn grow_older(&mut self, now: u64) {
+        let step = now - std::mem::replace(&mut self.seen, now);
+        self.age += if self.is(Fault::TakesJumpsForAbsences) { step } else { step.min(60_000) };
+    }
+
     fn collect(&mut self, now: u64, mine: Option<u64>) {
         let grace = u64::from(self.is(Fault::LeasesEndLate));
         let finds_itself = self.is(Fault::FindsItselfDead);
@@ -239,6 +265,7 @@ impl Instances {
     /// Removes an instance and its slices.
     fn unseat(&mut self, inc: u64) -> Option<Seat> {
         let seat = self.seats.remove(&inc)?;
+        self.gone.insert(seat.id.clone(), self.age);
         self.guards.remove(&inc.to_string());
         let keys = self.parts.keys().filter(|(_, of)| *of == inc);
         let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
@@ -294,6 +321,7 @@ impl Instances {
     }
 
     pub(super) fn heartbeat(&mut self, now: u64, member: &Member) -> Result<(), BackendError> {
+        self.grow_older(now);
         self.enter(now, member, Kind::Heartbeat).map(drop)
     }
 

@@ -90,14 +90,18 @@ pub(crate) fn event(
         11 => select(times).prop_map(Event::Advance),
         1 => Just(Event::Restart),
         1 => Just(Event::LoseData),
+        1 => Just(Event::LoseMembers),
     ]
 }
 
 pub(crate) const KEYS: [&str; 3] = ["a", "b", "c"];
 
 /// Around the leases of the actors, 1000 and 3000, and the day of a writer.
-const TIMES: [u64; 14] =
-    [1, 2, 499, 500, 999, 1000, 1001, 2000, 2999, 3000, 3001, 86_399_999, 86_400_000, 86_400_001];
+/// Those of a minute make the space older by as much as any.
+const TIMES: [u64; 17] = [
+    1, 2, 499, 500, 999, 1000, 1001, 2000, 2999, 3000, 3001, 60_000, 60_000, 60_000, 86_399_999,
+    86_400_000, 86_400_001,
+];
 
 /// Ends of the range, both sides of where doubles stop telling integers apart, and small ones.
 const AMOUNTS: [i64; 16] = [

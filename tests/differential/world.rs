@@ -44,6 +44,8 @@ pub(crate) enum Event {
     Advance(u64),
     Restart,
     LoseData,
+    /// The store takes everybody for gone.
+    LoseMembers,
 }
 
 impl Event {
@@ -54,6 +56,7 @@ impl Event {
             Self::Advance(ms) => world.advance(Duration::from_millis(*ms)),
             Self::Restart => world.restart().await,
             Self::LoseData => world.lose_data().await,
+            Self::LoseMembers => world.lose_members(space),
         }
     }
 }
@@ -75,6 +78,9 @@ pub(crate) trait World {
 
     /// A restart of the store that keeps its data.
     async fn restart(&self);
+
+    /// Loses who is joined to the instance-aware counters.
+    fn lose_members(&self, space: &Space);
 
     /// A restart that loses them.
     async fn lose_data(&self);
@@ -129,6 +135,10 @@ impl World for Simulated {
         self.store.corrupt(space, key, text);
     }
 
+    fn lose_members(&self, space: &Space) {
+        self.store.lose_members(space);
+    }
+
     async fn restart(&self) {}
 
     async fn lose_data(&self) {
@@ -162,6 +172,10 @@ impl World for RealStore {
 
     fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
         self.plant(space, key, text);
+    }
+
+    fn lose_members(&self, space: &Space) {
+        self.lose_members(space);
     }
 
     async fn restart(&self) {

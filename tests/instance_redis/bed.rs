@@ -24,7 +24,14 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) async fn new() -> Self {
-        let server = Server::redis().start();
+        Self::on(Server::redis().start()).await
+    }
+
+    pub(crate) async fn with_a_clock() -> Self {
+        Self::on(Server::redis().manual_clock().start()).await
+    }
+
+    async fn on(server: Server) -> Self {
         let client = redis::Client::open(server.url()).unwrap();
         let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
         let raw = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
@@ -96,6 +103,12 @@ impl Bed {
             } else if let Some(incarnation) = name.strip_prefix("distkit:{bed}:i:keys:") {
                 let mut keys = self.lines(&["SMEMBERS", &name]);
                 keys.sort();
+                if keys.first().is_some_and(|first| first == ":") {
+                    keys.remove(0);
+                }
+                if keys.is_empty() {
+                    continue;
+                }
                 indexed.insert(incarnation.to_owned(), keys);
             }
         }

@@ -5,9 +5,11 @@
 mod backlog;
 mod bed;
 
+use std::time::Duration;
+
 use distkit::{
     CounterComparator,
-    backend::{Backend, Instance, Member, Scope, Slice, SliceChange, Standing},
+    backend::{Backend, Instance, Member, Scope, Slice, SliceChange, SliceWrite, Standing},
 };
 
 use bed::{Bed, LONG, adds, change, key};
@@ -49,7 +51,7 @@ async fn the_servers_own_data_add_up_after_every_step() {
     bed.store.leave(&bed.space, &last).await.unwrap();
     assert_eq!(
         bed.names_of_instances(),
-        ["distkit:{bed}:i:leases", "distkit:{bed}:i:meta", "distkit:{bed}:i:names"]
+        ["gone", "leases", "meta", "names"].map(|name| format!("distkit:{{bed}}:i:{name}"))
     );
 }
 
@@ -123,7 +125,7 @@ async fn a_join_brings_fifty_thousand_slices_even_to_a_server_that_forgot_the_sc
         assert!(joined.standings.iter().all(|s| s.as_ref().is_ok_and(|s| s.total == 1)));
         let counted =
             bed.server.cli(&["SCARD", &format!("distkit:{{bed}}:i:keys:{}", joined.incarnation)]);
-        assert_eq!(counted, SLICES.to_string());
+        assert_eq!(counted, (SLICES + 1).to_string(), "and the mark of the set");
     }
     bed.server.cli(&["SCRIPT", "FLUSH"]);
     let member = Member {
@@ -168,4 +170,103 @@ async fn foreign_data_is_named_and_harms_no_other_key() {
     let totals: Vec<_> = bed.apply(&one, &set).await.iter().map(|s| s.total).collect();
     assert_eq!(totals, [5, 6], "an assignment replaces it");
     assert_eq!(bed.audit(), 3);
+}
+
+#[tokio::test]
+async fn a_key_for_each_session_leaves_nothing_behind() {
+    const SESSIONS: usize = 20_000;
+    let bed = Bed::new().await;
+    let (member, other) = (bed.join(LONG).await, bed.join(LONG).await);
+    let lasting = || -> Vec<_> {
+        let names = bed.names_of_instances().into_iter();
+        names.filter(|name| !name.ends_with(":i:quiet")).collect()
+    };
+    let keys = lasting();
+    let session = |n: usize| key(&format!("session{n}"));
+    for batch in (0..SESSIONS).collect::<Vec<_>>().chunks(500) {
+        // Most end on the quick way; the first of each batch makes the key.
+        for count in [1, -1, 1, 2, -3] {
+            let writes: Vec<_> =
+                batch.iter().map(|n| change(&session(*n), SliceChange::Add(count))).collect();
+            bed.apply(&member, &writes).await;
+        }
+    }
+    assert_eq!(lasting(), keys);
+    assert!(bed.store.slices_on(&bed.space, &other, &session(7)).await.unwrap().is_empty());
+    // Set to 0, a key keeps its epoch and no more.
+    let writes: Vec<_> = (0..300).map(|n| change(&session(n), SliceChange::SetTotal(0))).collect();
+    bed.apply(&member, &writes).await;
+    let tombs = "distkit:{bed}:i:tombs".to_owned();
+    let mut with_tombs = [keys, vec![tombs.clone()]].concat();
+    with_tombs.sort();
+    assert_eq!(lasting(), with_tombs);
+    assert_eq!(bed.server.cli(&["HLEN", &tombs]), "300");
+}
+
+#[tokio::test]
+async fn the_epochs_of_deleted_keys_are_forgotten_in_time() {
+    let bed = Bed::with_a_clock().await;
+    let absence = Duration::from_secs(600);
+    let instance =
+        Instance { max_absence: absence, ..Instance::new(bed.store.fresh_id(), 10 * LONG) };
+    let joined = bed.store.join(&bed.space, &instance, &[]).await.unwrap();
+    let member = Member { incarnation: joined.incarnation, lease: 10 * LONG };
+    let count = |name: &str| -> u64 {
+        bed.server.cli(&["HLEN", &format!("distkit:{{bed}}:i:{name}")]).parse().unwrap()
+    };
+    let mut most = 0;
+    for minute in 0..100 {
+        let lease = Duration::from_millis(1);
+        let short = Instance { max_absence: absence, ..Instance::new(bed.store.fresh_id(), lease) };
+        let joined = bed.store.join(&bed.space, &short, &[]).await.unwrap();
+        let gone = Member { incarnation: joined.incarnation, lease };
+        for n in 0..10 {
+            let key = key(&format!("job{minute}-{n}"));
+            bed.apply(&gone, &[change(&key, SliceChange::SetTotal(5))]).await;
+            bed.store.remove_on(&bed.space, &member, &[key], Scope::Total).await.unwrap();
+        }
+        bed.server.advance(Duration::from_secs(60));
+        bed.store.heartbeat(&bed.space, &member).await.unwrap();
+        most = most.max(count("tombs") + count("tombs:old"));
+        // Some of those that are gone are looked at with each new one.
+        assert!(count("gone") < 60, "{} of {minute}", count("gone"));
+    }
+    assert!((150..=220).contains(&most), "{most} epochs of 1000 were kept at a time");
+    assert_eq!(bed.audit(), 0);
+}
+
+#[tokio::test]
+async fn totals_that_we_never_write_are_refused_everywhere() {
+    let bed = Bed::new().await;
+    let (one, other) = (bed.join(LONG).await, bed.join(LONG).await);
+    let k = key("k");
+    for text in ["007", "-0", "00", "+5", " 5", "5 ", "1e3", "0x10", "", "9223372036854775808"] {
+        for quick in [true, false] {
+            bed.apply(&one, &[change(&k, SliceChange::SetTotal(7))]).await;
+            if quick {
+                // Nobody is dead, and no lease may have run out.
+                bed.store.heartbeat(&bed.space, &one).await.unwrap();
+                bed.store.read_on(&bed.space, &one, &[k.clone()]).await.unwrap();
+            } else {
+                bed.server.cli(&["DEL", "distkit:{bed}:i:quiet"]);
+            }
+            bed.server.cli(&["HSET", "distkit:{bed}:i:k:k", "t", text]);
+            let read = bed.store.read_on(&bed.space, &other, &[k.clone()]).await.unwrap().answer;
+            assert!(read[0].is_err(), "{text:?} is read, quick: {quick}");
+            for write in [
+                change(&k, SliceChange::Add(1)),
+                change(&k, SliceChange::SetSlice(1)),
+                SliceWrite {
+                    condition: CounterComparator::Ne(99),
+                    ..change(&k, SliceChange::SetTotal(1))
+                },
+            ] {
+                let ordered = bed.store.apply_on(&bed.space, &one, &[write], None).await.unwrap();
+                let outcome = &ordered.answer.outcomes[0];
+                assert!(outcome.is_err(), "{text:?} is written to: {outcome:?}, quick: {quick}");
+            }
+            let held = bed.server.cli(&["HGET", "distkit:{bed}:i:k:k", "t"]);
+            assert_eq!(held, text, "it stays as it was");
+        }
+    }
 }

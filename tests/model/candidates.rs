@@ -46,6 +46,10 @@ impl Candidate {
         self.now += ms;
     }
 
+    pub(crate) fn lose_members(&mut self) {
+        self.instances.lose_members();
+    }
+
     pub(crate) fn lose_data(&mut self) {
         self.plain = Plain::default();
         self.instances.lose_data();

@@ -36,7 +36,8 @@ impl World for RealStore {
     fn fault(&self, who: Who, fault: Fault) {
         let link = who as usize;
         match fault {
-            Fault::Cut => self.set_cut(link, true),
+            // What a client says of a server that denies has tests of its own.
+            Fault::Cut | Fault::Denied => self.set_cut(link, true),
             Fault::Restored => self.set_cut(link, false),
             Fault::LosesRequest => self.lose_next_request(link),
             Fault::LosesReply => self.lose_next_reply(link),
@@ -45,6 +46,10 @@ impl World for RealStore {
 
     async fn advance(&self, step: Duration) {
         self.advance(step);
+    }
+
+    fn lose_members(&self, space: &Space) {
+        self.lose_members(space);
     }
 
     async fn restart(&self, keep_data: bool) {

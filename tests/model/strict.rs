@@ -96,6 +96,7 @@ struct Player<'a, W> {
     ids: Vec<(String, String)>,
     candidates: Candidates,
     cut: [bool; Who::ALL.len()],
+    denied: [bool; Who::ALL.len()],
     losing: [bool; Who::ALL.len()],
     story: Story,
 }
@@ -111,6 +112,7 @@ impl<'a, W: World> Player<'a, W> {
             ids: Vec::new(),
             candidates: Candidates::new(),
             cut: Default::default(),
+            denied: Default::default(),
             losing: Default::default(),
             story: Story::default(),
         };
@@ -139,7 +141,11 @@ impl<'a, W: World> Player<'a, W> {
                 let at = *who as usize;
                 let possible = match fault {
                     Fault::Cut | Fault::Restored => self.powers.cut,
-                    Fault::LosesRequest | Fault::LosesReply => self.powers.lose && !self.losing[at],
+                    // What is denied arrives.
+                    Fault::Denied => self.powers.cut && !self.losing[at],
+                    Fault::LosesRequest | Fault::LosesReply => {
+                        self.powers.lose && !self.losing[at] && !self.denied[at]
+                    }
                 };
                 if !possible {
                     return Ok(());
@@ -147,7 +153,11 @@ impl<'a, W: World> Player<'a, W> {
                 self.world.fault(*who, *fault);
                 match fault {
                     Fault::Cut => self.cut[at] = true,
-                    Fault::Restored => self.cut[at] = false,
+                    Fault::Denied => self.denied[at] = true,
+                    Fault::Restored => {
+                        self.cut[at] = false;
+                        self.denied[at] = false;
+                    }
                     Fault::LosesRequest | Fault::LosesReply => self.losing[at] = true,
                 }
             }
@@ -155,6 +165,10 @@ impl<'a, W: World> Player<'a, W> {
                 let deaths = self.processes[*who as usize].deaths + 1;
                 self.processes[*who as usize] = self.born(*who, deaths);
                 self.candidates.each(|candidate| candidate.dies(*who));
+            }
+            Step::LosesMembers => {
+                self.world.lose_members(&distkit::backend::Space::new(self.prefix.clone()));
+                self.candidates.each(|candidate| candidate.lose_members());
             }
             Step::Restart { keep_data } => {
                 if !(if *keep_data { self.powers.restart } else { self.powers.lose_data }) {
@@ -247,10 +261,10 @@ impl<'a, W: World> Player<'a, W> {
         not_applied: bool,
     ) -> Result<Option<bool>, String> {
         let at = first.who as usize;
-        if self.cut[at] {
+        if self.cut[at] || self.denied[at] {
             return match given {
                 Answer::NotApplied => Ok(Some(false)),
-                _ => Err("the link is cut: nothing can have been sent".to_owned()),
+                _ => Err("the link is cut, or denied: nothing can have happened".to_owned()),
             };
         }
         if !std::mem::take(&mut self.losing[at]) {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use distkit::backend::{
-    Backend,
+    Backend, Space,
     memory::{ManualClock, MemoryBackend, MemoryLink},
 };
 
@@ -14,6 +14,8 @@ pub(crate) enum Fault {
     /// Requests fail, and nothing of them happens.
     Cut,
     Restored,
+    /// The store denies all requests, until the link is restored.
+    Denied,
     /// The next request gets lost.
     LosesRequest,
     /// The next request is applied, and its answer gets lost.
@@ -40,6 +42,9 @@ pub(crate) trait World {
     fn fault(&self, who: Who, fault: Fault);
 
     async fn advance(&self, step: Duration);
+
+    /// The store takes everybody for gone who is joined to the instance-aware counters.
+    fn lose_members(&self, space: &Space);
 
     /// A restart of the store, with its data or without, that takes a millisecond at least.
     async fn restart(&self, keep_data: bool);
@@ -74,7 +79,11 @@ impl World for Simulated {
         let link = &self.links[who as usize];
         match fault {
             Fault::Cut => link.cut(),
-            Fault::Restored => link.restore(),
+            Fault::Denied => link.set_denied(true),
+            Fault::Restored => {
+                link.restore();
+                link.set_denied(false);
+            }
             Fault::LosesRequest => link.lose_next_requests(1),
             Fault::LosesReply => link.lose_next_replies(1),
         }
@@ -82,6 +91,10 @@ impl World for Simulated {
 
     async fn advance(&self, step: Duration) {
         self.clock.advance(step);
+    }
+
+    fn lose_members(&self, space: &Space) {
+        self.store.lose_members(space);
     }
 
     async fn restart(&self, keep_data: bool) {

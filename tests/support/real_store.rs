@@ -152,6 +152,12 @@ impl RealStore {
         self.links.iter().for_each(|link| link.shaken.store(true, SeqCst));
     }
 
+    /// Loses who is joined, as by an eviction.
+    pub(crate) fn lose_members(&self, space: &Space) {
+        let name = |rest: &str| format!("distkit:{{{}}}:i:{rest}", space.prefix());
+        self.server.cli(&["DEL", &name("leases"), &name("quiet")]);
+    }
+
     /// Loses what a server loses that restarts empty.
     pub(crate) fn wipe(&self) {
         assert_eq!(self.server.cli(&["FLUSHALL"]), "OK");

@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     process::Process,
-    world::{LEASE, LONGEST_TRIP, ROUND_TRIP, SpanKind, World},
+    world::{Family, HEAL, LEASE, LONGEST_TRIP, ROUND_TRIP, SpanKind, World},
 };
 
 /// The processes of one slot, one after the other.
@@ -188,6 +188,10 @@ pub(crate) async fn rule_the_store(world: Arc<World>, mut dice: Rng) {
         if sleep(&world, mean / 4 + exponential(&mut dice, mean * 3 / 4)).await {
             return;
         }
+        if dice.bool() {
+            shake_the_store(&world, &mut dice);
+            continue;
+        }
         let loses = dice.bool();
         let now = world.now();
         let end = (now + dice.u64(100..20_000)).min(world.config.length());
@@ -215,5 +219,36 @@ pub(crate) async fn rule_the_store(world: Arc<World>, mut dice: Rng) {
         (0..model.slots.len()).for_each(|slot| model.settle_link(slot));
         drop(model);
         world.trace.line("store", format_args!("UP"));
+    }
+}
+
+/// The store loses who is joined, or its clock makes a step.
+fn shake_the_store(world: &World, dice: &mut Rng) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let now = world.now();
+    let (kind, what) = match dice.u32(0..3) {
+        0 => (SpanKind::Evicted, "LOSES who is joined"),
+        1 => (SpanKind::ClockStep, "its clock steps FORWARD"),
+        _ => (SpanKind::ClockStep, "its clock steps BACK"),
+    };
+    world.trace.line("store", format_args!("{what}"));
+    world.span(None, kind, now + 1);
+    let mut model = world.model();
+    // Everybody may have to join anew.
+    (0..model.slots.len()).for_each(|slot| model.trouble(slot, now, now + 1));
+    // A remaining lease is as long as the lease at most, from the time on when somebody looks.
+    for member in model.members.values_mut() {
+        if let Some(ends) = &mut member.ends {
+            *ends = (*ends).max(now + 2 * HEAL);
+        }
+    }
+    match what {
+        "LOSES who is joined" => {
+            for family in [Family::Traffic, Family::Stock] {
+                world.store.lose_members(&family.space());
+            }
+        }
+        "its clock steps FORWARD" => world.store.set_clock_forward(HOUR),
+        _ => world.store.set_clock_back(HOUR),
     }
 }

@@ -126,6 +126,10 @@ pub(crate) enum SpanKind {
     Flaky,
     StoreDown,
     StoreLost,
+    /// The store takes everybody for gone.
+    Evicted,
+    /// The store's clock steps.
+    ClockStep,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +156,8 @@ pub(crate) struct Stats {
     pub(crate) flaky: u64,
     pub(crate) store_restarts: u64,
     pub(crate) data_losses: u64,
+    pub(crate) evictions: u64,
+    pub(crate) clock_steps: u64,
 }
 
 impl World {
@@ -226,6 +232,8 @@ impl World {
             SpanKind::Hung => Some(&mut model.stats.hangs),
             SpanKind::Flaky => Some(&mut model.stats.flaky),
             SpanKind::StoreDown | SpanKind::StoreLost => Some(&mut model.stats.store_restarts),
+            SpanKind::Evicted => Some(&mut model.stats.evictions),
+            SpanKind::ClockStep => Some(&mut model.stats.clock_steps),
         };
         if let Some(counted) = counted {
             *counted += 1;

@@ -59,15 +59,15 @@ local function grow_older()
   if age - (tonumber(kept[2]) or 0) < (tonumber(kept[3]) or math.huge) then return age end
   call('HSET', META, 'turned', text(age))
   if not tombs then return age end
-  call('UNLINK', P .. 'tombs:old')
-  if call('EXISTS', P .. 'tombs') == 1 then
-    call('RENAME', P .. 'tombs', P .. 'tombs:old')
-    tombs = '2'
-    call('HSET', META, 'tombs', tombs)
-  else
+  if call('EXISTS', P .. 'tombs', P .. 'tombs:old') == 0 then
     tombs = false
     call('HDEL', META, 'tombs')
+    return age
   end
+  call('UNLINK', P .. 'tombs:old')
+  if call('EXISTS', P .. 'tombs') == 1 then call('RENAME', P .. 'tombs', P .. 'tombs:old') end
+  tombs = '2'
+  call('HSET', META, 'tombs', tombs)
   -- Even, as it is no change.
   former, base = base, tonumber(new_epoch()) + 1
   call('HSET', META, 'former', text(former), 'base', text(base))

@@ -89,16 +89,23 @@
   function tools.sweep_one(who, limit)
     if who == 'v' then return look_through_some(), true end
     local inst, keys = P .. 'inst:' .. who, P .. 'keys:' .. who
-    local known = call('HMGET', inst, 'id', 'name', 'swept')
-    if not known[3] and string.find(who, '^%d') then
-      if call('SISMEMBER', keys, ':') == 0 then tools.look_through_all() end
-      call('HSET', inst, 'swept', '1')
+    if string.find(who, '^%d') and call('SISMEMBER', keys, ':') == 0 then
+      tools.look_through_all()
+      call('SADD', keys, ':')
     end
-    local list = call('SPOP', keys, text(limit))
+    local list, marked = call('SPOP', keys, text(limit)), false
     for i = 1, #list do
-      if list[i] ~= ':' then tools.remove_slice(list[i], who) end
+      if list[i] == ':' then
+        marked = true
+      else
+        tools.remove_slice(list[i], who)
+      end
     end
-    if #list == limit then return #list, false end
+    if #list == limit then
+      if marked then call('SADD', keys, ':') end
+      return #list, false
+    end
+    local known = call('HMGET', inst, 'id', 'name')
     for i, prefix in ipairs({ 'i:', 'n:' }) do
       local field = known[i] and prefix .. known[i]
       local holder = field and call('HGET', P .. 'names', field)

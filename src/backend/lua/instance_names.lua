@@ -23,8 +23,7 @@
 --                  of its death, until swept
 --   <P>names        hash: "i:<id>" or "n:<name>" -> incarnation; ':' -> 1, so that a lost hash is noticed
 --   <P>gone         hash: id -> the age of the space when it was swept; ':' -> that when the hash was made
---   <P>inst:<inc>   hash: id, name, first, lease (ms), seq and refused (guard), late (its claims are refused),
---                  swept (its sweep has begun)
+--   <P>inst:<inc>   hash: id, name, first, lease (ms), seq and refused (guard), late (its claims are refused)
 --   <P>v:<inc>      string: how many operations the incarnation has done, and 1; so a lost one is noticed
 --   <P>keys:<inc>   set: the counters of which the incarnation has a slice; ':', so that a lost set is noticed
 --   <P>k:<KEY>      hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice,

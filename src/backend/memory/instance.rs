@@ -77,6 +77,7 @@ pub(super) struct Instances {
     base: Epoch,
     former: Epoch,
     age: Age,
+    lost_members: bool,
     joined: BTreeMap<Incarnation, Joiner>,
     counters: BTreeMap<RedisKey, Counter>,
     /// The epochs of keys without slices, unless they are the base; and those from before the last turn.
@@ -107,6 +108,10 @@ impl Instances {
         self.look_at_the_clock(now);
         self.age.max_absence = instance.max_absence;
         self.grow_older(now);
+        if std::mem::take(&mut self.lost_members) {
+            let all = self.joined.keys().copied().collect();
+            self.remove_members(&all);
+        }
         self.collect(now);
         let older = self.older(instance)?;
         let late = self.was_away_too_long(instance);
@@ -142,10 +147,9 @@ impl Instances {
         }
     }
 
-    /// Loses who is joined.
+    /// Loses who is joined: the next join finds all others gone.
     pub(super) fn lose_members(&mut self) {
-        let all = self.joined.keys().copied().collect();
-        self.remove_members(&all);
+        self.lost_members = true;
     }
 
     /// Whether an instance that joined since the store began was gone for longer than its claims are kept.
@@ -253,7 +257,7 @@ impl Instances {
     }
 
     pub(super) fn heartbeat(&mut self, now: u64, member: &Member) -> Result<(), BackendError> {
-        if self.joined.contains_key(&member.incarnation) {
+        if self.joined.contains_key(&member.incarnation) && !self.lost_members {
             self.look_at_the_clock(now);
             self.grow_older(now);
         }
@@ -262,7 +266,8 @@ impl Instances {
 
     /// Begins an operation: renews the lease, collects the dead, and numbers the answer.
     pub(super) fn enter(&mut self, now: u64, member: &Member) -> Result<u64, BackendError> {
-        let me = self.joined.get_mut(&member.incarnation).ok_or(BackendError::NotJoined)?;
+        let me = self.joined.get_mut(&member.incarnation).filter(|_| !self.lost_members);
+        let me = me.ok_or(BackendError::NotJoined)?;
         me.lease = member.lease;
         me.lease_ends = lease_end(now, member.lease);
         me.version += 1;
@@ -416,7 +421,8 @@ impl Instances {
 
     /// The ids of those who are joined and whose lease has not expired.
     pub(super) fn living(&self, now: u64) -> Vec<Arc<str>> {
-        let living = self.joined.values().filter(|joiner| joiner.lease_ends > now);
+        let lives = |joiner: &&Joiner| joiner.lease_ends > now && !self.lost_members;
+        let living = self.joined.values().filter(lives);
         let mut ids: Vec<_> = living.map(|joiner| Arc::clone(&joiner.id)).collect();
         ids.sort();
         ids

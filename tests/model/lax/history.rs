@@ -89,6 +89,8 @@ pub(crate) enum Step {
     ShutsDown(Who),
     /// Skipped by plain counters.
     LosesData,
+    /// The store takes all instances for gone. Skipped by plain counters.
+    LosesMembers,
 }
 
 #[derive(Clone)]
@@ -112,6 +114,7 @@ fn step(all_add: bool) -> BoxedStrategy<Step> {
         1 => who().prop_map(Step::Dies),
         1 => who().prop_map(Step::ShutsDown),
         1 => Just(Step::LosesData),
+        1 => Just(Step::LosesMembers),
     ]
     .boxed()
 }
@@ -189,6 +192,8 @@ impl fmt::Display for Step {
             Self::Call(who, ask) => write!(f, "{who}: {ask}"),
             Self::Wait(ms) => write!(f, "{} pass", time(*ms)),
             Self::Fault(who, Fault::Cut) => write!(f, "{who}'s link is cut"),
+            Self::Fault(who, Fault::Denied) => write!(f, "the store denies {who} all"),
+            Self::LosesMembers => f.write_str("the store takes everybody for gone"),
             Self::Fault(who, Fault::Restored) => write!(f, "{who}'s link is whole"),
             Self::Fault(who, Fault::LosesRequest) => {
                 write!(f, "{who}'s link loses the next request")

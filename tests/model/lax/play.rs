@@ -40,6 +40,7 @@ struct Process {
     trouble: bool,
     /// Whether the answer to a batch may have been lost since all that it wrote was known to have arrived.
     unheard: bool,
+    denied: bool,
     last_write: u64,
 }
 
@@ -53,6 +54,7 @@ impl Process {
             seen: [0; Key::ALL.len()],
             trouble: false,
             unheard: false,
+            denied: false,
             last_write: 0,
         }
     }
@@ -115,7 +117,7 @@ impl Player {
         match step {
             Step::Call(who, ask) => return self.call(who, ask).await,
             Step::ShutsDown(who) => return self.shut_down(who).await,
-            Step::LosesData if self.family == Family::Plain => return Ok(()),
+            Step::LosesData | Step::LosesMembers if self.family == Family::Plain => return Ok(()),
             // While a call that acts at once is under way, the order of what others send is not seen.
             Step::Latency(..) if !self.all_add => return Ok(()),
             _ => self.story.tell(step),
@@ -128,7 +130,15 @@ impl Player {
                 process.unheard |= matches!(fault, Fault::LosesReply | Fault::Cut);
                 match fault {
                     Fault::Cut => process.link.cut(),
-                    Fault::Restored => process.link.restore(),
+                    Fault::Denied => {
+                        process.link.set_denied(true);
+                        process.denied = true;
+                    }
+                    Fault::Restored => {
+                        process.denied = false;
+                        process.link.restore();
+                        process.link.set_denied(false);
+                    }
                     Fault::LosesRequest => process.link.lose_next_requests(1),
                     Fault::LosesReply => process.link.lose_next_replies(1),
                 }
@@ -146,6 +156,10 @@ impl Player {
                 self.processes.iter_mut().for_each(|process| process.trouble = true);
                 self.store.wipe();
                 self.truth.lost_data();
+            }
+            Step::LosesMembers => {
+                self.processes.iter_mut().for_each(|process| process.trouble = true);
+                self.store.lose_members(&self.space);
             }
             Step::Call(..) | Step::ShutsDown(_) => unreachable!("done above"),
         }
@@ -473,6 +487,7 @@ impl Player {
         self.truth.died(self.family, self.now(), who);
         let old = &self.processes[who as usize].link;
         old.restore();
+        old.set_denied(false);
         old.lose_next_requests(0);
         old.lose_next_replies(0);
         self.processes[who as usize] = Process::new(self.family, &self.store, &self.space);
@@ -571,6 +586,9 @@ impl Player {
 
     /// Whether the store did what was asked, for the lost reply may have been that the instance is not joined.
     async fn happened(&mut self, who: Who, ask: Ask) -> bool {
+        if self.processes[who as usize].denied {
+            return false;
+        }
         let Some(id) = self.processes[who as usize].counter.instance_id() else { return true };
         let id = id.to_owned();
         let looks = self.auditor.look(self.family).await;
@@ -605,6 +623,7 @@ impl Player {
     async fn heal(&mut self) -> Result<(), String> {
         for process in &self.processes {
             process.link.restore();
+            process.link.set_denied(false);
             process.link.lose_next_requests(0);
             process.link.lose_next_replies(0);
         }

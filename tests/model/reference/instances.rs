@@ -301,6 +301,11 @@ impl Instances {
         slices
     }
 
+    /// The store takes everybody for gone.
+    pub(crate) fn lose_members(&mut self) {
+        self.joined.clear();
+    }
+
     /// The store restarts empty. Numbers given before do not come again.
     pub(crate) fn lose_data(&mut self) {
         let Self { last_epoch, last_member, .. } = *self;

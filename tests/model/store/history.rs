@@ -28,6 +28,8 @@ pub(crate) enum Step {
     Restart {
         keep_data: bool,
     },
+    /// The store loses who is joined.
+    LosesMembers,
 }
 
 #[derive(Clone)]
@@ -45,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (who(), fault()).prop_map(|(who, fault)| Step::Fault(who, fault)),
         1 => who().prop_map(Step::Dies),
         1 => any::<bool>().prop_map(|keep_data| Step::Restart { keep_data }),
+        1 => Just(Step::LosesMembers),
     ]
 }
 
@@ -54,8 +57,10 @@ fn guard() -> impl Strategy<Value = Guard> {
 
 /// A link is mended more often than cut, so that something goes on.
 pub(crate) fn fault() -> impl Strategy<Value = Fault> {
-    use Fault::{Cut, LosesReply, LosesRequest, Restored};
-    select(&[Cut, Restored, Restored, LosesRequest, LosesReply, LosesReply][..])
+    use Fault::{Cut, Denied, LosesReply, LosesRequest, Restored};
+    select(
+        &[Cut, Cut, Denied, Restored, Restored, Restored, LosesRequest, LosesReply, LosesReply][..],
+    )
 }
 
 fn plain() -> impl Strategy<Value = Ask> {
@@ -113,6 +118,8 @@ impl fmt::Display for Step {
             Self::Call(who, _, Guard::Again) => write!(f, "{who}: the numbered batch again"),
             Self::Wait(ms) => write!(f, "the clock moves {}", time(*ms)),
             Self::Fault(who, Fault::Cut) => write!(f, "{who}'s link is cut"),
+            Self::Fault(who, Fault::Denied) => write!(f, "the store denies {who} all"),
+            Self::LosesMembers => f.write_str("the store takes everybody for gone"),
             Self::Fault(who, Fault::Restored) => write!(f, "{who}'s link is whole"),
             Self::Fault(who, Fault::LosesRequest) => {
                 write!(f, "{who}'s link loses the next request")

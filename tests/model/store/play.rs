@@ -101,6 +101,7 @@ struct Player<'a, W> {
     clients: Vec<Client>,
     candidates: Candidates,
     cut: [bool; Who::ALL.len()],
+    denied: [bool; Who::ALL.len()],
     losing: [Option<Fault>; Who::ALL.len()],
     last_incarnation: u64,
     epochs: EpochNames,
@@ -117,6 +118,7 @@ impl<'a, W: World> Player<'a, W> {
             clients,
             candidates: Candidates::new(),
             cut: Default::default(),
+            denied: Default::default(),
             losing: Default::default(),
             last_incarnation: 0,
             epochs: EpochNames::default(),
@@ -134,9 +136,12 @@ impl<'a, W: World> Player<'a, W> {
             Step::Fault(who, fault) => {
                 let possible = match fault {
                     Fault::Cut | Fault::Restored => self.powers.cut,
+                    // What is denied arrives.
+                    Fault::Denied => self.powers.cut && self.losing[*who as usize].is_none(),
                     // One at a time, so that what is lost is never in doubt for long.
                     Fault::LosesRequest | Fault::LosesReply => {
-                        self.powers.lose && self.losing[*who as usize].is_none()
+                        let at = *who as usize;
+                        self.powers.lose && self.losing[at].is_none() && !self.denied[at]
                     }
                 };
                 if !possible {
@@ -148,6 +153,10 @@ impl<'a, W: World> Player<'a, W> {
                 let client = &mut self.clients[*who as usize];
                 *client = Client::new(client.backend.clone(), *who, client.deaths + 1);
                 self.candidates.each(|candidate| candidate.dies(*who));
+            }
+            Step::LosesMembers => {
+                self.world.lose_members(&self.space);
+                self.candidates.each(|candidate| candidate.lose_members());
             }
             Step::Restart { keep_data } => {
                 if !(if *keep_data { self.powers.restart } else { self.powers.lose_data }) {
@@ -170,7 +179,11 @@ impl<'a, W: World> Player<'a, W> {
         self.world.fault(who, fault);
         match fault {
             Fault::Cut => self.cut[who as usize] = true,
-            Fault::Restored => self.cut[who as usize] = false,
+            Fault::Denied => self.denied[who as usize] = true,
+            Fault::Restored => {
+                self.cut[who as usize] = false;
+                self.denied[who as usize] = false;
+            }
             Fault::LosesRequest | Fault::LosesReply => self.losing[who as usize] = Some(fault),
         }
     }
@@ -211,10 +224,10 @@ impl<'a, W: World> Player<'a, W> {
         let number = sequence.map_or(String::new(), |number| format!(" (batch {number})"));
         let shown = self.epochs.name(given.clone());
         self.story.tell(format!("{who}: {}{number} -> {shown}", request.ask));
-        if self.cut[at] {
+        if self.cut[at] || self.denied[at] {
             return match given {
                 Answer::NotApplied => Ok(()),
-                _ => Err("the link is cut: nothing can have been sent".to_owned()),
+                _ => Err("the link is cut, or denied: nothing can have happened".to_owned()),
             };
         }
         if self.losing[at].take().is_some() {
