@@ -141,3 +141,44 @@ async fn a_part_that_fails_is_told_item_by_item() {
         }
     }
 }
+
+/// A batch holds nobody up for so long that a healthy instance would be taken for dead.
+#[tokio::test]
+async fn a_batch_beside_short_leases_takes_nobody_for_dead() {
+    const BATCH: usize = 200_000;
+    for server in [Server::redis(), Server::valkey()].map(|server| server.start()) {
+        let connect = async || {
+            let client = redis::Client::open(server.url()).unwrap();
+            client.get_multiplexed_async_connection().await.unwrap().into_backend()
+        };
+        let healthy = async || {
+            let options = StrictInstanceAwareCounterOptions::new(prefix("p"), connect().await);
+            StrictInstanceAwareCounter::new(options.dead_instance_threshold_ms(2000))
+        };
+        let (k, instances) = (&prefix("k"), [healthy().await, healthy().await, healthy().await]);
+        for instance in &instances {
+            instance.inc(k, 1).await.unwrap();
+        }
+        let options = StrictInstanceAwareCounterOptions::new(prefix("p"), connect().await);
+        let busy = StrictInstanceAwareCounter::new(options);
+        busy.get(k).await.unwrap();
+        let keys = keys(BATCH);
+        let adds: Vec<_> = keys.iter().map(|key| (key, 1)).collect();
+        let mut batch = std::pin::pin!(async {
+            busy.inc_all(&adds).await.unwrap().iter().all(|(_, answer)| answer.is_ok())
+        });
+        let watcher = &instances[0];
+        let mut looks = 0;
+        loop {
+            tokio::select! {
+                done = &mut batch => break assert!(done, "an item failed"),
+                total = watcher.get(k) => {
+                    assert_eq!(total.unwrap().0, 3, "somebody is missing");
+                    looks += 1;
+                }
+            }
+        }
+        println!("looked {looks} times");
+        assert!(looks > 10);
+    }
+}

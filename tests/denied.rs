@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Every command that a script or a store of ours uses.
-const COMMANDS: [&str; 33] = [
+const COMMANDS: [&str; 37] = [
     "eval",
     "evalsha",
     "hget",
@@ -57,8 +57,15 @@ const COMMANDS: [&str; 33] = [
     "zcard",
     "rename",
     "client",
-    "smembers",
+    "hscan",
+    "hsetnx",
+    "sismember",
+    "scard",
+    OOM,
 ];
+
+/// Not a command: the server has no memory left.
+const OOM: &str = "(out of memory)";
 
 fn key(name: &str) -> RedisKey {
     RedisKey::try_from(name).unwrap()
@@ -152,6 +159,11 @@ impl Bed {
     }
 
     fn allow(&self, command: &str, allowed: bool) {
+        if command == OOM {
+            let limit = if allowed { "0" } else { "1" };
+            assert_eq!(self.server.cli(&["CONFIG", "SET", "maxmemory", limit]), "OK");
+            return;
+        }
         let rule = format!("{}{command}", if allowed { '+' } else { '-' });
         assert_eq!(self.server.cli(&["ACL", "SETUSER", "app", &rule]), "OK");
     }
@@ -279,5 +291,68 @@ async fn lax_counters_count_once() {
                 assert_eq!(other.get(k).await.unwrap().0, total, "{what}, shared {k:?}");
             }
         }
+    }
+}
+
+/// What README lists is enough for everything, on keys of the crate alone.
+#[tokio::test]
+async fn the_rights_that_readme_lists_are_enough() {
+    let readme = include_str!("../README.md");
+    let start = readme.find("ACL SETUSER").expect("a list of rights in README");
+    let line = readme[start..].lines().next().unwrap();
+    let rights: Vec<&str> = line.split_whitespace().skip(3).collect();
+    for start in [Server::redis, Server::valkey] {
+        for client in ["redis", "redis+fred"] {
+            let server = start().start();
+            let rule = [&["ACL", "SETUSER", "app"][..], &rights].concat();
+            assert_eq!(server.cli(&rule), "OK", "{rule:?}");
+            assert_eq!(server.cli(&["ACL", "SETUSER", "app", ">pass"]), "OK");
+            let url = format!("{client}://app:pass@127.0.0.1:{}", server.port());
+            let store = connect(&url).await.unwrap();
+            let options = CounterOptions::new(key("p"), store.clone());
+            let (strict, lax) = (StrictCounter::new(options.clone()), LaxCounter::new(options));
+            let shared = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(
+                key("p"),
+                store.clone(),
+            ));
+            let shared_lax = LaxInstanceAwareCounter::new(LaxInstanceAwareCounterOptions::new(
+                key("p"),
+                store.clone(),
+            ));
+            let k = key("k");
+            for call in CALLS {
+                let told = [call.plain(&strict).await, call.shared(&shared).await].concat_all();
+                told.into_iter().for_each(|told| told.unwrap());
+            }
+            lax.inc(&k, 1).await.unwrap();
+            lax.flush().await.unwrap();
+            shared_lax.inc(&k, 1).await.unwrap();
+            shared_lax.flush().await.unwrap();
+            shared.inc(&k, 5).await.unwrap();
+            shared.slices(&k).await.unwrap();
+            shared.set_on_instance(&k, 0).await.unwrap();
+            shared.clear_on_instance().await.unwrap();
+            shared.clear().await.unwrap();
+            strict.clear().await.unwrap();
+            shared.leave().await.unwrap();
+            assert_eq!(strict.get_all(&[&k]).await.unwrap()[0].1.as_ref().unwrap(), &0);
+            // Which version of which client this is may stay unsaid, and the eviction policy unasked.
+            let optional = ["client|setinfo", "config|get"];
+            let log = server.cli(&["ACL", "LOG"]);
+            let lines: Vec<&str> = log.lines().collect();
+            let objects = lines.windows(2).filter(|pair| pair[0] == "object").map(|pair| pair[1]);
+            let denied: Vec<&str> = objects.filter(|object| !optional.contains(object)).collect();
+            assert!(denied.is_empty(), "{url}: {denied:?}");
+        }
+    }
+}
+
+trait ConcatAll<T> {
+    fn concat_all(self) -> Vec<T>;
+}
+
+impl<T> ConcatAll<T> for [Vec<T>; 2] {
+    fn concat_all(self) -> Vec<T> {
+        self.into_iter().flatten().collect()
     }
 }

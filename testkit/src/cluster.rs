@@ -137,6 +137,21 @@ impl Cluster {
         }
     }
 
+    /// Moves the first `slots` slots of a node to another, by the cluster's own tool.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn reshard(&self, from: usize, to: usize, slots: usize) {
+        let id = |node: usize| self.nodes[node].cli(&["CLUSTER", "MYID"]);
+        let address = format!("127.0.0.1:{}", self.nodes[from].port());
+        let mut command = Command::new(self.nodes[from].flavor().cli());
+        command.args(["--cluster", "reshard", &address, "--cluster-yes", "--cluster-slots"]);
+        command.args([&slots.to_string(), "--cluster-from", &id(from), "--cluster-to", &id(to)]);
+        let output = command.output().expect("the tool of the cluster");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
     fn set_slot(&self, node: usize, args: &[&str]) {
         let answer = self.nodes[node].cli(&[&["CLUSTER", "SETSLOT"], args].concat());
         assert_eq!(answer, "OK", "CLUSTER SETSLOT {args:?}");

@@ -122,7 +122,7 @@ impl Instances {
             && !self.is(Fault::PutsBackWhateverTheAbsence);
         if self.is(Fault::ForgetsChanges) && self.age > absence {
             let (epochs, floor) = (&self.epochs, self.floor);
-            let current = |key| epochs.get(key).copied().unwrap_or(floor);
+            let current = |key: &RedisKey| epochs.get(key).copied().unwrap_or(floor);
             self.parts.retain(|(key, _), part| part.epoch == current(key));
             self.epochs.retain(|key, _| self.parts.keys().any(|(of, _)| of == key));
         }

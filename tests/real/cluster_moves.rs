@@ -5,14 +5,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use distkit::{
     CounterComparator,
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
-        InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
+        InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
+        StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
 };
 use distkit_testkit::{Cluster, Server};
@@ -26,6 +27,8 @@ over_both_clients!(
     plain_counters_move_with_their_slot_on_valkey,
     instances_move_with_their_slot,
     instances_move_with_their_slot_on_valkey,
+    everything_survives_a_reshard_and_killed_connections,
+    everything_survives_a_reshard_and_killed_connections_on_valkey,
 );
 
 const LAG: Duration = Duration::from_millis(10);
@@ -252,5 +255,167 @@ async fn instances_move(client: Client, valkey: bool) {
     for (room, (least, most)) in rooms.iter().zip(sums) {
         let (total, _) = instances[0].get(room).await.unwrap();
         assert!((least..=most).contains(&total), "{room}: {total}, not {least} to {most}");
+    }
+}
+
+async fn everything_survives_a_reshard_and_killed_connections(client: Client) {
+    everything_survives_a_reshard(client, false).await;
+}
+
+async fn everything_survives_a_reshard_and_killed_connections_on_valkey(client: Client) {
+    everything_survives_a_reshard(client, true).await;
+}
+
+/// The slots that each reshard moves: the first ones of a node.
+const SLOTS: usize = 40;
+
+/// A prefix in the first slots of node 0, so that the reshard takes it along.
+async fn first_prefix(cluster: &Arc<Cluster>) -> String {
+    blocking(cluster, |cluster| {
+        let first = |name: &String| usize::from(cluster.slot(name)) < SLOTS;
+        (0..).map(|n| format!("p{n}")).find(first).unwrap()
+    })
+    .await
+}
+
+/// What a task counted for sure, and what may have been counted besides.
+#[derive(Default)]
+struct Counted {
+    sure: i64,
+    unsure: i64,
+    slowest: Duration,
+}
+
+impl Counted {
+    fn note(&mut self, began: Instant, answer: Result<(), distkit::DistkitError>) {
+        match answer {
+            Ok(()) => self.sure += 1,
+            Err(error) if error.may_have_happened() => self.unsure += 1,
+            Err(_) => {}
+        }
+        self.slowest = self.slowest.max(began.elapsed());
+    }
+}
+
+/// Kills the connections whose last command is one of ours, and not those of the reshard.
+fn kill_counters(node: &Server) {
+    let listed = node.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+    for line in listed.lines() {
+        let word = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name));
+        if let (Some(id), Some(cmd)) = (word("id="), word("cmd="))
+            && (cmd.starts_with("eval") || cmd.starts_with('h'))
+        {
+            node.cli(&["CLIENT", "KILL", "ID", id]);
+        }
+    }
+}
+
+async fn everything_survives_a_reshard(client: Client, valkey: bool) {
+    let cluster = cluster_of(valkey).await;
+    let prefix = key(&first_prefix(&cluster).await);
+    let rooms = Arc::new(keys(300));
+    let over = Arc::new(AtomicBool::new(false));
+    let options = CounterOptions::new(prefix.clone(), client.connect_cluster(&cluster).await);
+    let (strict, lax) = (StrictCounter::new(options.clone()), LaxCounter::new(options));
+    let of_instances = StrictInstanceAwareCounterOptions::new(
+        prefix.clone(),
+        client.connect_cluster(&cluster).await,
+    );
+    let shared = StrictInstanceAwareCounter::new(of_instances);
+    let of_instances =
+        LaxInstanceAwareCounterOptions::new(prefix, client.connect_cluster(&cluster).await);
+    let shared_lax = LaxInstanceAwareCounter::new(of_instances);
+    let mut tasks = Vec::new();
+    for kind in [0, 0, 1, 2, 2, 3] {
+        let (strict, lax, shared, shared_lax) =
+            (strict.clone(), lax.clone(), shared.clone(), shared_lax.clone());
+        let (rooms, over) = (rooms.clone(), over.clone());
+        tasks.push(tokio::spawn(async move {
+            let mut counted = Counted::default();
+            for round in 0.. {
+                if over.load(SeqCst) {
+                    break;
+                }
+                let (room, began) = (&rooms[round * 7 % rooms.len()], Instant::now());
+                let answer = match kind {
+                    0 if round % 2 == 0 => strict.inc(room, 1).await.map(drop),
+                    0 => {
+                        let any = CounterComparator::Gt(-1);
+                        strict.inc_if(room, any, 1).await.map(drop)
+                    }
+                    1 => lax.inc(room, 1).await.map(drop),
+                    2 => shared.inc(room, 1).await.map(drop),
+                    _ => shared_lax.inc(room, 1).await.map(drop),
+                };
+                counted.note(began, answer);
+                if kind % 2 == 1 {
+                    tokio::time::sleep(Duration::from_micros(100)).await;
+                }
+            }
+            (kind, counted)
+        }));
+    }
+    let killer = {
+        let (cluster, over) = (cluster.clone(), over.clone());
+        tokio::spawn(async move {
+            while !over.load(SeqCst) {
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                blocking(&cluster, |cluster| {
+                    for node in cluster.nodes() {
+                        kill_counters(node);
+                    }
+                })
+                .await;
+            }
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for (from, to) in [(0, 1), (1, 2)] {
+        blocking(&cluster, move |cluster| cluster.reshard(from, to, SLOTS)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    over.store(true, SeqCst);
+    killer.await.unwrap();
+    let mut counted: [Counted; 4] = Default::default();
+    for task in tasks {
+        let (kind, more) = task.await.unwrap();
+        counted[kind].sure += more.sure;
+        counted[kind].unsure += more.unsure;
+        counted[kind].slowest = counted[kind].slowest.max(more.slowest);
+    }
+    eventually("the flushes", async || {
+        lax.flush().await.is_ok() && shared_lax.flush().await.is_ok()
+    })
+    .await;
+    let [plain, plain_lax, instance, instance_lax] = &counted;
+    for (what, counted) in [
+        ("strict", plain),
+        ("lax", plain_lax),
+        ("instance-aware", instance),
+        ("lax instance-aware", instance_lax),
+    ] {
+        let Counted { sure, unsure, slowest } = counted;
+        println!("{client:?} valkey={valkey}, {what}: {sure}, {unsure} unknown, {slowest:?}");
+        assert!(*sure > 100, "{what}: {sure} were counted");
+    }
+    let (mut plainly, mut together) = (0, 0);
+    for room in &*rooms {
+        let mut all = (Err(()), Err(()));
+        eventually("an answer", async || {
+            all = (
+                strict.get(room).await.map_err(drop),
+                shared.get(room).await.map(|(total, _)| total).map_err(drop),
+            );
+            all.0.is_ok() && all.1.is_ok()
+        })
+        .await;
+        plainly += all.0.unwrap();
+        together += all.1.unwrap();
+    }
+    for (total, strict, lax) in [(plainly, plain, plain_lax), (together, instance, instance_lax)] {
+        // A buffered addition that was taken is counted once.
+        let (sure, unsure) = (strict.sure + lax.sure, strict.unsure);
+        assert_eq!(lax.unsure, 0);
+        assert!((sure..=sure + unsure).contains(&total), "{sure} + {unsure}: {total}");
     }
 }

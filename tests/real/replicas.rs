@@ -9,8 +9,12 @@ use std::{
 };
 
 use distkit::{
-    backend::{Backend, Space, connect},
+    CounterComparator, DistkitError,
+    backend::{Backend, ReplayGuard, Space, Write, connect},
     counter::{CounterOptions, CounterTrait, StrictCounter},
+    icounter::{
+        InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
+    },
 };
 use distkit_testkit::Server;
 use tokio::{
@@ -18,10 +22,12 @@ use tokio::{
     time::Instant,
 };
 
-use crate::support::{Client, key, over_both_clients};
+use crate::support::{Client, eventually, key, over_both_clients};
 
 over_both_clients!(
     a_reader_leaves_a_demoted_server,
+    a_reader_leaves_a_demoted_valkey,
+    writes_that_write_nothing_are_turned_away,
     a_reader_of_a_replica_is_left_alone,
     a_reader_without_the_right_to_write_is_left_alone,
 );
@@ -53,7 +59,62 @@ async fn address_of(server: &Server) -> (u16, Arc<AtomicU16>) {
 }
 
 async fn a_reader_leaves_a_demoted_server(client: Client) {
-    let (old, new) = (Server::redis().start(), Server::redis().start());
+    leaves_a_demoted(client, Server::redis().start(), Server::redis().start()).await;
+}
+
+async fn a_reader_leaves_a_demoted_valkey(client: Client) {
+    leaves_a_demoted(client, Server::valkey().start(), Server::valkey().start()).await;
+}
+
+/// Whatever a write finds there is old.
+async fn writes_that_write_nothing_are_turned_away(client: Client) {
+    for server in [Server::redis().start(), Server::valkey().start()] {
+        let store = connected(client, &format!("127.0.0.1:{}", server.port())).await;
+        let counter = StrictCounter::new(CounterOptions::new(key("bench"), store.clone()));
+        let shared = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(
+            key("bench"),
+            store.clone(),
+        ));
+        let (hits, none) = (key("hits"), key("none"));
+        counter.set(&hits, 7).await.unwrap();
+        shared.set(&hits, 7).await.unwrap();
+        let space = Space::new(key("bench"));
+        let never = CounterComparator::Gt(100);
+        assert_eq!(server.cli(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+        let unmet = Write::add(hits.clone(), 1).only_if(never);
+        let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
+        let answers: Vec<(&str, Option<DistkitError>)> = vec![
+            ("inc", counter.inc(&hits, 1).await.err()),
+            ("inc by 0", counter.inc(&hits, 0).await.err()),
+            ("inc_if", counter.inc_if(&hits, never, 1).await.err()),
+            ("set_if", counter.set_if(&hits, never, 1).await.err()),
+            ("del", counter.del(&none).await.err()),
+            ("clear", counter.clear().await.err()),
+            ("guarded", store.apply(&space, &[unmet], Some(&guard)).await.err().map(Into::into)),
+            (
+                "guarded and empty",
+                store.apply(&space, &[], Some(&guard)).await.err().map(Into::into),
+            ),
+            ("shared inc", shared.inc(&hits, 0).await.err()),
+            ("shared inc_if", shared.inc_if(&hits, never, 1).await.err()),
+            ("shared set_if", shared.set_if(&hits, never, 1).await.err()),
+            ("shared del", shared.del(&none).await.err()),
+            ("shared set_on_instance_if", shared.set_on_instance(&none, 0).await.err()),
+            ("shared get", shared.get(&hits).await.err()),
+        ];
+        for (what, error) in answers {
+            let error = error.unwrap_or_else(|| panic!("{what} was answered by a replica"));
+            assert!(!error.may_have_happened(), "{what}: {error}");
+        }
+        assert_eq!(server.cli(&["HGET", "distkit:{bench}:totals", "hits"]), "7");
+        assert_eq!(server.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+        eventually("a primary", async || counter.inc(&hits, 1).await.is_ok()).await;
+        eventually("a primary", async || shared.inc(&hits, 1).await.is_ok()).await;
+        assert_eq!((counter.get(&hits).await.unwrap(), shared.get(&hits).await.unwrap().0), (8, 8));
+    }
+}
+
+async fn leaves_a_demoted(client: Client, old: Server, new: Server) {
     let (port, target) = address_of(&old).await;
     let store = connected(client, &format!("127.0.0.1:{port}")).await;
     let reader = StrictCounter::new(CounterOptions::new(key("bench"), store));
