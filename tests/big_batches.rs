@@ -144,7 +144,7 @@ async fn a_part_that_fails_is_told_item_by_item() {
 
 /// A batch holds nobody up for so long that a healthy instance would be taken for dead.
 #[tokio::test]
-async fn a_batch_beside_short_leases_takes_nobody_for_dead() {
+async fn a_batch_expires_no_instance_with_a_short_lease() {
     const BATCH: usize = 200_000;
     for server in [Server::redis(), Server::valkey()].map(|server| server.start()) {
         let connect = async || {

@@ -296,7 +296,7 @@ async fn lax_counters_count_once() {
 
 /// What README lists is enough for everything, on keys of the crate alone.
 #[tokio::test]
-async fn the_rights_that_readme_lists_are_enough() {
+async fn the_rights_in_the_readme_suffice() {
     let readme = include_str!("../README.md");
     let start = readme.find("ACL SETUSER").expect("a list of rights in README");
     let line = readme[start..].lines().next().unwrap();

@@ -133,7 +133,7 @@ async fn what_is_left_of_a_space_heals_and_nothing_counts_twice() {
 
 /// What dead instances left is found without what told of them.
 #[tokio::test]
-async fn the_slices_of_the_dead_go_although_their_records_are_lost() {
+async fn slices_of_expired_instances_go_although_their_records_are_lost() {
     let parts: &[&[&str]] = &[
         &["dead"],
         &["keys:"],

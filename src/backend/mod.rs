@@ -92,10 +92,9 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 /// 17. **Coming back.** A claim that a join brings is put back if its epoch is the key's current one,
 ///     once, and dropped otherwise. Nothing from before a [`clear_on`](Self::clear_on) of
 ///     [`Scope::Total`] comes back. The claims of an instance that was not joined for longer than its
-///     [`Instance::max_absence`] are dropped. That is counted in the age of the space, by which a join or a
-///     heartbeat adds the time since the one before, a minute at most. A store may forget the epochs of keys
-///     without slices after twice that time, if no claim from before a forgotten one can be taken for a current
-///     one.
+///     [`Instance::max_absence`] are dropped. The absence is measured in the age of the space: each join and
+///     heartbeat adds the time since the previous one, at most a minute. A store may drop the epochs of keys
+///     without slices after twice `max_absence`, provided that older claims stay invalid.
 /// 18. **Lost data.** A store that lost its data knows so: a claim from before the loss is put back unless
 ///     the store, or another claim, knows of a later `set`, `del` or `clear` of that key. What was put
 ///     back from before such a change goes when a claim tells of it; what was written since the loss

@@ -32,7 +32,7 @@ async fn grow_older(fixture: &Fixture, guests: &[Guest], steps: u32) {
 
 /// Rule 17: the claims of an instance that was away for longer than its `max_absence` are refused, and those of
 /// one that was away for as long are not. Needs [`Fixture::advance_with`].
-pub async fn claims_are_kept_for_the_longest_absence(fixture: &Fixture) {
+pub async fn claims_are_refused_after_max_absence(fixture: &Fixture) {
     if !fixture.has_clock() {
         return;
     }
@@ -61,7 +61,7 @@ pub async fn claims_are_kept_for_the_longest_absence(fixture: &Fixture) {
 }
 
 /// Rule 17: a step of the clock is a minute of absence at most. Needs [`Fixture::advance_with`].
-pub async fn a_jump_of_the_clock_is_no_absence(fixture: &Fixture) {
+pub async fn a_clock_step_is_not_an_absence(fixture: &Fixture) {
     if !fixture.has_clock() {
         return;
     }
@@ -79,7 +79,7 @@ pub async fn a_jump_of_the_clock_is_no_absence(fixture: &Fixture) {
 
 /// Rule 17: what is forgotten of a change brings nothing back from before it, however long the instance that
 /// did not hear of it lived on; what nobody changed stays. Needs [`Fixture::advance_with`].
-pub async fn a_forgotten_change_brings_nothing_back(fixture: &Fixture) {
+pub async fn a_forgotten_change_invalidates_older_claims(fixture: &Fixture) {
     if !fixture.has_clock() {
         return;
     }

@@ -141,8 +141,8 @@ pub use handles::{
     fresh_ids_are_unique, works_behind_nested_pointers,
 };
 pub use instance_absence::{
-    a_forgotten_change_brings_nothing_back, a_jump_of_the_clock_is_no_absence,
-    claims_are_kept_for_the_longest_absence,
+    a_clock_step_is_not_an_absence, a_forgotten_change_invalidates_older_claims,
+    claims_are_refused_after_max_absence,
 };
 pub use instance_epochs::{
     a_big_clear_is_one_call, a_claim_is_put_back_once, a_clear_after_a_loss_is_final,
@@ -222,9 +222,9 @@ macro_rules! conformance_rules {
             a_big_clear_is_one_call
             a_claim_is_put_back_once
             a_clear_after_a_loss_is_final
+            a_clock_step_is_not_an_absence
             a_compare_and_set_loop_loses_no_update
-            a_forgotten_change_brings_nothing_back
-            a_jump_of_the_clock_is_no_absence
+            a_forgotten_change_invalidates_older_claims
             a_key_named_twice_is_written_twice_in_order
             a_late_claim_takes_away_what_it_outdates
             a_late_claim_takes_nothing_away_twice
@@ -250,7 +250,7 @@ macro_rules! conformance_rules {
             big_removals_and_clears_are_one_call
             cancelled_calls_break_nothing_else
             cancelled_guarded_batches_happen_once
-            claims_are_kept_for_the_longest_absence
+            claims_are_refused_after_max_absence
             clear_removes_its_own_space_only
             clearing_slices_leaves_the_others
             concurrent_adds_sum_exactly
@@ -271,9 +271,9 @@ macro_rules! conformance_rules {
             leases_run_exactly
             leaving_takes_the_slices_along
             long_mixed_runs_agree_with_a_reference
+            losses_in_a_row_heal
             lost_data_heals
             lost_data_heals_under_the_latest_epoch
-            losses_in_a_row_heal
             many_dead_are_collected_exactly
             nothing_comes_back_after_a_clear
             of_concurrent_conditional_sets_one_wins

@@ -29,6 +29,7 @@ use store::Instances;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
+    AcceptsClaimsAfterAnyAbsence,
     AddsInTwoSteps,
     AddsToStaleSlices,
     AnswersReadsOfTheNotJoined,
@@ -43,11 +44,12 @@ enum Fault {
     CollectsFiftySlices,
     ComparesSlicesWithTotals,
     ComparesThroughDoubles,
+    CountsClockStepsAsAbsence,
     DeadKeepTheirNames,
+    DropsEpochsTooEarly,
     EmptyBatchesUseNothingUp,
     FindsItselfDead,
     FirstClaimAfterALossWins,
-    ForgetsChanges,
     ForgetsRefusals,
     GuardsOutliveIncarnations,
     HeartbeatsRenewNoLease,
@@ -61,7 +63,6 @@ enum Fault {
     ListsSlicesInReverse,
     ListsStaleSlices,
     NamesGoToTheLatestJoin,
-    PutsBackWhateverTheAbsence,
     PutsClaimsBackTwice,
     PutsStaleClaimsBack,
     ReadsAreNotNumbered,
@@ -84,7 +85,6 @@ enum Fault {
     TakesAClearForALoss,
     TakesALossForAClear,
     TakesBeginningsForChanges,
-    TakesJumpsForAbsences,
     TheDeadTakeWholeKeys,
     TotalsWrapAround,
     TrimsNames,
@@ -279,7 +279,7 @@ faults::caught! {
     EmptyBatchesUseNothingUp by a_replayed_slice_batch_changes_nothing,
     FindsItselfDead by a_lease_that_nobody_found_is_renewed,
     FirstClaimAfterALossWins by lost_data_heals_under_the_latest_epoch,
-    ForgetsChanges by a_forgotten_change_brings_nothing_back,
+    DropsEpochsTooEarly by a_forgotten_change_invalidates_older_claims,
     ForgetsRefusals by refused_slices_are_refused_again,
     GuardsOutliveIncarnations by guards_end_with_the_incarnation,
     HeartbeatsRenewNoLease by leases_run_exactly,
@@ -295,7 +295,7 @@ faults::caught! {
     ListsSlicesInReverse by totals_are_the_sums_of_the_slices,
     ListsStaleSlices by a_set_takes_all_slices,
     NamesGoToTheLatestJoin by a_name_has_one_holder,
-    PutsBackWhateverTheAbsence by claims_are_kept_for_the_longest_absence,
+    AcceptsClaimsAfterAnyAbsence by claims_are_refused_after_max_absence,
     PutsClaimsBackTwice by a_claim_is_put_back_once,
     PutsStaleClaimsBack by
         stale_slices_do_not_come_back
@@ -329,7 +329,7 @@ faults::caught! {
         lost_data_heals
         lost_data_heals_under_the_latest_epoch
         counts_made_since_a_loss_stay,
-    TakesJumpsForAbsences by a_jump_of_the_clock_is_no_absence,
+    CountsClockStepsAsAbsence by a_clock_step_is_not_an_absence,
     TakesBeginningsForChanges by losses_in_a_row_heal,
     TheDeadTakeWholeKeys by the_dead_take_their_slices_only,
     TotalsWrapAround by totals_out_of_range_are_clamped,

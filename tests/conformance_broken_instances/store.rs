@@ -119,8 +119,8 @@ impl Instances {
             && self.age > absence
             && !lives
             && self.gone.get(&instance.id).is_none_or(|gone| self.age - gone > absence)
-            && !self.is(Fault::PutsBackWhateverTheAbsence);
-        if self.is(Fault::ForgetsChanges) && self.age > absence {
+            && !self.is(Fault::AcceptsClaimsAfterAnyAbsence);
+        if self.is(Fault::DropsEpochsTooEarly) && self.age > absence {
             let (epochs, floor) = (&self.epochs, self.floor);
             let current = |key: &RedisKey| epochs.get(key).copied().unwrap_or(floor);
             self.parts.retain(|(key, _), part| part.epoch == current(key));
@@ -240,7 +240,7 @@ impl Instances {
 
     fn grow_older(&mut self, now: u64) {
         let step = now - std::mem::replace(&mut self.seen, now);
-        self.age += if self.is(Fault::TakesJumpsForAbsences) { step } else { step.min(60_000) };
+        self.age += if self.is(Fault::CountsClockStepsAsAbsence) { step } else { step.min(60_000) };
     }
 
     fn collect(&mut self, now: u64, mine: Option<u64>) {

@@ -204,7 +204,7 @@ async fn a_key_for_each_session_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn the_epochs_of_deleted_keys_are_forgotten_in_time() {
+async fn epochs_of_deleted_keys_are_dropped_after_max_absence() {
     let bed = Bed::with_a_clock().await;
     let absence = Duration::from_secs(600);
     let instance =
@@ -236,7 +236,7 @@ async fn the_epochs_of_deleted_keys_are_forgotten_in_time() {
 }
 
 #[tokio::test]
-async fn totals_that_we_never_write_are_refused_everywhere() {
+async fn non_canonical_totals_are_refused_by_reads_and_writes() {
     let bed = Bed::new().await;
     let (one, other) = (bed.join(LONG).await, bed.join(LONG).await);
     let k = key("k");

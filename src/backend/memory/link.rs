@@ -109,8 +109,8 @@ impl MemoryLink {
         Self { shared: Arc::new(Shared { store, line: Mutex::default(), cuts: Notify::new() }) }
     }
 
-    /// Makes the store deny all that comes over this link, or serve it again: what arrives is answered with
-    /// [`BackendError::NotApplied`].
+    /// Makes the store deny all requests of this link, as an ACL does, or accept them again. A denied request
+    /// changes nothing and fails with [`BackendError::NotApplied`].
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{Backend, BackendError, Space, Write, memory::MemoryBackend}};

@@ -110,13 +110,13 @@ impl MemoryBackend {
         self.locked(|state, now| state.plain.lose_guards(now, space));
     }
 
-    /// Takes all instances of the space for gone, as a Redis does that evicts the set of leases, or the hash of a
-    /// counter: each is told that it is not joined, and puts its slices back when it joins anew.
+    /// Loses the memberships of the space, as a Redis does that evicts the leases: every instance has to rejoin, and
+    /// puts its slices back then.
     pub fn lose_members(&self, space: &Space) {
         self.members(space, |members, _| members.lose_members());
     }
 
-    /// Sets the store's clock forward, as that of a server that is corrected. Timers of counters are not moved.
+    /// Sets the store's clock forward, as a time service does with a server's. Timers of counters do not move.
     ///
     /// ```
     /// use std::time::Duration;
