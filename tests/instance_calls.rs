@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, DistkitError, RedisKey,
     backend::{
-        Applied, BackendError, Epoch, Incarnation, Instance, Joined, Member, Ordered, Scope, Slice,
-        SliceChange, SliceWrite, Standing, Written, memory::MemoryBackend,
+        Applied, BackendError, Epoch, Incarnation, Instance, Joined, Member, Ordered, Outcome,
+        Scope, Slice, SliceChange, SliceWrite, Standing, Written, memory::MemoryBackend,
     },
     icounter::{
         InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
@@ -113,25 +113,31 @@ fn applies(
 async fn each_strict_operation_is_one_call() {
     let (mut store, mut order) = (MockStore::new(), Sequence::new());
     joins(&mut store, &mut order);
-    for (change, n) in
-        [(SliceChange::Add(2), 2), (SliceChange::SetTotal(9), 9), (SliceChange::SetSlice(4), 4)]
-    {
-        applies(&mut store, &mut order, 1, vec![write("a", change)], None, Ok(applied(1, &[n])));
+    for (version, change, n) in [
+        (1, SliceChange::Add(2), 2),
+        (2, SliceChange::SetTotal(9), 9),
+        (3, SliceChange::SetSlice(4), 4),
+    ] {
+        let answer = Ok(applied(version, &[n]));
+        applies(&mut store, &mut order, 1, vec![write("a", change)], None, answer);
     }
     store
         .expect_read_on()
         .withf(|member, keys| is(member, 1) && *keys == [key("b"), key("a")])
         .times(1)
         .in_sequence(&mut order)
-        .returning(|_, _| Ok(ordered(2, vec![Ok(standing(0, 0)), Ok(standing(4, 4))])));
-    for scope in [Scope::Slice, Scope::Total] {
+        .returning(|_, _| Ok(ordered(4, vec![Ok(standing(0, 0)), Ok(standing(4, 4))])));
+    for (version, scope) in [(5, Scope::Slice), (6, Scope::Total)] {
         store
             .expect_remove_on()
             .withf(move |member, keys, s| is(member, 1) && *keys == [key("a")] && *s == scope)
             .times(1)
             .in_sequence(&mut order)
-            .returning(|_, _, _| {
-                Ok(ordered(3, vec![Ok(Written { old: standing(4, 4), ..written(standing(0, 0)) })]))
+            .returning(move |_, _, _| {
+                Ok(ordered(
+                    version,
+                    vec![Ok(Written { old: standing(4, 4), ..written(standing(0, 0)) })],
+                ))
             });
     }
     for scope in [Scope::Slice, Scope::Total] {
@@ -219,10 +225,7 @@ async fn an_idle_instance_sends_a_heartbeat_each_third_of_its_lease_and_nothing_
         joins(&mut store, &mut order);
         // A lax counter refreshes what was just read a few times.
         let reads = if is_lax { 1..=5 } else { 1..=1 };
-        store
-            .expect_read_on()
-            .times(reads)
-            .returning(|_, _| Ok(ordered(1, vec![Ok(standing(0, 0))])));
+        store.expect_read_on().times(reads).returning(zeros());
         let (beats, mut heard) = tokio::sync::mpsc::unbounded_channel();
         store.expect_heartbeat().withf(|member| is(member, 1)).times(10).returning(move |_| {
             beats.send(tokio::time::Instant::now()).unwrap();
@@ -257,10 +260,18 @@ async fn a_missed_heartbeat_is_repeated_at_once_and_then_well_within_the_lease()
 
 /// The keys that the first use of each reads.
 fn reads_zero(store: &mut MockStore, times: usize) {
-    store
-        .expect_read_on()
-        .times(times)
-        .returning(|_, keys| Ok(ordered(1, keys.iter().map(|_| Ok(standing(0, 0))).collect())));
+    store.expect_read_on().times(times).returning(zeros());
+}
+
+type Read = Result<Ordered<Vec<Outcome<Standing>>>, BackendError>;
+
+/// Answers of reads, numbered 10, 20, ...
+fn zeros() -> impl FnMut(Member, Vec<RedisKey>) -> Read {
+    let mut version = 0;
+    move |_, keys| {
+        version += 10;
+        Ok(ordered(version, keys.iter().map(|_| Ok(standing(0, 0))).collect()))
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -270,7 +281,7 @@ async fn a_lax_flush_is_one_guarded_batch() {
     reads_zero(&mut store, 3);
     let batch = [("a", 11), ("b", 2)].map(|(name, n)| write(name, SliceChange::Add(n)));
     let batch = batch.into_iter().chain([write("c", SliceChange::SetSlice(5))]).collect();
-    applies(&mut store, &mut order, 1, batch, Some(1), Ok(applied(2, &[11, 2, 5])));
+    applies(&mut store, &mut order, 1, batch, Some(1), Ok(applied(100, &[11, 2, 5])));
     let counter = lax(store);
     for (name, count) in [("a", 1), ("b", 2), ("c", 3), ("a", 10)] {
         counter.inc(&key(name), count).await.unwrap();
@@ -285,7 +296,7 @@ async fn the_warm_lax_path_makes_no_call() {
     joins(&mut store, &mut order);
     reads_zero(&mut store, 1);
     let batch = vec![write("a", SliceChange::Add(1))];
-    applies(&mut store, &mut order, 1, batch, Some(1), Ok(applied(2, &[1])));
+    applies(&mut store, &mut order, 1, batch, Some(1), Ok(applied(100, &[1])));
     let counter = lax(store);
     let a = key("a");
     counter.inc(&a, 1).await.unwrap();
@@ -331,7 +342,7 @@ async fn a_lax_set_is_sent_once_and_then_fenced() {
     applies(&mut store, &mut order, 1, set, Some(1), Err(lost()));
     applies(&mut store, &mut order, 1, vec![], Some(1), Err(lost()));
     let fenced = Applied { replayed: true, outcomes: Vec::new() };
-    applies(&mut store, &mut order, 1, vec![], Some(1), Ok(ordered(3, fenced)));
+    applies(&mut store, &mut order, 1, vec![], Some(1), Ok(ordered(15, fenced)));
     let counter = lax(store);
     let a = key("a");
     counter.get(&a).await.unwrap();
@@ -342,18 +353,17 @@ async fn a_lax_set_is_sent_once_and_then_fenced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_was_overtaken_is_not_what_it_comes_back_with() {
+async fn a_store_that_lost_acknowledged_operations_gets_them_back() {
     let (mut store, mut order) = (MockStore::new(), Sequence::new());
     joins(&mut store, &mut order);
     let add = || vec![write("a", SliceChange::Add(1))];
-    // The store did the second one first.
     applies(&mut store, &mut order, 1, add(), None, Ok(applied(8, &[5])));
-    applies(&mut store, &mut order, 1, add(), None, Ok(applied(7, &[4])));
-    applies(&mut store, &mut order, 1, add(), None, Err(BackendError::NotJoined));
+    // A replica took over that was behind by one operation.
+    applies(&mut store, &mut order, 1, add(), None, Ok(applied(8, &[5])));
     joins_again(&mut store, &mut order, 2, vec![claim("a", 5)]);
     applies(&mut store, &mut order, 2, add(), None, Ok(applied(1, &[6])));
     let counter = strict(store);
-    for slice in [5, 4, 6] {
+    for slice in [5, 6] {
         assert_eq!(counter.inc(&key("a"), 1).await.unwrap(), (slice, slice));
     }
 }

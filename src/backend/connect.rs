@@ -13,9 +13,15 @@ use super::{Backend, BackendError, memory::MemoryBackend};
 /// | `redis+unix:///path/to/socket[?db=1&user=name&pass=word]` | a unix socket, over redis-rs; also `unix:///...` |
 /// | `redis-cluster://[[user]:password@]host[:port][?node=host:port&node=...]` | a cluster, by one or more of its nodes |
 /// | `redis-cluster+fred://...` | the same, over fred |
+/// | `redis-sentinel://[[user]:password@]host[:port][/db]?sentinelServiceName=name[&node=host:port&node=...]` | the primary that Sentinel names; `host` and `node` are sentinels |
+/// | `redis-sentinel+fred://...` | the same, over fred |
 ///
 /// `valkey` may stand for `redis`, and `rediss` or `valkeys` asks for TLS. Answers are waited for at most
 /// 5 s, and a lost connection is made again by itself.
+///
+/// The user and password of a sentinel URL are those of the server. `sentinelUsername` and `sentinelPassword` are for
+/// the sentinels themselves. A failover is followed within seconds; acknowledged writes that were not replicated are
+/// lost by it.
 ///
 /// TLS trusts the certificates of the system. The process's default `CryptoProvider` of rustls does the
 /// cryptography; where none was installed, this installs aws-lc-rs.
@@ -70,10 +76,18 @@ enum Client {
     Fred,
 }
 
+/// What stands behind the address.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Layout {
+    Server,
+    Cluster,
+    Sentinel,
+}
+
 #[derive(Debug, PartialEq)]
 struct Target<'a> {
     client: Client,
-    cluster: bool,
+    layout: Layout,
     tls: bool,
     /// What follows `://`.
     address: &'a str,
@@ -96,9 +110,10 @@ impl<'a> Target<'a> {
             }
             None => (scheme, Client::Fred),
         };
-        let (rest, cluster) = match rest.strip_suffix("-cluster") {
-            Some(rest) => (rest, true),
-            None => (rest, false),
+        let (rest, layout) = match rest.rsplit_once('-') {
+            Some((rest, "cluster")) => (rest, Layout::Cluster),
+            Some((rest, "sentinel")) => (rest, Layout::Sentinel),
+            _ => (rest, Layout::Server),
         };
         let tls = match rest {
             "redis" | "valkey" => false,
@@ -108,7 +123,7 @@ impl<'a> Target<'a> {
             }
             _ => return Err(unusable(format!("no store has URLs that begin with {scheme}://"))),
         };
-        let target = Self { client, cluster, tls, address };
+        let target = Self { client, layout, tls, address };
         match target.missing_feature() {
             Some(feature) => Err(unusable(format!(
                 "{scheme}:// needs the feature {feature} of distkit, which is off"
@@ -121,11 +136,21 @@ impl<'a> Target<'a> {
         let needed = match self.client {
             Client::RedisRs => [
                 (true, cfg!(feature = "redis-rs"), "redis-rs"),
-                (self.cluster, cfg!(feature = "redis-rs-cluster"), "redis-rs-cluster"),
+                (
+                    self.layout == Layout::Cluster,
+                    cfg!(feature = "redis-rs-cluster"),
+                    "redis-rs-cluster",
+                ),
+                (
+                    self.layout == Layout::Sentinel,
+                    cfg!(feature = "redis-rs-sentinel"),
+                    "redis-rs-sentinel",
+                ),
                 (self.tls, cfg!(feature = "redis-rs-tls"), "redis-rs-tls"),
             ],
             Client::Fred => [
                 (true, cfg!(feature = "fred"), "fred"),
+                (false, true, ""),
                 (false, true, ""),
                 (self.tls, cfg!(feature = "fred-tls"), "fred-tls"),
             ],
@@ -139,7 +164,7 @@ impl<'a> Target<'a> {
     }
 
     /// One URL for each node that is named.
-    #[cfg(feature = "redis-rs-cluster")]
+    #[cfg(any(feature = "redis-rs-cluster", feature = "redis-rs-sentinel"))]
     fn nodes(&self) -> Vec<String> {
         let (first, query) = self.address.split_once('?').unwrap_or((self.address, ""));
         let credentials = first.rfind('@').map_or("", |at| &first[..=at]);
@@ -161,7 +186,7 @@ fn unreachable(error: impl std::fmt::Display) -> BackendError {
 #[cfg(feature = "redis-rs")]
 async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
     #[cfg(feature = "redis-rs-cluster")]
-    if target.cluster {
+    if target.layout == Layout::Cluster {
         use super::IntoBackend;
 
         let client = redis::cluster::ClusterClient::builder(target.nodes())
@@ -179,7 +204,58 @@ async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError>
         let connection = client.get_async_connection().await.map_err(unreachable)?;
         return Ok(connection.into_backend());
     }
+    #[cfg(feature = "redis-rs-sentinel")]
+    if target.layout == Layout::Sentinel {
+        return sentinel(target).await;
+    }
     managed(format!("{}://{}", target.scheme(), target.address)).await
+}
+
+#[cfg(feature = "redis-rs-sentinel")]
+async fn sentinel(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+    use super::{IntoBackend, ReconnectingConnection};
+    use redis::{
+        IntoConnectionInfo as _, TlsMode,
+        sentinel::{SentinelClientBuilder, SentinelServerType},
+    };
+
+    let parameter = |name: &str| {
+        let (_, query) = target.address.split_once('?')?;
+        query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    };
+    let name =
+        parameter("sentinelServiceName").filter(|name| !name.is_empty()).ok_or_else(|| {
+            unusable("the URL of a sentinel names the service: ?sentinelServiceName=name")
+        })?;
+    let mut nodes = Vec::new();
+    for node in target.nodes() {
+        nodes.push(node.as_str().into_connection_info().map_err(unreachable)?);
+    }
+    let server = nodes[0].redis_settings().clone();
+    let addresses = nodes.iter().map(|node| node.addr().clone());
+    let builder =
+        SentinelClientBuilder::new(addresses, name.to_owned(), SentinelServerType::Master);
+    let mut builder = builder.map_err(unreachable)?.set_client_to_redis_db(server.db());
+    if let Some(user) = server.username() {
+        builder = builder.set_client_to_redis_username(user);
+    }
+    if let Some(password) = server.password() {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    if let Some(user) = parameter("sentinelUsername") {
+        builder = builder.set_client_to_sentinel_username(user);
+    }
+    if let Some(password) = parameter("sentinelPassword") {
+        builder = builder.set_client_to_sentinel_password(password);
+    }
+    if target.tls {
+        builder = builder
+            .set_client_to_redis_tls_mode(TlsMode::Secure)
+            .set_client_to_sentinel_tls_mode(TlsMode::Secure);
+    }
+    let sentinels = builder.build().map_err(unreachable)?;
+    let connection = ReconnectingConnection::of_sentinel(sentinels);
+    Ok(connection.connected().await.map_err(unreachable)?.into_backend())
 }
 
 #[cfg(feature = "redis-rs")]
@@ -216,8 +292,12 @@ async fn fred(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
         },
     };
 
-    let cluster = if target.cluster { "-cluster" } else { "" };
-    let url = format!("{}{cluster}://{}", target.scheme(), target.address);
+    let layout = match target.layout {
+        Layout::Server => "",
+        Layout::Cluster => "-cluster",
+        Layout::Sentinel => "-sentinel",
+    };
+    let url = format!("{}{layout}://{}", target.scheme(), target.address);
     let config = Config::from_url(&url).map_err(unreachable)?;
     let client = Builder::from_config(config)
         .with_performance_config(|config| config.default_command_timeout = PATIENCE)
@@ -227,7 +307,7 @@ async fn fred(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
             config.tcp.nodelay = Some(true);
             // A connection that has gone silent is replaced.
             config.unresponsive.max_timeout = Some(PATIENCE);
-            if target.cluster {
+            if target.layout == Layout::Cluster {
                 // The store follows redirections itself: fred mixes up answers.
                 config.max_redirections = 0;
             }

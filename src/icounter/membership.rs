@@ -1,6 +1,9 @@
 use std::{
     ops::Deref,
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,8 @@ use super::acknowledged::{Acknowledged, UnderWay};
 use crate::{
     DistkitError, RedisKey,
     backend::{
-        Backend, BackendError, Incarnation, Instance, Member, Outcome, Slice, Space, Standing,
+        Backend, BackendError, Incarnation, Instance, InstanceSlice, Member, Ordered, Outcome,
+        Slice, Space, Standing,
     },
     outage::{self, Outage},
 };
@@ -49,6 +53,18 @@ macro_rules! as_member {
                     }
                 }
                 Err(error) => break Err($crate::DistkitError::from(error)),
+                // The store has lost operations that it had answered, and this one goes with the old slices.
+                Ok(answer)
+                    if membership.went_back(&seat, &answer)
+                        && joins < $crate::icounter::membership::MAX_JOINS =>
+                {
+                    joins += 1;
+                    let gone = seat.incarnation;
+                    drop(seat);
+                    if let Err(error) = membership.join_again(gone).await {
+                        break Err(error);
+                    }
+                }
                 Ok($answer) => break Ok($done),
             }
         }
@@ -69,6 +85,8 @@ pub(crate) struct Membership {
     /// Set once. What is under way then goes on; nothing joins any more, or renews the lease.
     ended: OnceLock<Ended>,
     acknowledged: Mutex<Acknowledged>,
+    /// The latest version of this incarnation that was answered.
+    latest: AtomicU64,
     heartbeat: Mutex<Option<AbortHandle>>,
 }
 
@@ -76,6 +94,24 @@ struct State {
     instance: Instance,
     member: Option<Member>,
 }
+
+/// What a store answers an operation of an instance with.
+pub(crate) trait Numbered {
+    /// The version of the answer, if it has one.
+    fn version(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl<T> Numbered for Ordered<T> {
+    fn version(&self) -> Option<u64> {
+        Some(self.version)
+    }
+}
+
+impl Numbered for () {}
+
+impl Numbered for Vec<InstanceSlice> {}
 
 #[derive(Clone, Copy)]
 enum Ended {
@@ -86,6 +122,8 @@ enum Ended {
 /// A joined member, at work. No join happens while it is held.
 pub(crate) struct Seat<'m> {
     member: RwLockReadGuard<'m, Member>,
+    /// The latest version that was answered before the operation began.
+    seen: u64,
     _under_way: UnderWay,
 }
 
@@ -107,6 +145,7 @@ impl Membership {
             state: RwLock::new(State { instance, member: None }),
             ended: OnceLock::new(),
             acknowledged: Mutex::default(),
+            latest: AtomicU64::new(0),
             heartbeat: Mutex::default(),
         })
     }
@@ -130,7 +169,8 @@ impl Membership {
             if let Ok(member) = RwLockReadGuard::try_map(state, |state| state.member.as_ref()) {
                 self.keep_alive();
                 let under_way = self.acknowledged.lock().begin();
-                return Ok(Seat { member, _under_way: under_way });
+                let seen = self.latest.load(Ordering::Relaxed);
+                return Ok(Seat { member, seen, _under_way: under_way });
             }
             let mut state = self.state.write().await;
             if state.member.is_none() {
@@ -202,11 +242,29 @@ impl Membership {
         }
         state.instance.first_joined.get_or_insert(joined.incarnation);
         state.member = Some(Member { incarnation: joined.incarnation, lease: self.lease });
+        self.latest.store(0, Ordering::Relaxed);
         self.acknowledged.lock().restored(&claim, &joined.standings);
         // It may have left meanwhile. The member is noted all the same, so that it can leave again.
         self.check()?;
         self.keep_alive();
         Ok(())
+    }
+
+    /// Whether the answer has a lower version than one that came before the operation: the store lost what it had
+    /// answered since, as in a failover to a replica that was behind.
+    pub(crate) fn went_back(&self, seat: &Seat<'_>, answer: &impl Numbered) -> bool {
+        let Some(version) = answer.version() else { return false };
+        let went_back = version <= seat.seen;
+        if went_back {
+            tracing::warn!(
+                target: "distkit::instances",
+                prefix = %self.space.prefix(), instance = %self.id, version, seen = seat.seen,
+                "the store lost acknowledged operations; rejoining with the acknowledged slices"
+            );
+        } else {
+            self.latest.fetch_max(version, Ordering::Relaxed);
+        }
+        went_back
     }
 
     /// Takes in how a key stood when the store ran the operation numbered `version`.

@@ -37,11 +37,13 @@ mod clock;
 mod cluster;
 mod flavor;
 mod ports;
+mod sentinels;
 mod server;
 mod spawn;
 
 pub use cluster::Cluster;
 pub use flavor::Flavor;
+pub use sentinels::Sentinels;
 pub use server::{Server, ServerBuilder};
 
 use std::time::{Duration, Instant};

@@ -5,6 +5,7 @@
     feature = "counter",
     feature = "instance-aware-counter",
     feature = "redis-rs-cluster",
+    feature = "redis-rs-sentinel",
     feature = "fred"
 ))]
 #![allow(clippy::unwrap_used)]
@@ -22,4 +23,5 @@ mod linearizable;
 mod outages;
 mod races;
 mod replicas;
+mod sentinel;
 mod support;

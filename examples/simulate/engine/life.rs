@@ -239,7 +239,7 @@ fn shake_the_store(world: &World, dice: &mut Rng) {
     // A remaining lease is as long as the lease at most, from the time on when somebody looks.
     for member in model.members.values_mut() {
         if let Some(ends) = &mut member.ends {
-            *ends = (*ends).max(now + 2 * HEAL);
+            *ends = (*ends).max(now + LEASE + HEAL);
         }
     }
     match what {

@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -91,6 +91,15 @@ impl Runner {
         let of_cluster = clients.first().is_some_and(Client::is_clustered);
         let follows = |client: &Client| client.connection_config().max_redirections != 0;
         let (cluster, options) = Self::settings(clients);
+        static WARNED: Once = Once::new();
+        if clients.iter().any(|client| client.client_reconnect_policy().is_none()) {
+            WARNED.call_once(|| {
+                tracing::warn!(
+                    target: "distkit::connection",
+                    "a fred client without a ReconnectPolicy never reconnects; give it one"
+                );
+            });
+        }
         let carriers = if of_cluster && clients.iter().any(follows) {
             Carriers::Own {
                 all: clients.iter().map(Own::like).collect(),

@@ -64,8 +64,18 @@ fn store<C: RedisConnection>(connection: C) -> Arc<dyn Backend> {
     Arc::new(RedisStore::new(connection).0)
 }
 
+/// A connection manager gives up for good when a reconnect is refused, as during a password rotation, and never
+/// replaces a connection that went silent: see [`ReconnectingConnection`].
 impl IntoBackend for ConnectionManager {
     fn into_backend(self) -> Arc<dyn Backend> {
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
+            tracing::warn!(
+                target: "distkit::connection",
+                "a ConnectionManager of redis-rs does not reconnect after a refused password; use \
+                 ReconnectingConnection"
+            );
+        });
         store(self)
     }
 }

@@ -16,8 +16,8 @@ use futures_util::{
 };
 use parking_lot::{Mutex, RwLock};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, ProtocolVersion, PushInfo, PushKind,
-    RedisError, RedisFuture, RedisResult, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Pipeline, ProtocolVersion,
+    PushInfo, PushKind, RedisError, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The delays between attempts to connect. A command in between fails at once.
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
+/// How often the sentinels are asked for the primary.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection of redis-rs to one server that is replaced after every failure. Recommended over
 /// `ConnectionManager`, and what [`connect`](crate::backend::connect()) makes.
@@ -61,18 +64,39 @@ const LONGEST_DELAY: Duration = Duration::from_secs(1);
 pub struct ReconnectingConnection(Arc<Inner>);
 
 struct Inner {
-    client: Client,
-    /// For servers that do not know RESP3.
-    fallback: Option<Client>,
+    origin: Origin,
+    db: i64,
+    /// The server does not know RESP3.
     falls_back: AtomicBool,
     response_timeout: Duration,
     live: RwLock<Option<Arc<Live>>>,
     attempts: Mutex<Attempts>,
+    /// When the sentinels were last asked.
+    checked: Mutex<Option<Instant>>,
+}
+
+/// Where the address of the server comes from.
+enum Origin {
+    Fixed(Client),
+    #[cfg(feature = "redis-rs-sentinel")]
+    Sentinel(tokio::sync::Mutex<redis::sentinel::SentinelClient>),
+}
+
+impl Origin {
+    async fn client(&self) -> RedisResult<Client> {
+        match self {
+            Self::Fixed(client) => Ok(client.clone()),
+            // The lock is held by one attempt at a time anyway.
+            #[cfg(feature = "redis-rs-sentinel")]
+            Self::Sentinel(sentinels) => sentinels.lock().await.async_get_client().await,
+        }
+    }
 }
 
 /// A connection that was made.
 struct Live {
     connection: MultiplexedConnection,
+    address: ConnectionAddr,
     /// How many commands were answered on it.
     answers: AtomicU64,
     closed: Arc<AtomicBool>,
@@ -96,15 +120,30 @@ impl ReconnectingConnection {
 
     /// The same, with another bound than 5 s on how long an answer may take. No I/O.
     pub fn with_response_timeout(client: Client, timeout: Duration) -> Self {
-        let client = with_socket_options(client);
-        let (client, fallback) = with_resp3(client);
+        let db = client.get_connection_info().redis_settings().db();
+        Self::of(Origin::Fixed(client), db, timeout)
+    }
+
+    /// A connection to the primary that Redis Sentinel names. Each attempt to connect asks the sentinels, and
+    /// so does each second in which commands are sent: a failover is followed within about a second. No I/O.
+    ///
+    /// The client must ask for the `Master`. [`connect`](crate::backend::connect()) makes one from a
+    /// `redis-sentinel://` URL.
+    #[cfg(feature = "redis-rs-sentinel")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs-sentinel")))]
+    pub fn of_sentinel(sentinels: redis::sentinel::SentinelClient) -> Self {
+        Self::of(Origin::Sentinel(tokio::sync::Mutex::new(sentinels)), 0, PATIENCE)
+    }
+
+    fn of(origin: Origin, db: i64, timeout: Duration) -> Self {
         Self(Arc::new(Inner {
-            client,
-            fallback,
+            origin,
+            db,
             falls_back: AtomicBool::new(false),
             response_timeout: timeout,
             live: RwLock::new(None),
             attempts: Mutex::default(),
+            checked: Mutex::default(),
         }))
     }
 
@@ -115,14 +154,19 @@ impl ReconnectingConnection {
     /// Why it cannot be made, or why the server does not take commands: it wants a password, or is still
     /// loading its data.
     pub async fn connect(client: Client) -> RedisResult<Self> {
-        let connection = Self::new(client);
-        connection.live().await?;
-        Ok(connection)
+        Self::new(client).connected().await
+    }
+
+    /// This connection, once a server answers on it.
+    pub(crate) async fn connected(self) -> RedisResult<Self> {
+        self.live().await?;
+        Ok(self)
     }
 
     /// The connection in use, or the next one.
     async fn live(&self) -> RedisResult<Arc<Live>> {
         if let Some(live) = self.usable() {
+            self.check_origin(&live);
             return Ok(live);
         }
         let attempt = {
@@ -142,6 +186,30 @@ impl ReconnectingConnection {
             }
         };
         attempt.await
+    }
+
+    /// Asks the sentinels, once a second while commands are sent, whether the server still is the primary. The
+    /// old primary of a failover takes writes for seconds, all of which are lost.
+    fn check_origin(&self, live: &Arc<Live>) {
+        if matches!(self.0.origin, Origin::Fixed(_)) {
+            return;
+        }
+        {
+            let Some(mut checked) = self.0.checked.try_lock() else { return };
+            if checked.is_some_and(|checked: Instant| checked.elapsed() < CHECK_EVERY) {
+                return;
+            }
+            *checked = Some(Instant::now());
+        }
+        let (connection, live) = (self.clone(), live.clone());
+        tokio::spawn(async move {
+            let primary = tokio::time::timeout(PATIENCE, connection.0.origin.client()).await;
+            if let Ok(Ok(primary)) = primary
+                && *primary.get_connection_info().addr() != live.address
+            {
+                connection.0.retire(&live);
+            }
+        });
     }
 
     fn usable(&self) -> Option<Arc<Live>> {
@@ -172,16 +240,16 @@ impl ReconnectingConnection {
 
 impl Inner {
     async fn make(&self) -> RedisResult<Live> {
-        if let (Some(fallback), true) = (&self.fallback, self.falls_back.load(Relaxed)) {
-            return self.make_with(fallback).await;
-        }
-        match (self.make_with(&self.client).await, &self.fallback) {
-            (Err(error), Some(fallback)) if lacks_resp3(&error) => {
-                self.falls_back.store(true, Relaxed);
-                self.make_with(fallback).await
+        let client = with_socket_options(self.origin.client().await?);
+        let (client, fallback) = with_resp3(client);
+        let Some(fallback) = fallback else { return self.make_with(&client).await };
+        if !self.falls_back.load(Relaxed) {
+            match self.make_with(&client).await {
+                Err(error) if lacks_resp3(&error) => self.falls_back.store(true, Relaxed),
+                made => return made,
             }
-            (made, _) => made,
         }
+        self.make_with(&fallback).await
     }
 
     async fn make_with(&self, client: &Client) -> RedisResult<Live> {
@@ -201,7 +269,8 @@ impl Inner {
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         // A server that wants a password, or is loading, takes the connection but no commands.
         connection.req_packed_command(&redis::cmd("PING")).await?.extract_error()?;
-        Ok(Live { connection, answers: AtomicU64::new(0), closed })
+        let address = client.get_connection_info().addr().clone();
+        Ok(Live { connection, address, answers: AtomicU64::new(0), closed })
     }
 
     fn note(&self, made: RedisResult<Arc<Live>>) -> RedisResult<Arc<Live>> {
@@ -288,7 +357,7 @@ impl ConnectionLike for ReconnectingConnection {
     }
 
     fn get_db(&self) -> i64 {
-        self.0.client.get_connection_info().redis_settings().db()
+        self.0.db
     }
 }
 
