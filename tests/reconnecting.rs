@@ -161,6 +161,56 @@ async fn a_connection_without_answers_is_replaced() {
     }
 }
 
+#[cfg(feature = "fred")]
+#[tokio::test]
+async fn a_connection_without_answers_is_replaced_over_fred() {
+    for server in both(|server| server) {
+        let proxy = Swallowing::before(&server).await;
+        let url = format!("redis+fred://127.0.0.1:{}", proxy.port);
+        let counter = counter(connect(&url).await.unwrap());
+        let k = key("k");
+        assert_eq!(counter.inc(&k, 1).await.unwrap(), 1);
+        proxy.swallow.store(true, SeqCst);
+        let error = counter.inc(&k, 1).await.unwrap_err();
+        assert!(error.may_have_happened(), "{error}");
+        let total = timeout(DEADLINE, until_counted(&counter, &k)).await.unwrap();
+        assert_eq!(total, 2, "what was swallowed never arrived");
+        proxy.accepting.abort();
+    }
+}
+
+/// The heartbeat finds the silence, and the next one goes over another connection.
+#[cfg(feature = "instance-aware-counter")]
+#[tokio::test]
+async fn an_idle_instance_outlives_a_silent_connection() {
+    use distkit::icounter::{
+        InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
+    };
+
+    for server in both(|server| server) {
+        let proxy = Swallowing::before(&server).await;
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", proxy.port)).unwrap();
+        let patience = Duration::from_millis(300);
+        let connection = ReconnectingConnection::with_response_timeout(client, patience);
+        let instance = |store: Arc<dyn distkit::backend::Backend>| {
+            let options = StrictInstanceAwareCounterOptions::new(key("rooms"), store);
+            StrictInstanceAwareCounter::new(options.dead_instance_threshold_ms(3000))
+        };
+        let (idle, watcher) =
+            (instance(connection.into_backend()), instance(connect(&server.url()).await.unwrap()));
+        let k = key("k");
+        idle.inc(&k, 5).await.unwrap();
+        proxy.swallow.store(true, SeqCst);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(7) {
+            assert_eq!(watcher.get(&k).await.unwrap().0, 5, "after {:?}", began.elapsed());
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(!proxy.swallow.load(SeqCst), "no other connection was made");
+        proxy.accepting.abort();
+    }
+}
+
 /// Asks in a thread of its own, so that connections see meanwhile what happens to them.
 async fn connections(server: &Arc<Server>) -> usize {
     let server = server.clone();

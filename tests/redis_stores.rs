@@ -582,3 +582,22 @@ async fn a_url_can_name_a_unix_socket() {
     let error = connect(&format!("unix+fred://{path}")).await.err().unwrap();
     assert!(error.to_string().contains("redis+unix"), "{error}");
 }
+
+#[tokio::test]
+async fn a_plain_connection_to_a_cluster_is_told_which_url_it_needs() {
+    let cluster = Cluster::start();
+    let url = cluster.urls()[0].clone();
+    for url in [url.clone(), url.replacen("redis://", "redis+fred://", 1)] {
+        let store = connect(&url).await.unwrap();
+        let mut told = 0;
+        for n in 0..20 {
+            let space = space(&format!("p{n}"));
+            if let Err(error) = store.apply(&space, &[Write::add(key("n"), 1)], None).await {
+                assert!(!error.may_have_happened(), "{error}");
+                assert!(error.to_string().contains("redis-cluster://"), "{url}: {error}");
+                told += 1;
+            }
+        }
+        assert!(told > 5, "{told} of 20 prefixes are on another node");
+    }
+}

@@ -16,13 +16,14 @@ use distkit::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
 };
-use distkit_testkit::{Sentinels, Server};
+use distkit_testkit::{Sentinels, Server, ServerBuilder};
 
 use crate::support::{Client, eventually, key, over_both_clients};
 
 over_both_clients!(
     a_commanded_failover_is_followed_under_load,
     a_commanded_failover_is_followed_under_load_on_valkey,
+    a_commanded_failover_loses_less_where_writes_need_replicas,
     a_killed_primary_is_replaced_and_comes_back_as_a_replica,
     a_reader_follows_a_failover,
 );
@@ -34,9 +35,8 @@ fn scheme(client: Client) -> &'static str {
     }
 }
 
-async fn sentinels(valkey: bool) -> Arc<Sentinels> {
-    let start = move || Sentinels::of(if valkey { Server::valkey() } else { Server::redis() });
-    Arc::new(tokio::task::spawn_blocking(start).await.unwrap())
+async fn sentinels(builder: ServerBuilder) -> Arc<Sentinels> {
+    Arc::new(tokio::task::spawn_blocking(|| Sentinels::of(builder)).await.unwrap())
 }
 
 async fn blocking(sentinels: &Arc<Sentinels>, work: impl FnOnce(&Sentinels) + Send + 'static) {
@@ -77,15 +77,21 @@ async fn count(
 }
 
 async fn a_commanded_failover_is_followed_under_load(client: Client) {
-    follows(client, false, |sentinels| sentinels.fail_over()).await;
+    follows(client, Server::redis(), |sentinels| sentinels.fail_over()).await;
 }
 
 async fn a_commanded_failover_is_followed_under_load_on_valkey(client: Client) {
-    follows(client, true, |sentinels| sentinels.fail_over()).await;
+    follows(client, Server::valkey(), |sentinels| sentinels.fail_over()).await;
+}
+
+/// Once the replicas follow the new primary, the old one takes no writes.
+async fn a_commanded_failover_loses_less_where_writes_need_replicas(client: Client) {
+    let server = Server::redis().args(&["--min-replicas-to-write", "2"]);
+    follows(client, server, |sentinels| sentinels.fail_over()).await;
 }
 
 async fn a_killed_primary_is_replaced_and_comes_back_as_a_replica(client: Client) {
-    follows(client, false, |sentinels| {
+    follows(client, Server::redis(), |sentinels| {
         let old = sentinels.primary();
         old.kill_9();
         sentinels.wait_for_another_primary(old.port());
@@ -96,8 +102,9 @@ async fn a_killed_primary_is_replaced_and_comes_back_as_a_replica(client: Client
     .await;
 }
 
-async fn follows(client: Client, valkey: bool, fail_over: fn(&Sentinels)) {
-    let sentinels = sentinels(valkey).await;
+async fn follows(client: Client, builder: ServerBuilder, fail_over: fn(&Sentinels)) {
+    println!("{builder:?}");
+    let sentinels = sentinels(builder).await;
     let store = connect(&sentinels.url(scheme(client))).await.unwrap();
     let options = CounterOptions::new(key("p"), store.clone());
     let (strict, lax) = (StrictCounter::new(options.clone()), LaxCounter::new(options));
@@ -144,7 +151,7 @@ async fn follows(client: Client, valkey: bool, fail_over: fn(&Sentinels)) {
         let Counted { sure, unsure, pause } = counted;
         let lost = sure - total;
         println!(
-            "{client:?} valkey={valkey} {what}: {sure} acknowledged, {unsure} unknown, {total} stored, \
+            "{client:?} {what}: {sure} acknowledged, {unsure} unknown, {total} stored, \
              {lost} lost, pause {pause:?}"
         );
         // What was acknowledged and not replicated may be lost; nothing counts twice.
@@ -156,7 +163,7 @@ async fn follows(client: Client, valkey: bool, fail_over: fn(&Sentinels)) {
 }
 
 async fn a_reader_follows_a_failover(client: Client) {
-    let sentinels = sentinels(false).await;
+    let sentinels = sentinels(Server::redis()).await;
     let store = connect(&sentinels.url(scheme(client))).await.unwrap();
     let reader = StrictCounter::new(CounterOptions::new(key("p"), store));
     let hits = key("hits");
