@@ -233,8 +233,7 @@ async fn sentinel(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError>
     }
     let server = nodes[0].redis_settings().clone();
     let addresses = nodes.iter().map(|node| node.addr().clone());
-    let builder =
-        SentinelClientBuilder::new(addresses, name.to_owned(), SentinelServerType::Master);
+    let builder = SentinelClientBuilder::new(addresses, name, SentinelServerType::Master);
     let mut builder = builder.map_err(unreachable)?.set_client_to_redis_db(server.db());
     if let Some(user) = server.username() {
         builder = builder.set_client_to_redis_username(user);

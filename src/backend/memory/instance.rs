@@ -517,7 +517,7 @@ impl Instances {
 
     fn remove_members(&mut self, gone: &BTreeSet<Incarnation>) {
         if !gone.is_empty() {
-            for (_, joiner) in self.joined.extract_if(.., |who, _| gone.contains(who)) {
+            for joiner in gone.iter().filter_map(|who| self.joined.remove(who)) {
                 self.gone.insert(joiner.id, self.age.now);
             }
             self.take_all_slices(gone);
