@@ -246,12 +246,17 @@ async fn non_canonical_totals_are_refused_by_reads_and_writes() {
             if quick {
                 // Nobody is dead, and no lease may have run out.
                 bed.store.heartbeat(&bed.space, &one).await.unwrap();
-                bed.store.read_on(&bed.space, &one, &[k.clone()]).await.unwrap();
+                bed.store.read_on(&bed.space, &one, std::slice::from_ref(&k)).await.unwrap();
             } else {
                 bed.server.cli(&["DEL", "distkit:{bed}:i:quiet"]);
             }
             bed.server.cli(&["HSET", "distkit:{bed}:i:k:k", "t", text]);
-            let read = bed.store.read_on(&bed.space, &other, &[k.clone()]).await.unwrap().answer;
+            let read = bed
+                .store
+                .read_on(&bed.space, &other, std::slice::from_ref(&k))
+                .await
+                .unwrap()
+                .answer;
             assert!(read[0].is_err(), "{text:?} is read, quick: {quick}");
             for write in [
                 change(&k, SliceChange::Add(1)),
