@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use distkit::{
@@ -17,6 +17,7 @@ use distkit::{
     },
 };
 use distkit_testkit::{Cluster, Server};
+use tokio::time::Instant;
 
 use crate::support::{Client, eventually, key, keys, over_both_clients};
 

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use distkit::{
@@ -17,6 +17,7 @@ use distkit::{
     },
 };
 use distkit_testkit::{Sentinels, Server, ServerBuilder};
+use tokio::time::Instant;
 
 use crate::support::{Client, eventually, key, over_both_clients};
 
