@@ -160,7 +160,7 @@ impl Instances {
         self.seats.insert(inc, seat);
         let mut standings = Vec::new();
         for (n, claim) in claims.iter().enumerate() {
-            if !late && !(self.is(Fault::JoinsTakeAThousandClaims) && n >= 1000) {
+            if !(late || self.is(Fault::JoinsTakeAThousandClaims) && n >= 1000) {
                 self.put_back(inc, claim);
             }
             standings.push(Ok(self.standing(&claim.key, inc)));
