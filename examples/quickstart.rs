@@ -10,7 +10,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{self, Backend, memory::MemoryBackend},
+    backend::{self, Backend, Store, memory::MemoryBackend},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
 };
 
@@ -25,7 +25,7 @@ const BUYS_EVERY: usize = 10;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let url = std::env::args().nth(1).or_else(|| std::env::var("DISTKIT_URL").ok());
-    let store: Arc<dyn Backend> = match &url {
+    let store: Arc<dyn Store> = match &url {
         Some(url) => backend::connect(url).await?,
         None => Arc::new(MemoryBackend::new()),
     };

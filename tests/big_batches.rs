@@ -2,11 +2,11 @@
 #![cfg(all(feature = "counter", feature = "instance-aware-counter", feature = "redis-rs"))]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use distkit::{
     DistkitError, RedisKey,
-    backend::{IntoBackend, memory::MemoryBackend},
+    backend::{InstanceBackend, IntoBackend, memory::MemoryBackend},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, KeyedSlice, LaxInstanceAwareCounter,
@@ -38,7 +38,7 @@ async fn thirty_thousand_keys_at_once_through_each_counter() {
         // With the response timeout of redis-rs, 500 ms.
         let client = redis::Client::open(server.url()).unwrap();
         let connection = client.get_multiplexed_async_connection().await.unwrap();
-        let store = connection.into_backend();
+        let store: Arc<dyn InstanceBackend> = connection.into_backend();
         let keys = keys(KEYS);
         let adds: Vec<_> = keys.iter().map(|key| (key, 1)).collect();
         let sets: Vec<_> = keys.iter().map(|key| (key, 7)).collect();
@@ -149,7 +149,7 @@ async fn a_batch_expires_no_instance_with_a_short_lease() {
     for server in [Server::redis(), Server::valkey()].map(|server| server.start()) {
         let connect = async || {
             let client = redis::Client::open(server.url()).unwrap();
-            client.get_multiplexed_async_connection().await.unwrap().into_backend()
+            client.get_multiplexed_async_connection().await.unwrap()
         };
         let healthy = async || {
             let options = StrictInstanceAwareCounterOptions::new(prefix("p"), connect().await);

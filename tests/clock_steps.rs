@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Backend, Instance, Joined, Member, Slice, SliceChange, SliceWrite, Space, Standing, connect,
+        Backend, Instance, InstanceBackend, Joined, Member, Slice, SliceChange, SliceWrite, Space,
+        Standing, Store, connect,
     },
 };
 use distkit_testkit::Server;
@@ -21,7 +22,7 @@ fn key(name: &str) -> RedisKey {
 
 struct Bed {
     server: Server,
-    store: Arc<dyn Backend>,
+    store: Arc<dyn Store>,
     space: Space,
 }
 

@@ -12,14 +12,20 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
-        ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
+        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
     },
     conformance::{self as rules, Fixture},
 };
 
 /// Fails each call in one way.
 struct Failing(fn() -> BackendError);
+
+impl std::fmt::Debug for Failing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Failing").finish_non_exhaustive()
+    }
+}
 
 #[async_trait]
 impl Backend for Failing {
@@ -43,7 +49,10 @@ impl Backend for Failing {
     async fn clear(&self, _: &Space) -> Result<(), BackendError> {
         Err(self.0())
     }
+}
 
+#[async_trait]
+impl InstanceBackend for Failing {
     async fn join(&self, _: &Space, _: &Instance, _: &[Slice]) -> Result<Joined, BackendError> {
         Err(self.0())
     }

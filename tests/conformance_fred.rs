@@ -7,7 +7,7 @@ mod servers;
 
 use std::{sync::Arc, time::Duration};
 
-use distkit::{backend::IntoBackend, conformance::Fixture};
+use distkit::conformance::Fixture;
 use distkit_testkit::{Cluster, Server};
 use fred::{
     clients::Client,
@@ -51,26 +51,26 @@ async fn client(server: &Server) -> Client {
 async fn client_of_redis() -> Fixture {
     let server = redis();
     let client = client(&server).await;
-    fixture(server, client.into_backend())
+    fixture(server, client)
 }
 
 async fn client_of_clocked_redis() -> Fixture {
     let server = clocked(Server::redis());
     let client = client(&server).await;
-    clocked_fixture(server, client.into_backend())
+    clocked_fixture(server, client)
 }
 
 async fn client_of_clocked_valkey() -> Fixture {
     let server = clocked(Server::valkey());
     let client = client(&server).await;
-    clocked_fixture(server, client.into_backend())
+    clocked_fixture(server, client)
 }
 
 async fn pool_of_valkey() -> Fixture {
     let server = valkey();
     let pool = builder(Config::from_url(&server.url()).unwrap()).build_pool(3).unwrap();
     pool.init().await.unwrap();
-    fixture(server, pool.into_backend())
+    fixture(server, pool)
 }
 
 async fn clustered(cluster: Arc<Cluster>) -> Fixture {
@@ -78,7 +78,7 @@ async fn clustered(cluster: Arc<Cluster>) -> Fixture {
     let server = ServerConfig::new_clustered(nodes);
     let client = builder(Config { server, ..Config::default() }).build().unwrap();
     client.init().await.unwrap();
-    fixture(cluster, client.into_backend())
+    fixture(cluster, client)
 }
 
 async fn redis_cluster() -> Fixture {

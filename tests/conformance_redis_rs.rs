@@ -7,10 +7,7 @@ mod servers;
 
 use std::{sync::Arc, time::Duration};
 
-use distkit::{
-    backend::{IntoBackend, RedisStore},
-    conformance::Fixture,
-};
+use distkit::{backend::RedisStore, conformance::Fixture};
 use distkit_testkit::Server;
 use redis::{
     AsyncConnectionConfig,
@@ -47,7 +44,7 @@ async fn manager(server: &Server) -> ConnectionManager {
 async fn manager_to_redis() -> Fixture {
     let server = redis();
     let connection = manager(&server).await;
-    fixture(server, connection.into_backend())
+    fixture(server, connection)
 }
 
 async fn resending_to_redis() -> Fixture {
@@ -59,13 +56,13 @@ async fn resending_to_redis() -> Fixture {
 async fn multiplexed_to_valkey() -> Fixture {
     let server = valkey();
     let connection = multiplexed(&server).await;
-    fixture(server, connection.into_backend())
+    fixture(server, connection)
 }
 
 async fn manager_to_clocked_redis() -> Fixture {
     let server = clocked(Server::redis());
     let connection = manager(&server).await;
-    clocked_fixture(server, connection.into_backend())
+    clocked_fixture(server, connection)
 }
 
 async fn resending_to_clocked_valkey() -> Fixture {
@@ -95,7 +92,7 @@ mod cluster {
             .build()
             .unwrap();
         let connection = client.get_async_connection().await.unwrap();
-        fixture(cluster, connection.into_backend())
+        fixture(cluster, connection)
     }
 
     async fn redis_cluster() -> Fixture {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use distkit::backend::{IntoBackend, connect};
+use distkit::backend::{Backend, IntoBackend, connect};
 use distkit_testkit::Server;
 use fred::{
     clients::Client,
@@ -50,15 +50,19 @@ async fn a_connection_that_cannot_come_back_is_named_once() {
     let policy = Some(ReconnectPolicy::default());
     let client = Client::new(Config::from_url(&server.url()).unwrap(), None, None, policy);
     client.init().await.unwrap();
-    drop(client.into_backend());
+    drop(IntoBackend::<dyn Backend>::into_backend(client));
     assert_eq!(lines(), [""; 0], "these come back");
 
     for _ in 0..2 {
-        drop(redis_rs.get_multiplexed_async_connection().await.unwrap().into_backend());
-        drop(redis_rs.get_connection_manager().await.unwrap().into_backend());
+        drop(IntoBackend::<dyn Backend>::into_backend(
+            redis_rs.get_multiplexed_async_connection().await.unwrap(),
+        ));
+        drop(IntoBackend::<dyn Backend>::into_backend(
+            redis_rs.get_connection_manager().await.unwrap(),
+        ));
         let client = Client::new(Config::from_url(&server.url()).unwrap(), None, None, None);
         client.init().await.unwrap();
-        drop(client.into_backend());
+        drop(IntoBackend::<dyn Backend>::into_backend(client));
     }
     let lines = lines();
     assert_eq!(lines.len(), 3, "{lines:#?}");

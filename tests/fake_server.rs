@@ -10,8 +10,8 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Backend, BackendError, Instance, IntoBackend, Member, ReplayGuard, Scope, SliceChange,
-        SliceWrite, Space, Write, connect,
+        Backend, BackendError, Instance, InstanceBackend, IntoBackend, Member, ReplayGuard, Scope,
+        SliceChange, SliceWrite, Space, Store, Write, connect,
     },
 };
 use distkit_testkit::{Cluster, Server};
@@ -55,7 +55,7 @@ impl Kind {
         matches!(self, RedisCluster | FredCluster)
     }
 
-    async fn store(self, port: u16, patience: Duration) -> Arc<dyn Backend> {
+    async fn store(self, port: u16, patience: Duration) -> Arc<dyn Store> {
         let url = format!("redis://127.0.0.1:{port}");
         match self {
             Manager => {
@@ -106,7 +106,7 @@ struct Scene {
     fault: Fault,
     server: Server,
     lossy: Lossy,
-    store: Arc<dyn Backend>,
+    store: Arc<dyn Store>,
     space: Space,
 }
 
@@ -258,7 +258,7 @@ async fn clearing_is_not_done_again_over_newer_writes() {
     }
 }
 
-async fn join(store: &dyn Backend, space: &Space) -> Member {
+async fn join(store: &dyn InstanceBackend, space: &Space) -> Member {
     let lease = Duration::from_secs(3600);
     let instance = Instance::new(store.fresh_id(), lease);
     let joined = store.join(space, &instance, &[]).await.unwrap();
@@ -273,7 +273,7 @@ fn slice_add(name: &str) -> SliceWrite {
 async fn an_addition_to_a_slice_happens_once() {
     for scene in scenes().await {
         let (store, space) = (&scene.store, &scene.space);
-        let member = join(store, space).await;
+        let member = join(&**store, space).await;
         scene.lossy.lose(1);
         let result = store.apply_on(space, &member, &[slice_add("n")], None).await;
         let result = result.map(|ordered| ordered.answer.outcomes[0].clone().unwrap().new.total);
@@ -291,7 +291,7 @@ async fn a_clear_of_instances_is_done_though_its_answer_is_lost() {
         let scene = Scene::new(kind, Fault::Drop).await;
         let (store, space) = (&scene.store, &scene.space);
         let other = connect(&scene.server.url()).await.unwrap();
-        let (member, witness) = (join(store, space).await, join(&other, space).await);
+        let (member, witness) = (join(&**store, space).await, join(&*other, space).await);
         store.apply_on(space, &member, &adds, None).await.unwrap();
         scene.lossy.lose(1);
         scene.check("clear", store.clear_on(space, &member, Scope::Total).await, &()).await;

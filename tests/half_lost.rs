@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Backend, BackendError, Instance, Member, Slice, SliceChange, SliceWrite, Space, connect,
+        Backend, BackendError, Instance, InstanceBackend, Member, Slice, SliceChange, SliceWrite,
+        Space, connect,
     },
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,

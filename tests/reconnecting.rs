@@ -192,7 +192,7 @@ async fn an_idle_instance_outlives_a_silent_connection() {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", proxy.port)).unwrap();
         let patience = Duration::from_millis(300);
         let connection = ReconnectingConnection::with_response_timeout(client, patience);
-        let instance = |store: Arc<dyn distkit::backend::Backend>| {
+        let instance = |store: Arc<dyn distkit::backend::Store>| {
             let options = StrictInstanceAwareCounterOptions::new(key("rooms"), store);
             StrictInstanceAwareCounter::new(options.dead_instance_threshold_ms(3000))
         };

@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Backend, BackendError, Instance, IntoBackend, Member, RedisStore, Refusal, ReplayGuard,
-        SliceChange, SliceWrite, Space, Write, connect,
+        Backend, BackendError, Instance, InstanceBackend, IntoBackend, Member, RedisStore, Refusal,
+        ReplayGuard, SliceChange, SliceWrite, Space, Store, Write, connect,
     },
 };
 use distkit_testkit::{Cluster, Server};
@@ -30,13 +30,13 @@ fn space(name: &str) -> Space {
 }
 
 /// Both clients on `server`.
-async fn both(server: &Server) -> [Arc<dyn Backend>; 2] {
+async fn both(server: &Server) -> [Arc<dyn Store>; 2] {
     let url = server.url();
     let fred = url.replacen("redis://", "redis+fred://", 1);
     [connect(&url).await.unwrap(), connect(&fred).await.unwrap()]
 }
 
-async fn both_on(cluster: &Cluster) -> [Arc<dyn Backend>; 2] {
+async fn both_on(cluster: &Cluster) -> [Arc<dyn Store>; 2] {
     let url = cluster.urls()[0].clone();
     let redis_rs = url.replacen("redis://", "redis-cluster://", 1);
     let fred = url.replacen("redis://", "redis-cluster+fred://", 1);
@@ -82,7 +82,7 @@ async fn exercise(store: &dyn Backend, space: &Space, forget: impl Fn()) {
 async fn a_server_that_forgot_its_scripts_is_taught_again() {
     let server = Server::redis().start();
     for (index, store) in both(&server).await.iter().enumerate() {
-        exercise(store, &space(&format!("s{index}")), || {
+        exercise(&**store, &space(&format!("s{index}")), || {
             assert_eq!(server.cli(&["SCRIPT", "FLUSH"]), "OK");
         })
         .await;
@@ -94,7 +94,7 @@ async fn braces_in_a_prefix_keep_a_cluster_in_one_slot() {
     let cluster = Cluster::start();
     for store in both_on(&cluster).await {
         for prefix in ["{", "}", "{}", "a{b}c", "}{", "%7B", "plain"] {
-            exercise(&store, &space(prefix), || {
+            exercise(&*store, &space(prefix), || {
                 for node in cluster.nodes() {
                     assert_eq!(node.cli(&["SCRIPT", "FLUSH"]), "OK");
                 }
@@ -121,7 +121,7 @@ async fn no_eviction_policy_for_volatile_keys_can_take_totals_or_guards() {
         for (index, store) in both(&server).await.iter().enumerate() {
             let space = space(&format!("a{{b}}{index}"));
             let guard = ReplayGuard { writer: "me".into(), sequence: 9, resent: false };
-            apply(store, &space, Write::add(key("n"), i64::MAX), Some(&guard)).await.unwrap();
+            apply(&**store, &space, Write::add(key("n"), i64::MAX), Some(&guard)).await.unwrap();
             store.apply(&space, &[Write::add(key("n"), 1)], Some(&guard)).await.unwrap();
             let prefix = format!("distkit:{{a%7Bb%7D{index}}}:");
             let keys = keys_with(&server, &format!("7D{index}"));
@@ -164,11 +164,11 @@ async fn a_clock_that_jumps_a_day_forgets_no_batch_in_doubt() {
         for (index, store) in both(&server).await.iter().enumerate() {
             let space = space(&format!("p{index}"));
             let guard = ReplayGuard { writer: "me".into(), sequence: 1, resent: false };
-            apply(store, &space, Write::add(key("n"), 1), Some(&guard)).await.unwrap();
+            apply(&**store, &space, Write::add(key("n"), 1), Some(&guard)).await.unwrap();
             server.advance(Duration::from_secs(30 * 3600));
             for other in 0..20 {
                 let other = ReplayGuard { writer: format!("{other}").into(), ..guard.clone() };
-                apply(store, &space, Write::add(key("n"), 1), Some(&other)).await.unwrap();
+                apply(&**store, &space, Write::add(key("n"), 1), Some(&other)).await.unwrap();
             }
             let resent = ReplayGuard { resent: true, ..guard };
             let again = store.apply(&space, &[Write::add(key("n"), 1)], Some(&resent)).await;
@@ -242,8 +242,8 @@ async fn another_shape_is_refused_before_anything_is_written() {
             let add = Write::add(key("n"), 1);
             let instance = Instance::new(store.fresh_id(), Duration::from_secs(60));
             for error in [
-                apply(store, &space, add.clone(), None).await.unwrap_err(),
-                apply(store, &space, add, Some(&guard)).await.unwrap_err(),
+                apply(&**store, &space, add.clone(), None).await.unwrap_err(),
+                apply(&**store, &space, add, Some(&guard)).await.unwrap_err(),
                 store.read(&space, &[key("n")]).await.unwrap_err(),
                 store.remove(&space, &[key("n")]).await.unwrap_err(),
                 store.clear(&space).await.unwrap_err(),
@@ -294,7 +294,7 @@ async fn a_key_of_a_wrong_type_is_named_and_kept() {
 async fn a_missing_password_is_said_at_connect() {
     let server = Server::redis().password("secret").start();
     for store in both(&server).await {
-        let sum = apply(&store, &space("p"), Write::add(key("n"), 1), None).await;
+        let sum = apply(&*store, &space("p"), Write::add(key("n"), 1), None).await;
         assert!(sum.is_ok(), "{sum:?}");
     }
     for scheme in ["redis", "redis+fred"] {
@@ -302,7 +302,7 @@ async fn a_missing_password_is_said_at_connect() {
             let url = format!("{scheme}://{credentials}127.0.0.1:{}", server.port());
             let answer = match connect(&url).await {
                 Err(error) => Err(error),
-                Ok(store) => apply(&store, &space("p"), Write::add(key("n"), 1), None).await,
+                Ok(store) => apply(&*store, &space("p"), Write::add(key("n"), 1), None).await,
             };
             let error = answer.expect_err(&url);
             assert!(matches!(error, BackendError::NotApplied(_)), "{url}: {error:?}");
@@ -324,14 +324,14 @@ async fn a_server_that_is_away_is_an_error_at_connect_and_not_applied_later() {
     }
     for store in &stores {
         // The first one may find out about the lost connection.
-        let _ = apply(store, &space("p"), Write::set(key("n"), 1), None).await;
-        let error = apply(store, &space("p"), Write::set(key("n"), 1), None).await.unwrap_err();
+        let _ = apply(&**store, &space("p"), Write::set(key("n"), 1), None).await;
+        let error = apply(&**store, &space("p"), Write::set(key("n"), 1), None).await.unwrap_err();
         assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
     }
     server.restart();
     for store in &stores {
         let start = Instant::now();
-        while let Err(error) = apply(store, &space("p"), Write::set(key("n"), 1), None).await {
+        while let Err(error) = apply(&**store, &space("p"), Write::set(key("n"), 1), None).await {
             assert!(start.elapsed() < DEADLINE, "{error:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -351,18 +351,18 @@ async fn a_connection_to_a_demoted_server_is_made_again() {
         let server = Server::redis().start();
         let url = server.url().replacen("redis:", &format!("{scheme}:"), 1);
         let store = connect(&url).await.unwrap();
-        apply(&store, &space("p"), Write::add(key("n"), 1), None).await.unwrap();
+        apply(&*store, &space("p"), Write::add(key("n"), 1), None).await.unwrap();
         let before = connections(&server);
         assert!(!before.is_empty());
 
         server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
-        let error = apply(&store, &space("p"), Write::add(key("n"), 1), None).await.unwrap_err();
+        let error = apply(&*store, &space("p"), Write::add(key("n"), 1), None).await.unwrap_err();
         assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
         assert!(error.to_string().contains("read-only replica"), "{error}");
         server.cli(&["REPLICAOF", "NO", "ONE"]);
 
         let start = Instant::now();
-        while let Err(error) = apply(&store, &space("p"), Write::set(key("n"), 1), None).await {
+        while let Err(error) = apply(&*store, &space("p"), Write::set(key("n"), 1), None).await {
             assert!(start.elapsed() < DEADLINE, "{error:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -379,12 +379,12 @@ async fn out_of_memory_is_not_applied_and_a_guarded_batch_can_be_sent_again() {
         let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
         server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
         for guard in [None, Some(&guard)] {
-            let error = apply(store, &space, Write::add(key("n"), 1), guard).await.unwrap_err();
+            let error = apply(&**store, &space, Write::add(key("n"), 1), guard).await.unwrap_err();
             assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
             assert!(error.to_string().contains("out of memory"), "{error}");
         }
         server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-        let sum = apply(store, &space, Write::add(key("n"), 1), Some(&guard)).await;
+        let sum = apply(&**store, &space, Write::add(key("n"), 1), Some(&guard)).await;
         assert_eq!(sum.unwrap(), 1);
     }
 }
@@ -392,7 +392,7 @@ async fn out_of_memory_is_not_applied_and_a_guarded_batch_can_be_sent_again() {
 #[tokio::test]
 async fn memory_needs_no_server() {
     let store = connect("memory://").await.unwrap();
-    assert_eq!(apply(&store, &space("p"), Write::add(key("n"), 3), None).await.unwrap(), 3);
+    assert_eq!(apply(&*store, &space("p"), Write::add(key("n"), 3), None).await.unwrap(), 3);
 }
 
 /// A server with a user `app` who has the scripts, and of the commands only these.
@@ -406,7 +406,7 @@ fn with_rights(commands: &[&str]) -> Server {
 }
 
 /// Both clients as that user, one after the other, and redis-rs as a client that may send again.
-async fn all_as_app(server: &Server) -> Vec<Arc<dyn Backend>> {
+async fn all_as_app(server: &Server) -> Vec<Arc<dyn Store>> {
     let url = format!("redis://app:pass@127.0.0.1:{}", server.port());
     let fred = url.replacen("redis://", "redis+fred://", 1);
     let connection = redis::Client::open(&*url).unwrap();
@@ -421,7 +421,7 @@ async fn a_batch_that_cannot_be_recorded_is_not_applied() {
     for store in all_as_app(&server).await {
         let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
         for write in [Write::add(key("n"), 1), Write::set(key("n"), 9)] {
-            let error = apply(&store, &space("p"), write, Some(&guard)).await.unwrap_err();
+            let error = apply(&*store, &space("p"), write, Some(&guard)).await.unwrap_err();
             assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
         }
         assert_eq!(store.read(&space("p"), &[key("n")]).await.unwrap(), [Ok(0)]);
@@ -441,7 +441,7 @@ async fn a_batch_of_which_the_user_may_do_a_part_only_is_not_applied() {
         }
         assert_eq!(store.read(&space("p"), &[key("n")]).await.unwrap(), [Ok(0)]);
         // The refused batch has not used up its sequence.
-        let set = apply(&store, &space("q"), Write::set(key("n"), 1), Some(&guard)).await;
+        let set = apply(&*store, &space("q"), Write::set(key("n"), 1), Some(&guard)).await;
         assert!(set.is_ok(), "{set:?}");
         let again = store.apply(&space("p"), &[Write::set(key("m"), 0)], Some(&guard)).await;
         assert!(!again.unwrap().replayed);
@@ -461,10 +461,10 @@ async fn a_batch_of_which_a_part_was_applied_says_so_and_is_not_applied_again() 
         let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
         // The exact text of so big a total takes HGET.
         let big = Write::add(key("n"), 1 << 60);
-        let error = apply(&store, &space, big.clone(), Some(&guard)).await.unwrap_err();
+        let error = apply(&*store, &space, big.clone(), Some(&guard)).await.unwrap_err();
         assert!(error.may_have_happened(), "{error:?}");
         assert!(error.to_string().contains("a part was applied"), "{error}");
-        let _ = apply(&store, &space, big, Some(&guard)).await;
+        let _ = apply(&*store, &space, big, Some(&guard)).await;
         assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(1 << 60)]);
     }
 }
@@ -473,7 +473,7 @@ async fn a_batch_of_which_a_part_was_applied_says_so_and_is_not_applied_again() 
 async fn an_operation_whose_answer_cannot_be_recorded_may_have_happened() {
     let server = with_rights(&["+@hash", "+get"]);
     let store = &all_as_app(&server).await[2];
-    let error = apply(store, &space("p"), Write::add(key("n"), 1), None).await.unwrap_err();
+    let error = apply(&**store, &space("p"), Write::add(key("n"), 1), None).await.unwrap_err();
     let happened = store.read(&space("p"), &[key("n")]).await.unwrap() != [Ok(0)];
     assert!(!happened || error.may_have_happened(), "{error:?}");
 }
@@ -520,7 +520,7 @@ async fn what_a_full_queue_turns_down_is_not_applied() {
     client.init().await.unwrap();
     let store = client.into_backend();
     let space = space("p");
-    let adds = (0..100).map(|_| apply(&store, &space, Write::add(key("n"), 1), None));
+    let adds = (0..100).map(|_| apply(&*store, &space, Write::add(key("n"), 1), None));
     let (mut added, mut refused) = (0, 0);
     for answer in join_all(adds).await {
         match answer {
@@ -558,7 +558,7 @@ async fn a_url_chooses_the_database() {
     for (sum, scheme) in (1..).zip(["redis", "redis+fred", "valkey", "valkey+fred"]) {
         let url = format!("{scheme}://:secret@127.0.0.1:{}/3", server.port());
         let store = connect(&url).await.unwrap();
-        let total = apply(&store, &space("p"), Write::add(key("n"), 1), None).await.unwrap();
+        let total = apply(&*store, &space("p"), Write::add(key("n"), 1), None).await.unwrap();
         assert_eq!(total, sum, "{scheme}");
     }
     assert_eq!(server.cli(&["-n", "3", "HGET", "distkit:{p}:totals", "n"]), "4");
@@ -573,7 +573,7 @@ async fn a_url_can_name_a_unix_socket() {
     let path = path.to_str().unwrap();
     for (sum, scheme) in (1..).zip(["redis+unix", "valkey+unix", "unix"]) {
         let store = connect(&format!("{scheme}://{path}?pass=secret&db=2")).await.unwrap();
-        let total = apply(&store, &space("p"), Write::add(key("n"), 1), None).await.unwrap();
+        let total = apply(&*store, &space("p"), Write::add(key("n"), 1), None).await.unwrap();
         assert_eq!(total, sum, "{scheme}");
     }
     assert_eq!(server.cli(&["-n", "2", "HGET", "distkit:{p}:totals", "n"]), "3");

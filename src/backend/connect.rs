@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Backend, BackendError, memory::MemoryBackend};
+use super::{BackendError, Store, memory::MemoryBackend};
 
 /// Connects to the store that `url` names.
 ///
@@ -48,7 +48,7 @@ use super::{Backend, BackendError, memory::MemoryBackend};
 /// assert_eq!(empty.read(&space, &[hits]).await?, [Ok(0)]);
 /// # Ok(()) }
 /// ```
-pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
+pub async fn connect(url: &str) -> Result<Arc<dyn Store>, BackendError> {
     match url.strip_prefix("memory://") {
         Some("") => return Ok(Arc::new(MemoryBackend::new())),
         Some(name) => return Ok(Arc::new(MemoryBackend::named(name))),
@@ -184,7 +184,7 @@ fn unreachable(error: impl std::fmt::Display) -> BackendError {
 }
 
 #[cfg(feature = "redis-rs")]
-async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
     #[cfg(feature = "redis-rs-cluster")]
     if target.layout == Layout::Cluster {
         use super::IntoBackend;
@@ -212,7 +212,7 @@ async fn redis_rs(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError>
 }
 
 #[cfg(feature = "redis-rs-sentinel")]
-async fn sentinel(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+async fn sentinel(target: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
     use super::{IntoBackend, ReconnectingConnection};
     use redis::{
         IntoConnectionInfo as _, TlsMode,
@@ -258,17 +258,17 @@ async fn sentinel(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError>
 }
 
 #[cfg(feature = "redis-rs")]
-async fn unix_socket(scheme: &str, address: &str) -> Result<Arc<dyn Backend>, BackendError> {
+async fn unix_socket(scheme: &str, address: &str) -> Result<Arc<dyn Store>, BackendError> {
     managed(format!("{scheme}://{address}")).await
 }
 
 #[cfg(not(feature = "redis-rs"))]
-async fn unix_socket(scheme: &str, _: &str) -> Result<Arc<dyn Backend>, BackendError> {
+async fn unix_socket(scheme: &str, _: &str) -> Result<Arc<dyn Store>, BackendError> {
     Err(unusable(format!("{scheme}:// needs the feature redis-rs of distkit, which is off")))
 }
 
 #[cfg(feature = "redis-rs")]
-async fn managed(url: String) -> Result<Arc<dyn Backend>, BackendError> {
+async fn managed(url: String) -> Result<Arc<dyn Store>, BackendError> {
     use super::{IntoBackend, ReconnectingConnection};
 
     let client = redis::Client::open(url).map_err(unreachable)?;
@@ -277,12 +277,12 @@ async fn managed(url: String) -> Result<Arc<dyn Backend>, BackendError> {
 }
 
 #[cfg(not(feature = "redis-rs"))]
-async fn redis_rs(_: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+async fn redis_rs(_: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
     Err(unusable("the feature redis-rs of distkit is off"))
 }
 
 #[cfg(feature = "fred")]
-async fn fred(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+async fn fred(target: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
     use fred::{
         interfaces::ClientLike,
         types::{
@@ -319,7 +319,7 @@ async fn fred(target: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
 }
 
 #[cfg(not(feature = "fred"))]
-async fn fred(_: &Target<'_>) -> Result<Arc<dyn Backend>, BackendError> {
+async fn fred(_: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
     Err(unusable("the feature fred of distkit is off"))
 }
 

@@ -9,6 +9,8 @@ mod error;
 #[cfg(feature = "fred")]
 mod fred;
 mod instance;
+mod into;
+mod layer;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub(crate) mod lua;
 pub mod memory;
@@ -16,7 +18,7 @@ mod operation;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -31,6 +33,8 @@ pub use instance::{
     Epoch, Incarnation, Instance, InstanceSlice, Joined, Member, Ordered, Scope, Slice,
     SliceChange, SliceWrite, Standing,
 };
+pub use into::{IntoBackend, Store};
+pub use layer::{Around, DynAround, Layered, Op};
 pub use operation::{
     Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Space, Write, Written,
 };
@@ -44,6 +48,8 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 /// implementation against this contract, one test for each rule.
 ///
 /// # Contract
+///
+/// Of the plain half; [`InstanceBackend`] has rules 12 to 20.
 ///
 /// 1. **Atomic writes.** No reader sees half of a write. A batch need not be atomic as a whole.
 /// 2. **Order.** The writes of a batch happen in its order; a key named twice is written twice.
@@ -71,8 +77,61 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 /// 11. **Cancel safety.** Dropping a returned future may leave its outcome unknown, and breaks nothing
 ///     else.
 ///
-/// For the instance-aware half ([`join`](Self::join), [`leave`](Self::leave),
-/// [`heartbeat`](Self::heartbeat) and the `_on` methods), besides:
+/// # A store of your own
+///
+/// 1. Implement this trait; `fresh_id` has a default. Nothing else is needed for plain counters.
+/// 2. In a test, make a [`Fixture::plain`](crate::conformance::Fixture::plain) of it and expand
+///    [`plain_conformance_suite!`](crate::plain_conformance_suite): one test for each rule (feature `conformance`).
+/// 3. For instance-aware counters implement [`InstanceBackend`] too, with
+///    [`conformance_suite!`](crate::conformance_suite).
+/// 4. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
+#[async_trait]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a store of counters",
+    label = "this is no `Backend`",
+    note = "pass a connection of redis-rs or fred, a store such as `MemoryBackend`, or an `Arc` of one"
+)]
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// Adds to or sets each key, in order.
+    ///
+    /// An empty batch without a guard does nothing. One round trip.
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError>;
+
+    /// Reads each key. One round trip.
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError>;
+
+    /// Deletes each key and answers what it held. One round trip.
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError>;
+
+    /// Deletes every plain counter of the space. What the store remembers of replay guards stays.
+    async fn clear(&self, space: &Space) -> Result<(), BackendError>;
+
+    /// An id that nobody else has: random, except in a store that simulates. No I/O.
+    fn fresh_id(&self) -> Arc<str> {
+        #[expect(clippy::disallowed_methods, reason = "the one place where random ids are made")]
+        let id = uuid::Uuid::new_v4();
+        id.to_string().into()
+    }
+}
+
+/// A [`Backend`] that keeps instance-aware counters besides: the other half of the contract.
+///
+/// # Contract
+///
+/// Rules 1 to 11 of [`Backend`], and:
 ///
 /// 12. **The sum.** At all times a key's total is the sum of the slices, under the key's current
 ///     epoch, of the instances that are joined. Total and slice change together or not at all.
@@ -106,34 +165,12 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 ///     incarnation instead of a writer. It lives and ends with the incarnation, whose slices end with
 ///     it too: a batch in doubt is then to be applied anew on top of the acknowledged slices.
 #[async_trait]
-pub trait Backend: Send + Sync + 'static {
-    /// Adds to or sets each key, in order.
-    ///
-    /// An empty batch without a guard does nothing. One round trip.
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError>;
-
-    /// Reads each key. One round trip.
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError>;
-
-    /// Deletes each key and answers what it held. One round trip.
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError>;
-
-    /// Deletes every plain counter of the space. What the store remembers of replay guards stays.
-    async fn clear(&self, space: &Space) -> Result<(), BackendError>;
-
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` keeps no instance-aware counters",
+    label = "this store has the plain half of the contract only",
+    note = "instance-aware counters need a store that implements `InstanceBackend` as well as `Backend`"
+)]
+pub trait InstanceBackend: Backend {
     /// Makes `instance` a member of the space, or makes it one anew, and puts back the slices that it
     /// claims, as far as they still count (rules 17 and 18).
     ///
@@ -230,124 +267,4 @@ pub trait Backend: Send + Sync + 'static {
         member: &Member,
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError>;
-
-    /// An id that nobody else has: random, except in a store that simulates. No I/O.
-    fn fresh_id(&self) -> Arc<str> {
-        #[expect(clippy::disallowed_methods, reason = "the one place where random ids are made")]
-        let id = uuid::Uuid::new_v4();
-        id.to_string().into()
-    }
-}
-
-#[async_trait]
-impl<B: Backend + ?Sized> Backend for Arc<B> {
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        (**self).apply(space, writes, guard).await
-    }
-
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        (**self).read(space, keys).await
-    }
-
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        (**self).remove(space, keys).await
-    }
-
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        (**self).clear(space).await
-    }
-
-    async fn join(
-        &self,
-        space: &Space,
-        instance: &Instance,
-        slices: &[Slice],
-    ) -> Result<Joined, BackendError> {
-        (**self).join(space, instance, slices).await
-    }
-
-    async fn apply_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        writes: &[SliceWrite],
-        sequence: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        (**self).apply_on(space, member, writes, sequence).await
-    }
-
-    async fn read_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        (**self).read_on(space, member, keys).await
-    }
-
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        (**self).remove_on(space, member, keys, scope).await
-    }
-
-    async fn clear_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
-        (**self).clear_on(space, member, scope).await
-    }
-
-    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        (**self).heartbeat(space, member).await
-    }
-
-    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        (**self).leave(space, member).await
-    }
-
-    async fn slices_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        (**self).slices_on(space, member, key).await
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        (**self).fresh_id()
-    }
-}
-
-/// What the options of a counter take as their store: any [`Backend`], or a connection of a Redis
-/// client that a service already has.
-pub trait IntoBackend {
-    /// The store behind this. No I/O.
-    fn into_backend(self) -> Arc<dyn Backend>;
-}
-
-impl<B: Backend> IntoBackend for B {
-    fn into_backend(self) -> Arc<dyn Backend> {
-        Arc::new(self)
-    }
 }

@@ -2,7 +2,9 @@ use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{
     RedisKey,
-    backend::{Applied, Backend, Outcome, ReplayGuard, Space, Write, Written},
+    backend::{
+        Applied, Backend, InstanceBackend, IntoBackend, Outcome, ReplayGuard, Space, Write, Written,
+    },
 };
 
 type Plant =
@@ -14,6 +16,7 @@ type Wipe = dyn Fn(Space) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + S
 #[derive(Clone)]
 pub struct Fixture {
     backend: Arc<dyn Backend>,
+    instances: Option<Arc<dyn InstanceBackend>>,
     plant: Option<Arc<Plant>>,
     advance: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
     wipe: Option<Arc<Wipe>>,
@@ -30,10 +33,22 @@ struct Waived {
 }
 
 impl Fixture {
-    /// Tests `backend`.
-    pub fn new(backend: impl Backend) -> Self {
+    /// Tests a store of both halves.
+    pub fn new(store: impl IntoBackend<dyn InstanceBackend>) -> Self {
+        let store = store.into_backend();
+        Self { instances: Some(store.clone()), ..Self::over(store) }
+    }
+
+    /// Tests a store of the plain half. The rules of the instance-aware half fail on it: see
+    /// [`plain_conformance_suite!`](crate::plain_conformance_suite).
+    pub fn plain(store: impl IntoBackend) -> Self {
+        Self::over(store.into_backend())
+    }
+
+    fn over(backend: Arc<dyn Backend>) -> Self {
         Self {
-            backend: Arc::new(backend),
+            backend,
+            instances: None,
             plant: None,
             advance: None,
             wipe: None,
@@ -135,7 +150,13 @@ impl Fixture {
 
     /// A part of the store that no other test uses.
     pub(super) fn fresh(&self) -> Probe {
-        Probe::new(self.backend.clone(), &format!("conformance {}", self.fresh_name()))
+        self.probe(&format!("conformance {}", self.fresh_name()))
+    }
+
+    /// The space of this prefix.
+    pub(super) fn probe(&self, prefix: &str) -> Probe {
+        let space = Space::new(key(prefix));
+        Probe { backend: self.backend.clone(), instances: self.instances.clone(), space }
     }
 
     /// An id that may be part of a prefix.
@@ -144,7 +165,7 @@ impl Fixture {
     }
 }
 
-impl<B: Backend> From<B> for Fixture {
+impl<B: InstanceBackend> From<B> for Fixture {
     fn from(backend: B) -> Self {
         Self::new(backend)
     }
@@ -166,12 +187,20 @@ fn can(able: bool, waived: bool, needs: &str) -> bool {
 #[derive(Clone)]
 pub(super) struct Probe {
     pub(super) backend: Arc<dyn Backend>,
+    instances: Option<Arc<dyn InstanceBackend>>,
     pub(super) space: Space,
 }
 
 impl Probe {
-    pub(super) fn new(backend: Arc<dyn Backend>, prefix: &str) -> Self {
-        Self { backend, space: Space::new(key(prefix)) }
+    /// The same store with another space.
+    pub(super) fn beside(&self, prefix: &str) -> Self {
+        Self { space: Space::new(key(prefix)), ..self.clone() }
+    }
+
+    /// The instance-aware half of the store.
+    pub(super) fn instances(&self) -> Arc<dyn InstanceBackend> {
+        let instances = self.instances.clone();
+        instances.expect("a store of both halves; plain_conformance_suite! tests the plain half")
     }
 
     pub(super) async fn apply(&self, writes: &[Write]) -> Vec<Outcome<Written>> {

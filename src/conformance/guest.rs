@@ -1,11 +1,11 @@
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::fixture::{Fixture, Probe};
 use crate::{
     CounterComparator, RedisKey,
     backend::{
-        Applied, BackendError, Epoch, Instance, Joined, Member, Outcome, Scope, Slice, SliceChange,
-        SliceWrite, Standing, Written,
+        Applied, BackendError, Epoch, Instance, InstanceBackend, Joined, Member, Outcome, Scope,
+        Slice, SliceChange, SliceWrite, Standing, Written,
     },
 };
 
@@ -19,6 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(super) struct Guest {
     pub(super) probe: Probe,
+    pub(super) store: Arc<dyn InstanceBackend>,
     pub(super) instance: Instance,
     pub(super) member: Member,
 }
@@ -32,10 +33,11 @@ impl Guest {
     pub(super) async fn named(probe: &Probe, name: Option<&RedisKey>) -> Self {
         let id = probe.backend.fresh_id();
         let mut instance = Instance { name: name.cloned(), ..Instance::new(id, LONG) };
-        let joined = ok("join", probe.backend.join(&probe.space, &instance, &[]).await);
+        let store = probe.instances();
+        let joined = ok("join", store.join(&probe.space, &instance, &[]).await);
         instance.first_joined = Some(joined.incarnation);
         let member = Member { incarnation: joined.incarnation, lease: LONG };
-        Self { probe: probe.clone(), instance, member }
+        Self { probe: probe.clone(), store, instance, member }
     }
 
     /// Several nameless instances.
@@ -48,7 +50,7 @@ impl Guest {
     }
 
     pub(super) async fn try_rejoin(&mut self, claims: &[Slice]) -> Result<Joined, BackendError> {
-        let Probe { backend, space } = &self.probe;
+        let (backend, space) = (&self.store, &self.probe.space);
         let joined = backend.join(space, &self.instance, claims).await?;
         assert!(joined.incarnation > self.member.incarnation, "a later join has a greater number");
         assert_eq!(joined.standings.len(), claims.len(), "join: one standing for each claim");
@@ -67,7 +69,7 @@ impl Guest {
         writes: &[SliceWrite],
         sequence: Option<u64>,
     ) -> Applied<Standing> {
-        let Probe { backend, space } = &self.probe;
+        let (backend, space) = (&self.store, &self.probe.space);
         let ordered = ok("apply_on", backend.apply_on(space, &self.member, writes, sequence).await);
         assert_eq!(ordered.answer.outcomes.len(), writes.len(), "one outcome for each write");
         ordered.answer
@@ -96,7 +98,7 @@ impl Guest {
     }
 
     pub(super) async fn read_all(&self, keys: &[RedisKey]) -> Vec<Standing> {
-        let Probe { backend, space } = &self.probe;
+        let (backend, space) = (&self.store, &self.probe.space);
         let ordered = ok("read_on", backend.read_on(space, &self.member, keys).await);
         assert_eq!(ordered.answer.len(), keys.len(), "one standing for each key");
         ordered.answer.into_iter().map(accepted).collect()
@@ -115,7 +117,7 @@ impl Guest {
         key: &RedisKey,
         scope: Scope,
     ) -> Outcome<Written<Standing>> {
-        let Probe { backend, space } = &self.probe;
+        let (backend, space) = (&self.store, &self.probe.space);
         let keys = std::slice::from_ref(key);
         let mut ordered =
             ok("remove_on", backend.remove_on(space, &self.member, keys, scope).await);
@@ -128,24 +130,24 @@ impl Guest {
     }
 
     pub(super) async fn clear(&self, scope: Scope) {
-        let Probe { backend, space } = &self.probe;
+        let (backend, space) = (&self.store, &self.probe.space);
         let cleared = backend.clear_on(space, &self.member, scope);
         let cleared = tokio::time::timeout(DEADLINE, cleared).await;
         ok("clear_on", cleared.expect("clear_on comes to no end"));
     }
 
     pub(super) async fn leave(&self) {
-        let Probe { backend, space } = &self.probe;
+        let (backend, space) = (&self.store, &self.probe.space);
         ok("leave", backend.leave(space, &self.member).await);
     }
 
     pub(super) async fn heartbeat(&self) -> Result<(), BackendError> {
-        self.probe.backend.heartbeat(&self.probe.space, &self.member).await
+        self.store.heartbeat(&self.probe.space, &self.member).await
     }
 
     /// The values of the slices that the store lists, by instance id.
     pub(super) async fn slices(&self, key: &RedisKey) -> Vec<(String, i64)> {
-        let Probe { backend, space } = &self.probe;
+        let (backend, space) = (&self.store, &self.probe.space);
         let listed = ok("slices_on", backend.slices_on(space, &self.member, key).await);
         assert!(listed.is_sorted(), "slices come in the order of the ids");
         listed.into_iter().map(|slice| (slice.instance_id, slice.value)).collect()
@@ -159,7 +161,7 @@ impl Guest {
 
     /// Whether every kind of call finds this instance not joined.
     pub(super) async fn assert_not_joined(&self, key: &RedisKey) {
-        let Probe { backend, space } = &self.probe;
+        let (backend, space) = (&self.store, &self.probe.space);
         let (me, keys) = (&self.member, std::slice::from_ref(key));
         let add = [add(key, 1)];
         not_joined("apply_on", backend.apply_on(space, me, &add, None).await);

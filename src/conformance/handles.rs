@@ -9,24 +9,7 @@ use std::{
 use tokio::task::{JoinSet, yield_now};
 
 use super::fixture::{Fixture, Probe, key, keys};
-use crate::backend::{Backend, Write};
-
-/// A store works behind `Arc<Arc<dyn Backend>>`, which is how counters hold one.
-pub async fn works_behind_nested_pointers(fixture: &Fixture) {
-    let outside: Arc<Arc<dyn Backend>> = Arc::new(fixture.backend().clone());
-    let probe = Probe { backend: Arc::new(outside), ..fixture.fresh() };
-    let hits = key("hits");
-    let guard = probe.guard(1);
-    let writes = [Write::add(hits.clone(), 2)];
-    assert!(!probe.send(&writes, Some(&guard)).await.replayed);
-    assert!(probe.send(&writes, Some(&guard)).await.replayed, "the guard was not passed on");
-    let direct = Probe { backend: fixture.backend().clone(), space: probe.space.clone() };
-    assert_eq!(direct.total(&hits).await, 2, "written through pointers, read directly");
-    assert_eq!(probe.remove(std::slice::from_ref(&hits)).await, [2]);
-    direct.write(Write::add(hits.clone(), 1)).await;
-    probe.clear().await;
-    assert_eq!(direct.total(&hits).await, 0, "cleared through pointers");
-}
+use crate::backend::Write;
 
 /// Ids are never given twice, to whomever asks.
 pub async fn fresh_ids_are_unique(fixture: &Fixture) {
@@ -58,7 +41,7 @@ async fn cancel_after<F: Future>(call: F, polls: usize) -> Option<F::Output> {
 /// get their own answers, and the value is one that the calls can have made.
 pub async fn cancelled_calls_break_nothing_else(fixture: &Fixture) {
     let probe = fixture.fresh();
-    let Probe { backend, space } = &probe;
+    let Probe { backend, space, .. } = &probe;
     let (hits, fixed) = (key("hits"), keys(3));
     let sets = [1, 2, 3].map(|i| Write::set(fixed[i - 1].clone(), i as i64));
     probe.apply(&sets).await;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{
-    fixture::{Fixture, Probe, key, keys},
+    fixture::{Fixture, key, keys},
     guest::{Guest, LONG, add, agreed_total, ok},
 };
 use crate::backend::{BackendError, Incarnation, Instance, Member, Scope, Slice};
@@ -43,7 +43,7 @@ pub async fn leases_run_exactly(fixture: &Fixture) {
         for renewal in 0..8 {
             let probe = fixture.fresh();
             let (subject, witness) = (Guest::join(&probe).await, Guest::join(&probe).await);
-            let Probe { backend, space } = &probe;
+            let (backend, space) = (probe.instances(), &probe.space);
             let mut subject = subject;
             subject.member.lease = 1000 * MS;
             subject.instance.lease = 1000 * MS;
@@ -86,7 +86,7 @@ pub async fn every_operation_finds_the_dead(fixture: &Fixture) {
     let k = key("k");
     for operation in 0..8 {
         let probe = fixture.fresh();
-        let Probe { backend, space } = &probe;
+        let (backend, space) = (probe.instances(), &probe.space);
         let (mut subject, mut witness) = (Guest::join(&probe).await, Guest::join(&probe).await);
         witness.add(&k, 1).await;
         subject.member.lease = MS;
@@ -191,7 +191,7 @@ pub async fn leaving_takes_the_slices_along(fixture: &Fixture) {
     assert_eq!(totals, vec![2; 1200]);
     goes.leave().await;
     let nobody = Member { incarnation: Incarnation(1), lease: LONG };
-    ok("leave", probe.backend.leave(&probe.space, &nobody).await);
+    ok("leave", probe.instances().leave(&probe.space, &nobody).await);
     goes.assert_not_joined(&all[0]).await;
     assert_eq!(agreed_total(&[stays], &all[0]).await, 2);
 }
@@ -212,7 +212,7 @@ pub async fn an_id_has_one_incarnation(fixture: &Fixture) {
 
     // A request of its first join comes late: it was never replaced by another.
     let late = Instance { first_joined: None, ..guest.instance.clone() };
-    ok("join", probe.backend.join(&probe.space, &late, &[]).await);
+    ok("join", probe.instances().join(&probe.space, &late, &[]).await);
     guest.assert_not_joined(&k).await;
     assert_eq!(guest.rejoin(&[]).await, []);
 }
@@ -235,7 +235,7 @@ pub async fn a_name_has_one_holder(fixture: &Fixture) {
         assert!(matches!(again, Err(BackendError::Replaced)), "{again:?}");
     }
     assert_eq!(agreed_total(&[bystander.clone(), new.clone()], &k).await, 101);
-    let listed = probe.backend.slices_on(&probe.space, &new.member, &k).await;
+    let listed = probe.instances().slices_on(&probe.space, &new.member, &k).await;
     let listed = ok("slices_on", listed);
     let names: Vec<_> = listed.iter().filter_map(|slice| slice.name.as_deref()).collect();
     assert_eq!(names.len(), 2);
@@ -302,11 +302,11 @@ pub async fn any_id_and_name_work(fixture: &Fixture) {
         let id = format!("{}{text}", probe.backend.fresh_id()).into();
         let name = Some(key(text));
         let instance = Instance { name, ..Instance::new(id, LONG) };
-        let joined = ok("join", probe.backend.join(&probe.space, &instance, &[]).await);
+        let joined = ok("join", probe.instances().join(&probe.space, &instance, &[]).await);
         let member = Member { incarnation: joined.incarnation, lease: LONG };
-        let guest = Guest { probe: probe.clone(), instance, member };
+        let guest = Guest { store: probe.instances(), probe: probe.clone(), instance, member };
         guest.add(&k, 1).await;
-        let listed = probe.backend.slices_on(&probe.space, &witness.member, &k).await;
+        let listed = probe.instances().slices_on(&probe.space, &witness.member, &k).await;
         let listed = ok("slices_on", listed);
         assert_eq!(*listed[0].instance_id, *guest.instance.id);
         assert_eq!(listed[0].name, guest.instance.name);

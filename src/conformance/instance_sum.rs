@@ -278,7 +278,7 @@ pub async fn concurrent_slices_sum_exactly(fixture: &Fixture) {
 /// Answers are numbered in the order in which the store gave them.
 pub async fn versions_grow(fixture: &Fixture) {
     let guest = Guest::join(&fixture.fresh()).await;
-    let (backend, space, member) = (&guest.probe.backend, &guest.probe.space, &guest.member);
+    let (backend, space, member) = (&guest.store, &guest.probe.space, &guest.member);
     let k = [key("k")];
     let mut last = None;
     for round in 0..5 {

@@ -137,8 +137,7 @@ pub use exact::{
 pub use fixture::Fixture;
 pub use foreign::foreign_data_is_named_and_kept;
 pub use handles::{
-    cancelled_calls_break_nothing_else, cancelled_guarded_batches_happen_once,
-    fresh_ids_are_unique, works_behind_nested_pointers,
+    cancelled_calls_break_nothing_else, cancelled_guarded_batches_happen_once, fresh_ids_are_unique,
 };
 pub use instance_absence::{
     a_clock_step_is_not_an_absence, a_forgotten_change_invalidates_older_claims,
@@ -213,77 +212,57 @@ macro_rules! conformance_suite {
     };
 }
 
+/// The same for a store of the plain half, which takes no [`InstanceBackend`](crate::backend::InstanceBackend): the
+/// path gives a [`Fixture::plain`](crate::conformance::Fixture::plain).
+#[macro_export]
+macro_rules! plain_conformance_suite {
+    ($fixture:path) => {
+        $crate::plain_conformance_suite!(conformance, $fixture);
+    };
+    ($module:ident, $fixture:path) => {
+        $crate::plain_conformance_rules! {
+            [$crate::conformance_suite] @tests $module $fixture:
+        }
+    };
+}
+
 /// Hands the names of all rules to another macro: `conformance_rules! { [path::of::macro] before }` becomes
 /// `path::of::macro! { before first_rule second_rule ... }`.
 #[macro_export]
 macro_rules! conformance_rules {
     ([$($callback:tt)+] $($before:tt)*) => {
-        $($callback)+! { $($before)*
+        $crate::plain_conformance_rules! { [$($callback)+] $($before)*
             a_big_clear_is_one_call
             a_claim_is_put_back_once
             a_clear_after_a_loss_is_final
             a_clock_step_is_not_an_absence
-            a_compare_and_set_loop_loses_no_update
             a_forgotten_change_invalidates_older_claims
-            a_key_named_twice_is_written_twice_in_order
             a_late_claim_takes_away_what_it_outdates
             a_late_claim_takes_nothing_away_twice
             a_lease_that_nobody_found_is_renewed
-            a_lower_sequence_changes_nothing
             a_missing_key_has_no_slices
-            a_missing_key_reads_zero
             a_name_has_one_holder
-            a_replayed_batch_changes_nothing
             a_replayed_slice_batch_changes_nothing
             a_set_takes_all_slices
-            additions_are_exact_on_the_whole_range
-            an_empty_batch_uses_up_its_sequence
             an_id_has_one_incarnation
-            answers_come_in_the_order_of_the_input
             any_id_and_name_work
-            any_key_works
-            any_prefix_works_and_none_reaches_into_another
-            assignments_are_exact_on_the_whole_range
-            big_batches_are_one_call
-            big_guarded_batches_are_one_call
             big_joins_put_everything_back
-            big_removals_and_clears_are_one_call
-            cancelled_calls_break_nothing_else
-            cancelled_guarded_batches_happen_once
             claims_are_refused_after_max_absence
-            clear_removes_its_own_space_only
             clearing_slices_leaves_the_others
-            concurrent_adds_sum_exactly
-            concurrent_copies_of_a_guarded_batch_happen_once
             concurrent_copies_of_a_slice_batch_happen_once
             concurrent_slices_sum_exactly
-            conditions_compare_exactly
             counts_made_since_a_loss_stay
-            empty_batches_do_nothing
             every_operation_finds_the_dead
-            foreign_data_is_named_and_kept
-            fresh_ids_are_unique
-            guarded_sets_and_conditions_happen_once
             guards_end_with_the_incarnation
-            guards_last_a_day_after_the_last_batch
-            guards_survive_removal_and_clear
             invented_epochs_are_dropped
             leases_run_exactly
             leaving_takes_the_slices_along
-            long_mixed_runs_agree_with_a_reference
             losses_in_a_row_heal
             lost_data_heals
             lost_data_heals_under_the_latest_epoch
             many_dead_are_collected_exactly
             nothing_comes_back_after_a_clear
-            of_concurrent_conditional_sets_one_wins
-            overflow_is_refused_in_both_directions
-            readers_see_whole_values_only
-            refused_items_are_refused_again
-            refused_items_stop_no_neighbour
             refused_slices_are_refused_again
-            removal_answers_what_was_held
-            sequences_are_exact_to_two_to_the_53
             slice_batches_keep_their_order
             slice_conditions_compare_exactly
             slices_are_exact_on_the_whole_range
@@ -296,7 +275,49 @@ macro_rules! conformance_rules {
             totals_are_the_sums_of_the_slices
             totals_out_of_range_are_clamped
             versions_grow
-            works_behind_nested_pointers
+        }
+    };
+}
+
+/// The same with the names of the rules of the plain half.
+#[macro_export]
+macro_rules! plain_conformance_rules {
+    ([$($callback:tt)+] $($before:tt)*) => {
+        $($callback)+! { $($before)*
+            a_compare_and_set_loop_loses_no_update
+            a_key_named_twice_is_written_twice_in_order
+            a_lower_sequence_changes_nothing
+            a_missing_key_reads_zero
+            a_replayed_batch_changes_nothing
+            additions_are_exact_on_the_whole_range
+            an_empty_batch_uses_up_its_sequence
+            answers_come_in_the_order_of_the_input
+            any_key_works
+            any_prefix_works_and_none_reaches_into_another
+            assignments_are_exact_on_the_whole_range
+            big_batches_are_one_call
+            big_guarded_batches_are_one_call
+            big_removals_and_clears_are_one_call
+            cancelled_calls_break_nothing_else
+            cancelled_guarded_batches_happen_once
+            clear_removes_its_own_space_only
+            concurrent_adds_sum_exactly
+            concurrent_copies_of_a_guarded_batch_happen_once
+            conditions_compare_exactly
+            empty_batches_do_nothing
+            foreign_data_is_named_and_kept
+            fresh_ids_are_unique
+            guarded_sets_and_conditions_happen_once
+            guards_last_a_day_after_the_last_batch
+            guards_survive_removal_and_clear
+            long_mixed_runs_agree_with_a_reference
+            of_concurrent_conditional_sets_one_wins
+            overflow_is_refused_in_both_directions
+            readers_see_whole_values_only
+            refused_items_are_refused_again
+            refused_items_stop_no_neighbour
+            removal_answers_what_was_held
+            sequences_are_exact_to_two_to_the_53
             writers_are_independent
         }
     };

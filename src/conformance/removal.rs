@@ -1,5 +1,5 @@
 use super::batches::BIG;
-use super::fixture::{Fixture, Probe, check_values, key, keys};
+use super::fixture::{Fixture, check_values, key, keys};
 use crate::backend::Write;
 
 /// A removal answers what was held, and 0 for what is not there; the second of two removals of one key
@@ -29,7 +29,7 @@ pub async fn clear_removes_its_own_space_only(fixture: &Fixture) {
     let probe = fixture.fresh();
     let prefix = probe.space.prefix().clone();
     let others = ["x", " ", "*", "?", "{", "}", "%", "%2A", ".", "{x}"]
-        .map(|end| Probe::new(probe.backend.clone(), &format!("{prefix}{end}")));
+        .map(|end| probe.beside(&format!("{prefix}{end}")));
     let all = keys(40);
     let sets: Vec<_> = all.iter().map(|key| Write::set(key.clone(), 9)).collect();
     for space in others.iter().chain([&probe]) {

@@ -1,4 +1,4 @@
-use super::fixture::{Fixture, Probe, check_values, key};
+use super::fixture::{Fixture, check_values, key};
 use crate::{
     RedisKey,
     backend::{ReplayGuard, Write},
@@ -120,10 +120,7 @@ pub async fn any_key_works(fixture: &Fixture) {
 /// Rule 9: any valid prefix works, with every kind of call, and none reaches into another.
 pub async fn any_prefix_works_and_none_reaches_into_another(fixture: &Fixture) {
     let id = fixture.fresh_name();
-    let probes: Vec<_> = awkward_prefixes(&id)
-        .iter()
-        .map(|prefix| Probe::new(fixture.backend().clone(), prefix))
-        .collect();
+    let probes: Vec<_> = awkward_prefixes(&id).iter().map(|prefix| fixture.probe(prefix)).collect();
     // The keys are such that prefix and key joined with nothing in between would collide.
     let mut all = vec![key("a"), key("aa"), key("{a}"), key("%"), key(&id)];
     all.push(key(&"z".repeat(RedisKey::MAX_CHARS)));

@@ -21,26 +21,32 @@ use crate::{
 /// let counter = StrictCounter::new(options.clone());
 /// # Ok::<(), distkit::DistkitError>(())
 /// ```
-#[derive(Clone)]
 #[must_use = "options do nothing until a counter is made of them"]
-pub struct CounterOptions {
+pub struct CounterOptions<B: Backend + ?Sized = dyn Backend> {
     space: Space,
-    backend: Arc<dyn Backend>,
+    backend: Arc<B>,
     allowed_lag: Duration,
     max_pending_keys: usize,
     evict_after: Duration,
 }
 
 impl CounterOptions {
-    const SHORTEST_LAG: Duration = Duration::from_millis(1);
-
     /// Options for the counters under `prefix` in `store`, with the defaults that each setter names.
     ///
     /// `store` is a connection of one of the Redis clients or any [`Backend`]. No I/O happens here.
     pub fn new(prefix: RedisKey, store: impl IntoBackend) -> Self {
+        Self::with_store(prefix, store.into_backend())
+    }
+}
+
+impl<B: Backend + ?Sized> CounterOptions<B> {
+    const SHORTEST_LAG: Duration = Duration::from_millis(1);
+
+    /// Options over a store whose type the counter keeps.
+    pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
         Self {
             space: Space::new(prefix),
-            backend: store.into_backend(),
+            backend: store,
             allowed_lag: Duration::from_millis(20),
             max_pending_keys: 1_000_000,
             evict_after: Duration::from_secs(30),
@@ -81,7 +87,7 @@ impl CounterOptions {
         &self.space
     }
 
-    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+    pub(crate) fn backend(&self) -> &Arc<B> {
         &self.backend
     }
 
@@ -98,7 +104,13 @@ impl CounterOptions {
     }
 }
 
-impl fmt::Debug for CounterOptions {
+impl<B: Backend + ?Sized> Clone for CounterOptions<B> {
+    fn clone(&self) -> Self {
+        Self { space: self.space.clone(), backend: Arc::clone(&self.backend), ..*self }
+    }
+}
+
+impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CounterOptions")
             .field("prefix", self.space().prefix())

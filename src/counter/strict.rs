@@ -36,16 +36,20 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
-pub struct StrictCounter {
-    backend: Arc<dyn Backend>,
+pub struct StrictCounter<B: Backend + ?Sized = dyn Backend> {
+    backend: Arc<B>,
     space: Space,
 }
 
-impl StrictCounter {
+impl<B: Backend + ?Sized> StrictCounter<B> {
     /// A counter with these options. No I/O.
-    pub fn new(options: CounterOptions) -> Arc<Self> {
+    pub fn new(options: CounterOptions<B>) -> Arc<Self> {
         Arc::new(Self { backend: options.backend().clone(), space: options.space().clone() })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &B {
+        &self.backend
     }
 
     async fn apply(&self, writes: &[Write]) -> Result<Vec<Outcome<Written>>, DistkitError> {
@@ -76,7 +80,7 @@ impl StrictCounter {
 }
 
 #[async_trait]
-impl CounterTrait for StrictCounter {
+impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
     async fn write_all(
         &self,
         writes: &[Write],
@@ -118,7 +122,13 @@ impl CounterTrait for StrictCounter {
     }
 }
 
-impl fmt::Debug for StrictCounter {
+impl<B: Backend + ?Sized> Clone for StrictCounter<B> {
+    fn clone(&self) -> Self {
+        Self { backend: Arc::clone(&self.backend), space: self.space.clone() }
+    }
+}
+
+impl<B: Backend + ?Sized> fmt::Debug for StrictCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictCounter").field("prefix", self.space.prefix()).finish_non_exhaustive()
     }

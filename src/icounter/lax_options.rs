@@ -1,19 +1,18 @@
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::StrictInstanceAwareCounterOptions;
 use crate::{
     RedisKey,
-    backend::{IntoBackend, Space},
+    backend::{InstanceBackend, IntoBackend, Space},
 };
 
 /// The resolution of tokio's timer.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Options of a [`LaxInstanceAwareCounter`](super::LaxInstanceAwareCounter).
-#[derive(Clone)]
 #[must_use = "options do nothing until a counter is made of them"]
-pub struct LaxInstanceAwareCounterOptions {
-    pub(super) instance: StrictInstanceAwareCounterOptions,
+pub struct LaxInstanceAwareCounterOptions<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
+    pub(super) instance: StrictInstanceAwareCounterOptions<B>,
     pub(super) flush_interval: Duration,
     pub(super) allowed_lag: Duration,
     pub(super) max_pending_keys: usize,
@@ -21,11 +20,17 @@ pub struct LaxInstanceAwareCounterOptions {
 }
 
 impl LaxInstanceAwareCounterOptions {
-    /// Counters under `prefix` in `store`: a redis-rs connection, a fred client or pool, or any
-    /// [`Backend`](crate::backend::Backend). No I/O.
-    pub fn new(prefix: RedisKey, store: impl IntoBackend) -> Self {
+    /// Counters under `prefix` in `store`. No I/O.
+    pub fn new(prefix: RedisKey, store: impl IntoBackend<dyn InstanceBackend>) -> Self {
+        Self::with_store(prefix, store.into_backend())
+    }
+}
+
+impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounterOptions<B> {
+    /// Counters over a store whose type the counter keeps.
+    pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
         Self {
-            instance: StrictInstanceAwareCounterOptions::new(prefix, store),
+            instance: StrictInstanceAwareCounterOptions::with_store(prefix, store),
             flush_interval: Duration::from_millis(20),
             allowed_lag: Duration::from_millis(20),
             max_pending_keys: 1_000_000,
@@ -100,7 +105,13 @@ impl LaxInstanceAwareCounterOptions {
     }
 }
 
-impl fmt::Debug for LaxInstanceAwareCounterOptions {
+impl<B: InstanceBackend + ?Sized> Clone for LaxInstanceAwareCounterOptions<B> {
+    fn clone(&self) -> Self {
+        Self { instance: self.instance.clone(), ..*self }
+    }
+}
+
+impl<B: InstanceBackend + ?Sized> fmt::Debug for LaxInstanceAwareCounterOptions<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxInstanceAwareCounterOptions")
             .field("prefix", self.space().prefix())

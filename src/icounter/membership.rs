@@ -17,8 +17,8 @@ use super::acknowledged::{Acknowledged, UnderWay};
 use crate::{
     DistkitError, RedisKey,
     backend::{
-        Backend, BackendError, Incarnation, Instance, InstanceSlice, Member, Ordered, Outcome,
-        Slice, Space, Standing,
+        BackendError, Incarnation, Instance, InstanceBackend, InstanceSlice, Member, Ordered,
+        Outcome, Slice, Space, Standing,
     },
     outage::{self, Outage},
 };
@@ -74,8 +74,8 @@ pub(crate) use as_member;
 
 /// One instance's registration with the store: joins when needed, keeps the lease alive, and remembers
 /// the acknowledged slices that it puts back when it was away.
-pub(crate) struct Membership {
-    backend: Arc<dyn Backend>,
+pub(crate) struct Membership<B: ?Sized> {
+    backend: Arc<B>,
     space: Space,
     id: Arc<str>,
     lease: Duration,
@@ -135,8 +135,8 @@ impl Deref for Seat<'_> {
     }
 }
 
-impl Membership {
-    pub(crate) fn new(backend: Arc<dyn Backend>, space: Space, instance: Instance) -> Arc<Self> {
+impl<B: InstanceBackend + ?Sized> Membership<B> {
+    pub(crate) fn new(backend: Arc<B>, space: Space, instance: Instance) -> Arc<Self> {
         Arc::new(Self {
             backend,
             space,
@@ -150,8 +150,8 @@ impl Membership {
         })
     }
 
-    pub(crate) fn backend(&self) -> &dyn Backend {
-        &*self.backend
+    pub(crate) fn backend(&self) -> &B {
+        &self.backend
     }
 
     pub(crate) fn space(&self) -> &Space {
@@ -189,7 +189,7 @@ impl Membership {
     }
 
     /// A joined member, with no other operation of this instance under way.
-    pub(crate) async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_>, DistkitError> {
+    pub(crate) async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_, B>, DistkitError> {
         let state = self.state.write().await;
         self.check()?;
         if state.member.is_some() {
@@ -290,13 +290,6 @@ impl Membership {
         }
     }
 
-    fn end_heartbeat(&self) {
-        let task = self.heartbeat.lock().take();
-        if let Some(task) = task {
-            task.abort();
-        }
-    }
-
     async fn heartbeat(self: &Arc<Self>) -> Result<(), DistkitError> {
         as_member!(self, member => self.backend.heartbeat(&self.space, member), answer => answer)?;
         self.acknowledged.lock().forget_empty();
@@ -320,19 +313,22 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+impl<B: ?Sized> Drop for Membership<B> {
     fn drop(&mut self) {
-        self.end_heartbeat();
+        let task = self.heartbeat.lock().take();
+        if let Some(task) = task {
+            task.abort();
+        }
     }
 }
 
 /// The membership with no other operation of the instance under way.
-pub(crate) struct Exclusive<'a> {
-    membership: &'a Arc<Membership>,
+pub(crate) struct Exclusive<'a, B: ?Sized> {
+    membership: &'a Arc<Membership<B>>,
     state: RwLockWriteGuard<'a, State>,
 }
 
-impl Exclusive<'_> {
+impl<B: InstanceBackend + ?Sized> Exclusive<'_, B> {
     /// Removes every counter of the space, or this instance's slices, and forgets them.
     pub(crate) async fn clear(mut self, scope: crate::backend::Scope) -> Result<(), DistkitError> {
         let membership = self.membership;
@@ -354,7 +350,7 @@ impl Exclusive<'_> {
     }
 }
 
-async fn heartbeats(membership: Weak<Membership>, lease: Duration) {
+async fn heartbeats<B: InstanceBackend + ?Sized>(membership: Weak<Membership<B>>, lease: Duration) {
     let usual = lease / 3;
     // A missed heartbeat must leave room for several more within the lease.
     let soon = lease / 10;

@@ -3,17 +3,16 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::membership::Membership;
 use crate::{
     RedisKey,
-    backend::{Backend, Instance, IntoBackend, Space},
+    backend::{Instance, InstanceBackend, IntoBackend, Space},
 };
 
 const DEFAULT_THRESHOLD_MS: u64 = 30_000;
 
 /// Options of a [`StrictInstanceAwareCounter`](super::StrictInstanceAwareCounter).
-#[derive(Clone)]
-#[must_use]
-pub struct StrictInstanceAwareCounterOptions {
+#[must_use = "options do nothing until a counter is made of them"]
+pub struct StrictInstanceAwareCounterOptions<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
     pub(super) space: Space,
-    pub(super) backend: Arc<dyn Backend>,
+    pub(super) backend: Arc<B>,
     pub(super) name: Option<RedisKey>,
     pub(super) threshold_ms: u64,
     pub(super) max_absence: Duration,
@@ -21,11 +20,18 @@ pub struct StrictInstanceAwareCounterOptions {
 
 impl StrictInstanceAwareCounterOptions {
     /// Counters under `prefix` in `store`: a redis-rs connection, a fred client or pool, or any
-    /// [`Backend`]. No I/O.
-    pub fn new(prefix: RedisKey, store: impl IntoBackend) -> Self {
+    /// [`InstanceBackend`]. No I/O.
+    pub fn new(prefix: RedisKey, store: impl IntoBackend<dyn InstanceBackend>) -> Self {
+        Self::with_store(prefix, store.into_backend())
+    }
+}
+
+impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
+    /// Counters under `prefix` in a store whose type the counter keeps. No I/O.
+    pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
         Self {
             space: Space::new(prefix),
-            backend: store.into_backend(),
+            backend: store,
             name: None,
             threshold_ms: DEFAULT_THRESHOLD_MS,
             max_absence: Instance::MAX_ABSENCE,
@@ -62,7 +68,7 @@ impl StrictInstanceAwareCounterOptions {
         self
     }
 
-    pub(super) fn membership(self) -> Arc<Membership> {
+    pub(super) fn membership(self) -> Arc<Membership<B>> {
         let lease = Duration::from_millis(self.threshold_ms);
         let instance = Instance {
             name: self.name,
@@ -73,7 +79,18 @@ impl StrictInstanceAwareCounterOptions {
     }
 }
 
-impl fmt::Debug for StrictInstanceAwareCounterOptions {
+impl<B: InstanceBackend + ?Sized> Clone for StrictInstanceAwareCounterOptions<B> {
+    fn clone(&self) -> Self {
+        Self {
+            space: self.space.clone(),
+            backend: Arc::clone(&self.backend),
+            name: self.name.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<B: InstanceBackend + ?Sized> fmt::Debug for StrictInstanceAwareCounterOptions<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictInstanceAwareCounterOptions")
             .field("prefix", self.space.prefix())

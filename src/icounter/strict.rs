@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    backend::{InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written},
+    backend::{
+        InstanceBackend, InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written,
+    },
     parts::in_parts,
 };
 
@@ -23,14 +25,19 @@ use crate::{
 ///
 /// An instance that was taken for dead joins again by itself, with the slices that were last
 /// acknowledged, and nobody sees it except in the totals.
-pub struct StrictInstanceAwareCounter {
-    membership: Arc<Membership>,
+pub struct StrictInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
+    membership: Arc<Membership<B>>,
 }
 
-impl StrictInstanceAwareCounter {
+impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
-    pub fn new(options: StrictInstanceAwareCounterOptions) -> Arc<Self> {
+    pub fn new(options: StrictInstanceAwareCounterOptions<B>) -> Arc<Self> {
         Arc::new(Self { membership: options.membership() })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &B {
+        self.membership.backend()
     }
 
     /// Leaves for good: this instance's slices are subtracted from all totals now, and later operations
@@ -120,7 +127,7 @@ impl StrictInstanceAwareCounter {
 }
 
 #[async_trait]
-impl InstanceAwareCounterTrait for StrictInstanceAwareCounter {
+impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAwareCounter<B> {
     fn instance_id(&self) -> &str {
         self.membership.id()
     }
@@ -178,7 +185,7 @@ impl InstanceAwareCounterTrait for StrictInstanceAwareCounter {
     }
 }
 
-impl fmt::Debug for StrictInstanceAwareCounter {
+impl<B: InstanceBackend + ?Sized> fmt::Debug for StrictInstanceAwareCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictInstanceAwareCounter")
             .field("instance_id", &self.instance_id())

@@ -6,7 +6,7 @@ use std::{
 };
 
 use distkit::{
-    backend::{Backend, Space},
+    backend::{InstanceBackend, IntoBackend, Space},
     conformance::Fixture,
 };
 use distkit_testkit::{Cluster, Server, ServerBuilder};
@@ -53,7 +53,10 @@ const WIPE: &str = "for _, key in ipairs(redis.call('KEYS', '*')) do \
     if string.sub(key, 1, #ARGV[1]) == ARGV[1] then redis.call('DEL', key) end end return 'wiped'";
 
 /// Tests `backend`, which `server` is behind.
-pub(crate) fn fixture<S: Cli>(server: Arc<S>, backend: impl Backend) -> Fixture {
+pub(crate) fn fixture<S: Cli>(
+    server: Arc<S>,
+    backend: impl IntoBackend<dyn InstanceBackend>,
+) -> Fixture {
     let wiped = server.clone();
     let fixture = Fixture::new(backend).keep(server.clone()).wipe_with(move |space| {
         wipe(&*wiped, &space);
@@ -75,7 +78,10 @@ pub(crate) fn clocked(builder: ServerBuilder) -> Arc<Server> {
 }
 
 /// As [`fixture`], with the hand on the server's clock.
-pub(crate) fn clocked_fixture(server: Arc<Server>, backend: impl Backend) -> Fixture {
+pub(crate) fn clocked_fixture(
+    server: Arc<Server>,
+    backend: impl IntoBackend<dyn InstanceBackend>,
+) -> Fixture {
     let (clock, wiped) = (server.clone(), server.clone());
     let fixture = fixture(server, backend).advance_with(move |step| clock.advance(step));
     fixture.wipe_with(move |space| {

@@ -17,8 +17,9 @@ use async_trait::async_trait;
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
-        ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing, Write, Written,
+        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
+        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing,
+        Write, Written,
         memory::{ManualClock, MemoryBackend},
     },
     conformance::{self as rules, Fixture},
@@ -127,6 +128,12 @@ impl Broken {
     }
 }
 
+impl std::fmt::Debug for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broken").finish_non_exhaustive()
+    }
+}
+
 #[async_trait]
 impl Backend for Broken {
     async fn apply(
@@ -158,6 +165,13 @@ impl Backend for Broken {
         self.plain.clear(space).await
     }
 
+    fn fresh_id(&self) -> Arc<str> {
+        self.plain.fresh_id()
+    }
+}
+
+#[async_trait]
+impl InstanceBackend for Broken {
     async fn join(
         &self,
         space: &Space,
@@ -235,10 +249,6 @@ impl Backend for Broken {
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         self.on(space, |all| all.slices(self.now(), member, key))
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.plain.fresh_id()
     }
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Epoch, Incarnation, Instance, Joined, Member, Ordered,
-        Outcome, ReplayGuard, Slice, Space, Standing, Written,
+        Applied, Backend, BackendError, Epoch, Incarnation, Instance, InstanceBackend, Joined,
+        Member, Ordered, Outcome, ReplayGuard, Slice, Space, Standing, Written,
     },
 };
 
@@ -77,7 +77,7 @@ impl Names {
 }
 
 struct Actor {
-    backend: Arc<dyn Backend>,
+    backend: Arc<dyn InstanceBackend>,
     instance: Instance,
     /// None before it has joined.
     member: Option<Member>,

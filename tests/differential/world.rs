@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Backend, Space,
+        InstanceBackend, Space,
         memory::{ManualClock, MemoryBackend, MemoryLink},
     },
 };
@@ -64,7 +64,7 @@ impl Event {
 /// What a history is played on.
 #[async_trait]
 pub(crate) trait World {
-    fn link(&self, link: usize) -> Arc<dyn Backend>;
+    fn link(&self, link: usize) -> Arc<dyn InstanceBackend>;
 
     fn fault(&self, link: usize, fault: Fault);
 
@@ -105,7 +105,7 @@ impl Simulated {
 
 #[async_trait]
 impl World for Simulated {
-    fn link(&self, link: usize) -> Arc<dyn Backend> {
+    fn link(&self, link: usize) -> Arc<dyn InstanceBackend> {
         Arc::new(self.links[link].clone())
     }
 
@@ -149,7 +149,7 @@ impl World for Simulated {
 
 #[async_trait]
 impl World for RealStore {
-    fn link(&self, link: usize) -> Arc<dyn Backend> {
+    fn link(&self, link: usize) -> Arc<dyn InstanceBackend> {
         self.link(link)
     }
 

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use distkit::{
     DistkitError, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
-        ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
+        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
         memory::MemoryBackend,
     },
     icounter::{
@@ -35,16 +35,22 @@ pub(crate) fn key(name: &str) -> RedisKey {
 
 /// A store that can be cut off from one instance.
 struct Gate {
-    store: Arc<dyn Backend>,
+    store: Arc<dyn InstanceBackend>,
     shut: Arc<AtomicBool>,
 }
 
 impl Gate {
-    fn pass(&self) -> Result<&dyn Backend, BackendError> {
+    fn pass(&self) -> Result<&dyn InstanceBackend, BackendError> {
         if self.shut.load(Ordering::SeqCst) {
             return Err(BackendError::not_applied("the test has cut this instance off"));
         }
         Ok(&*self.store)
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").finish_non_exhaustive()
     }
 }
 
@@ -79,6 +85,13 @@ impl Backend for Gate {
         self.pass()?.clear(space).await
     }
 
+    fn fresh_id(&self) -> Arc<str> {
+        self.store.fresh_id()
+    }
+}
+
+#[async_trait]
+impl InstanceBackend for Gate {
     async fn join(
         &self,
         space: &Space,
@@ -141,10 +154,6 @@ impl Backend for Gate {
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         self.pass()?.slices_on(space, member, key).await
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.store.fresh_id()
     }
 }
 
@@ -261,7 +270,7 @@ impl World {
     }
 
     pub(crate) async fn process_with(&self, threshold_ms: u64, name: Option<&str>) -> Process {
-        let store: Arc<dyn Backend> = match &self.place {
+        let store: Arc<dyn InstanceBackend> = match &self.place {
             Place::Memory(store) => Arc::new(store.clone()),
             Place::Server { server, scheme } => {
                 let url = server.url().replacen("redis://", scheme, 1);

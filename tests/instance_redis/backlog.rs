@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use distkit::backend::{Backend, Member};
+use distkit::backend::{Backend, InstanceBackend, Member};
 
 use crate::bed::{Bed, LONG, adds};
 

@@ -3,7 +3,8 @@ use std::{collections::BTreeMap, time::Duration};
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Backend, Instance, Member, RedisStore, Slice, SliceChange, SliceWrite, Space, Standing,
+        Backend, Instance, InstanceBackend, Member, RedisStore, Slice, SliceChange, SliceWrite,
+        Space, Standing,
     },
 };
 use distkit_testkit::Server;

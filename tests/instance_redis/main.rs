@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use distkit::{
     CounterComparator,
-    backend::{Backend, Instance, Member, Scope, Slice, SliceChange, SliceWrite, Standing},
+    backend::{
+        Backend, Instance, InstanceBackend, Member, Scope, Slice, SliceChange, SliceWrite, Standing,
+    },
 };
 
 use bed::{Bed, LONG, adds, change, key};

@@ -10,7 +10,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 
 use distkit::{
     RedisKey,
-    backend::{Backend, Space},
+    backend::{Backend, InstanceBackend, Space},
 };
 use distkit_testkit::{Server, ServerBuilder};
 use tokio::time::Instant;
@@ -29,7 +29,7 @@ impl World for RealStore {
         Powers { cut: true, lose: true, restart: true, lose_data: true }
     }
 
-    fn link(&self, who: Who) -> Arc<dyn Backend> {
+    fn link(&self, who: Who) -> Arc<dyn InstanceBackend> {
         self.link(who as usize)
     }
 

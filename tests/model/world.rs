@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use distkit::backend::{
-    Backend, Space,
+    InstanceBackend, Space,
     memory::{ManualClock, MemoryBackend, MemoryLink},
 };
 
@@ -37,7 +37,7 @@ pub(crate) trait World {
     fn powers(&self) -> Powers;
 
     /// The way of this process to the store.
-    fn link(&self, who: Who) -> Arc<dyn Backend>;
+    fn link(&self, who: Who) -> Arc<dyn InstanceBackend>;
 
     fn fault(&self, who: Who, fault: Fault);
 
@@ -71,7 +71,7 @@ impl World for Simulated {
         Powers { cut: true, lose: true, restart: true, lose_data: true }
     }
 
-    fn link(&self, who: Who) -> Arc<dyn Backend> {
+    fn link(&self, who: Who) -> Arc<dyn InstanceBackend> {
         Arc::new(self.links[who as usize].clone())
     }
 

@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use distkit::{
-    backend::IntoBackend,
-    counter::{CounterOptions, CounterTrait, StrictCounter},
-};
+use distkit::counter::{CounterOptions, CounterTrait, StrictCounter};
 use distkit_testkit::{Cluster, Server};
 use fred::{clients::Client, interfaces::ClientLike, types::config::Config};
 use tokio::time::Instant;
@@ -18,7 +15,7 @@ fn client(url: &str) -> Client {
 }
 
 fn counter(client: Client) -> Arc<StrictCounter> {
-    StrictCounter::new(CounterOptions::new(key("bench"), client.into_backend()))
+    StrictCounter::new(CounterOptions::new(key("bench"), client))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

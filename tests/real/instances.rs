@@ -2,12 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use distkit::{
-    backend::Backend,
-    icounter::{
-        InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
-        StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
-    },
+use distkit::backend::Store;
+use distkit::icounter::{
+    InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
+    StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
 };
 use tokio::task::JoinSet;
 
@@ -15,7 +13,7 @@ use crate::support::{Bench, Client, NEVER, eventually, key, keys, over_both_clie
 
 over_both_clients!(one_sets_and_others_add_to_new_keys, what_fails_keeps_what_was_pending);
 
-fn lax(store: Arc<dyn Backend>) -> LaxInstanceAwareCounterOptions {
+fn lax(store: Arc<dyn Store>) -> LaxInstanceAwareCounterOptions {
     LaxInstanceAwareCounterOptions::new(key("bench"), store)
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use distkit::{
     CounterComparator, DistkitError,
-    backend::{Backend, ReplayGuard, Space, Write, connect},
+    backend::{Backend, InstanceBackend, ReplayGuard, Space, Store, Write, connect},
     counter::{CounterOptions, CounterTrait, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -32,7 +32,7 @@ over_both_clients!(
     a_reader_without_the_right_to_write_is_left_alone,
 );
 
-async fn connected(client: Client, address: &str) -> Arc<dyn Backend> {
+async fn connected(client: Client, address: &str) -> Arc<dyn Store> {
     let scheme = match client {
         Client::Redis => "redis",
         Client::Fred => "redis+fred",

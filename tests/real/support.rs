@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use distkit::{
     RedisKey,
-    backend::{Backend, IntoBackend},
+    backend::{IntoBackend, Store},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
 };
 use distkit_testkit::{Cluster, Server};
@@ -42,7 +42,7 @@ pub(crate) use over_both_clients;
 
 impl Client {
     /// A connection of its own, as another process would have. The server may be away.
-    pub(crate) async fn connect(self, server: &Server) -> Arc<dyn Backend> {
+    pub(crate) async fn connect(self, server: &Server) -> Arc<dyn Store> {
         match self {
             Self::Redis => {
                 let config = ConnectionManagerConfig::new()
@@ -65,7 +65,7 @@ impl Client {
         }
     }
 
-    pub(crate) async fn connect_cluster(self, cluster: &Cluster) -> Arc<dyn Backend> {
+    pub(crate) async fn connect_cluster(self, cluster: &Cluster) -> Arc<dyn Store> {
         match self {
             Self::Redis => {
                 let client = redis::cluster::ClusterClient::new(cluster.urls()).unwrap();

@@ -5,3 +5,6 @@ mod operation;
 
 pub use error::*;
 pub use operation::*;
+
+/// What the counters' files name; the store of these tests is a ledger.
+pub trait Backend: std::fmt::Debug + Send + Sync + 'static {}

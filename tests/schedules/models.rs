@@ -1,3 +1,4 @@
+use std::marker::PhantomData;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use shuttle::future::{block_on, spawn, yield_now};
@@ -31,7 +32,7 @@ fn key(name: &str) -> RedisKey {
 }
 
 fn counter(store: &Store, settings: Settings) -> Owner<Plain> {
-    Owner(Core::new(Plain { backend: store.clone(), space: () }, settings))
+    Owner(Core::new(Plain { backend: store.clone(), space: (), of: PhantomData }, settings))
 }
 
 /// Until it succeeds: the store loses only so much.

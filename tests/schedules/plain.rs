@@ -3,18 +3,19 @@ mod add;
 #[path = "../../src/counter/lax/exclusive.rs"]
 mod exclusive;
 
-use std::sync::Arc;
+use std::{marker::PhantomData, sync::Arc};
 
 use crate::{
     DistkitError, RedisKey,
-    backend::Write,
+    backend::{Backend, Write},
     lax::{Core, Known},
     store::Store,
 };
 
-pub(crate) struct Plain {
+pub(crate) struct Plain<B: ?Sized = dyn Backend> {
     pub(crate) backend: Store,
     pub(crate) space: (),
+    pub(crate) of: PhantomData<Arc<B>>,
 }
 
 pub(crate) fn known(total: i64) -> Known {

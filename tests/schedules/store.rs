@@ -108,7 +108,7 @@ impl Store {
 }
 
 #[async_trait]
-impl Ledger for Plain {
+impl<B: crate::backend::Backend + ?Sized> Ledger for Plain<B> {
     /// Small, so that batches follow one another.
     const BATCH: usize = 2;
     const GUARD_LASTS: Option<Duration> = None;

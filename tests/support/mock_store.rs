@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
-        ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
+        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
     },
 };
 use mockall::mock;
@@ -42,6 +42,12 @@ mock! {
 
 fn check(space: &Space) {
     assert_eq!(space.prefix().as_str(), PREFIX, "a call for somebody else's counters");
+}
+
+impl std::fmt::Debug for MockStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MockStore").finish_non_exhaustive()
+    }
 }
 
 #[async_trait]
@@ -79,6 +85,13 @@ impl Backend for MockStore {
         Self::clear(self)
     }
 
+    fn fresh_id(&self) -> Arc<str> {
+        ID.into()
+    }
+}
+
+#[async_trait]
+impl InstanceBackend for MockStore {
     async fn join(
         &self,
         space: &Space,
@@ -149,9 +162,5 @@ impl Backend for MockStore {
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         check(space);
         Self::slices_on(self, member.clone(), key.clone())
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        ID.into()
     }
 }

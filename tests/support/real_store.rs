@@ -17,8 +17,9 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceSlice, IntoBackend, Joined, Member,
-        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, IntoBackend,
+        Joined, Member, Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing,
+        Write, Written,
     },
 };
 use distkit_testkit::{Server, ServerBuilder};
@@ -44,7 +45,7 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    fn connect(self, port: u16) -> Arc<dyn Backend> {
+    fn connect(self, port: u16) -> Arc<dyn InstanceBackend> {
         let url = format!("redis://127.0.0.1:{port}/");
         match self {
             Self::RedisRs => {
@@ -104,7 +105,7 @@ impl RealStore {
         Self { server, links: all }
     }
 
-    pub(crate) fn link(&self, link: usize) -> Arc<dyn Backend> {
+    pub(crate) fn link(&self, link: usize) -> Arc<dyn InstanceBackend> {
         self.links[link].clone()
     }
 
@@ -170,7 +171,7 @@ impl RealStore {
 /// A cut is made on this side of the client: what a client says of a server that it cannot reach has tests of
 /// its own.
 struct Link {
-    store: Arc<dyn Backend>,
+    store: Arc<dyn InstanceBackend>,
     proxy: Proxy,
     cut: AtomicBool,
     /// Something has failed, and the client may have no connection that works.
@@ -212,6 +213,12 @@ impl Link {
     }
 }
 
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
 #[async_trait]
 impl Backend for Link {
     async fn apply(
@@ -243,6 +250,13 @@ impl Backend for Link {
         self.through(self.store.clear(space)).await
     }
 
+    fn fresh_id(&self) -> Arc<str> {
+        format!("id-{}", self.ids.fetch_add(1, SeqCst) + 1).into()
+    }
+}
+
+#[async_trait]
+impl InstanceBackend for Link {
     async fn join(
         &self,
         space: &Space,
@@ -305,9 +319,5 @@ impl Backend for Link {
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         self.through(self.store.slices_on(space, member, key)).await
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        format!("id-{}", self.ids.fetch_add(1, SeqCst) + 1).into()
     }
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use distkit::backend::{
-    Backend, BackendError, Instance, InstanceSlice, Member as Seat, Space, Standing,
+    Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Member as Seat, Space,
+    Standing,
 };
 
 use super::{

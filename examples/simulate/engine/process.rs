@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use distkit::{
     DistkitError,
-    backend::{Backend, memory::MemoryLink},
+    backend::{Backend, InstanceBackend, memory::MemoryLink},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
@@ -42,7 +42,7 @@ impl Process {
         let link = world.store.link();
         let latency = Duration::from_millis(2 * dice.u64(0..=ROUND_TRIP / 2));
         link.set_latency(latency);
-        let wire: Arc<dyn Backend> = Arc::new(Wire {
+        let wire: Arc<dyn InstanceBackend> = Arc::new(Wire {
             link: link.clone(),
             process: name.clone(),
             trace: world.trace.clone(),

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
-        ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing, Write, Written,
-        memory::MemoryLink,
+        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
+        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing,
+        Write, Written, memory::MemoryLink,
     },
 };
 
@@ -88,6 +88,12 @@ impl Wire {
     }
 }
 
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").finish_non_exhaustive()
+    }
+}
+
 #[async_trait]
 impl Backend for Wire {
     async fn apply(
@@ -124,6 +130,13 @@ impl Backend for Wire {
         self.answered("clear", self.link.clear(space).await)
     }
 
+    fn fresh_id(&self) -> Arc<str> {
+        self.link.fresh_id()
+    }
+}
+
+#[async_trait]
+impl InstanceBackend for Wire {
     async fn join(
         &self,
         space: &Space,
@@ -219,9 +232,5 @@ impl Backend for Wire {
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         self.sent(format_args!("slices_on {} {key}", member.incarnation));
         self.answered("slices_on", self.link.slices_on(space, &self.seat(member), key).await)
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.link.fresh_id()
     }
 }

@@ -11,7 +11,8 @@ use fred::{
 };
 
 use super::{
-    Backend, IntoBackend,
+    Store,
+    into::connection,
     lua::{LuaStore, backend_through_lua},
 };
 
@@ -50,8 +51,8 @@ impl FredStore {
 }
 
 /// The store over a client that was made for it, connected by `task`.
-pub(super) fn owning(client: Client, task: ConnectHandle) -> Arc<dyn Backend> {
-    Arc::new(LuaStore::new(Runner::owning(client, task)))
+pub(super) fn owning(client: Client, task: ConnectHandle) -> Arc<dyn Store> {
+    Arc::new(FredStore(LuaStore::new(Runner::owning(client, task))))
 }
 
 /// A [`Client`] or a [`Pool`].
@@ -78,14 +79,5 @@ impl std::fmt::Debug for FredStore {
 
 backend_through_lua!(FredStore);
 
-impl IntoBackend for Client {
-    fn into_backend(self) -> Arc<dyn Backend> {
-        Arc::new(FredStore::new(self).0)
-    }
-}
-
-impl IntoBackend for Pool {
-    fn into_backend(self) -> Arc<dyn Backend> {
-        Arc::new(FredStore::new(self).0)
-    }
-}
+connection!(Client => FredStore, FredStore::new);
+connection!(Pool => FredStore, FredStore::new);

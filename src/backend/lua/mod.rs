@@ -27,13 +27,18 @@ static SHAPE: Script = Script::new(include_str!("shape.lua"));
 const GUARD: usize = 4;
 
 /// A [`Backend`] over any client.
-#[derive(Debug)]
 pub(crate) struct LuaStore<R> {
     pub(crate) runner: R,
     lanes: Lanes,
     spaces: RwLock<HashMap<Space, Opened, foldhash::fast::RandomState>>,
     freshness: freshness::Freshness,
     policy: policy::Asked,
+}
+
+impl<R> std::fmt::Debug for LuaStore<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LuaStore").finish_non_exhaustive()
+    }
 }
 
 /// What this process has found out about the shape of a space: it is ours.
@@ -177,7 +182,10 @@ macro_rules! backend_through_lua {
             ) -> Result<(), $crate::backend::BackendError> {
                 self.0.clear(space).await
             }
+        }
 
+        #[async_trait::async_trait]
+        impl$(<$bounded: RedisConnection>)? $crate::backend::InstanceBackend for $store {
             async fn join(
                 &self,
                 space: &$crate::backend::Space,

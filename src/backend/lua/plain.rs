@@ -279,7 +279,10 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         }
         Ok(())
     }
+}
 
+#[async_trait]
+impl<R: ScriptRunner> crate::backend::InstanceBackend for LuaStore<R> {
     async fn join(
         &self,
         space: &Space,

@@ -292,6 +292,13 @@ impl Backend for MemoryLink {
         self.send(|store| store.clear_now(space)).await
     }
 
+    fn fresh_id(&self) -> Arc<str> {
+        self.shared.store.fresh_id()
+    }
+}
+
+#[async_trait]
+impl crate::backend::InstanceBackend for MemoryLink {
     async fn join(
         &self,
         space: &Space,
@@ -366,9 +373,5 @@ impl Backend for MemoryLink {
         self.send(|store| store.members(space, |members, ms| members.slices(ms, member, key)))
             .await
             .map_err(of_a_read)?
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.shared.store.fresh_id()
     }
 }

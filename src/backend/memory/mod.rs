@@ -248,6 +248,14 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
+    /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.
+    fn fresh_id(&self) -> Arc<str> {
+        self.locked(|state, _| format!("id-{}", state.next_id()).into())
+    }
+}
+
+#[async_trait]
+impl crate::backend::InstanceBackend for MemoryBackend {
     async fn join(
         &self,
         space: &Space,
@@ -311,10 +319,5 @@ impl Backend for MemoryBackend {
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         self.members(space, |members, ms| members.slices(ms, member, key))
-    }
-
-    /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.
-    fn fresh_id(&self) -> Arc<str> {
-        self.locked(|state, _| format!("id-{}", state.next_id()).into())
     }
 }

@@ -3,15 +3,12 @@
 mod reconnecting;
 mod runner;
 
-use std::{
-    any::Any,
-    sync::{Arc, Once},
-};
+use std::{any::Any, sync::Once};
 
 use redis::aio::{ConnectionLike, ConnectionManager, MultiplexedConnection};
 
 use super::{
-    Backend, IntoBackend,
+    into::connection,
     lua::{LuaStore, backend_through_lua},
 };
 
@@ -60,50 +57,37 @@ impl<C: RedisConnection> std::fmt::Debug for RedisStore<C> {
 
 backend_through_lua!(RedisStore<C>, C);
 
-fn store<C: RedisConnection>(connection: C) -> Arc<dyn Backend> {
-    Arc::new(RedisStore::new(connection).0)
-}
-
 /// A connection manager gives up for good when a reconnect is refused, as during a password rotation, and never
 /// replaces a connection that went silent: see [`ReconnectingConnection`].
-impl IntoBackend for ConnectionManager {
-    fn into_backend(self) -> Arc<dyn Backend> {
-        static WARNED: Once = Once::new();
-        WARNED.call_once(|| {
-            tracing::warn!(
-                target: "distkit::connection",
-                "a ConnectionManager of redis-rs does not reconnect after a refused password; use \
-                 ReconnectingConnection"
-            );
-        });
-        store(self)
-    }
+fn managed(connection: ConnectionManager) -> RedisStore<ConnectionManager> {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            target: "distkit::connection",
+            "a ConnectionManager of redis-rs does not reconnect after a refused password; use \
+             ReconnectingConnection"
+        );
+    });
+    RedisStore::new(connection)
 }
 
-impl IntoBackend for ReconnectingConnection {
-    fn into_backend(self) -> Arc<dyn Backend> {
-        store(self)
-    }
+/// For tests and short programs: such a connection is never replaced, and a service loses its store with it.
+fn multiplexed(connection: MultiplexedConnection) -> RedisStore<MultiplexedConnection> {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            target: "distkit::connection",
+            "a MultiplexedConnection of redis-rs never reconnects; use ReconnectingConnection"
+        );
+    });
+    RedisStore::new(connection)
 }
 
-/// For tests and short programs: such a connection is never replaced, and a service loses its store
-/// with it.
-impl IntoBackend for MultiplexedConnection {
-    fn into_backend(self) -> Arc<dyn Backend> {
-        static WARNED: Once = Once::new();
-        WARNED.call_once(|| {
-            tracing::warn!(
-                target: "distkit::connection",
-                "a MultiplexedConnection of redis-rs never reconnects; use ReconnectingConnection"
-            );
-        });
-        store(self)
-    }
-}
-
+connection!(ConnectionManager => RedisStore<ConnectionManager>, managed);
+connection!(MultiplexedConnection => RedisStore<MultiplexedConnection>, multiplexed);
+connection!(ReconnectingConnection => RedisStore<ReconnectingConnection>, RedisStore::new);
 #[cfg(feature = "redis-rs-cluster")]
-impl IntoBackend for redis::cluster_async::ClusterConnection {
-    fn into_backend(self) -> Arc<dyn Backend> {
-        store(self)
-    }
-}
+connection!(
+    redis::cluster_async::ClusterConnection => RedisStore<redis::cluster_async::ClusterConnection>,
+    RedisStore::new
+);

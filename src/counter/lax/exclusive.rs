@@ -5,12 +5,12 @@ use std::{collections::HashMap, sync::Arc};
 use super::{Plain, known};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    backend::{Change, Write, Written},
+    backend::{Backend, Change, Write, Written},
     counter::counter_trait::miscounted,
     lax::{Cell, Core, not_applied},
 };
 
-impl Core<Plain> {
+impl<B: Backend + ?Sized> Core<Plain<B>> {
     pub(super) async fn write_all(
         self: &Arc<Self>,
         writes: &[Write],

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use super::Plain;
-use crate::{DistkitError, RedisKey, lax::Hold};
+use crate::{DistkitError, RedisKey, backend::Backend, lax::Hold};
 
 /// One key of a [`LaxCounter`](super::LaxCounter), for hot paths. Cloning is cheap.
 ///
@@ -19,13 +19,12 @@ use crate::{DistkitError, RedisKey, lax::Hold};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
-pub struct LaxHandle {
-    hold: Hold<Plain>,
+pub struct LaxHandle<B: Backend + ?Sized = dyn Backend> {
+    hold: Hold<Plain<B>>,
 }
 
-impl LaxHandle {
-    pub(super) fn new(hold: Hold<Plain>) -> Self {
+impl<B: Backend + ?Sized> LaxHandle<B> {
+    pub(super) fn new(hold: Hold<Plain<B>>) -> Self {
         Self { hold }
     }
 
@@ -65,7 +64,13 @@ impl LaxHandle {
     }
 }
 
-impl fmt::Debug for LaxHandle {
+impl<B: Backend + ?Sized> Clone for LaxHandle<B> {
+    fn clone(&self) -> Self {
+        Self { hold: self.hold.clone() }
+    }
+}
+
+impl<B: Backend + ?Sized> fmt::Debug for LaxHandle<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxHandle")
             .field("key", self.key())

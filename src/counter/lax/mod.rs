@@ -48,13 +48,13 @@ pub use handle::LaxHandle;
 /// # Ok(())
 /// # }
 /// ```
-pub struct LaxCounter {
-    owner: Arc<Owner<Plain>>,
+pub struct LaxCounter<B: Backend + ?Sized = dyn Backend> {
+    owner: Arc<Owner<Plain<B>>>,
 }
 
-impl LaxCounter {
+impl<B: Backend + ?Sized> LaxCounter<B> {
     /// A counter with these options. No I/O; may be called outside of a runtime.
-    pub fn new(options: CounterOptions) -> Arc<Self> {
+    pub fn new(options: CounterOptions<B>) -> Arc<Self> {
         let ledger =
             Plain { backend: Arc::clone(options.backend()), space: options.space().clone() };
         let settings = Settings {
@@ -66,7 +66,12 @@ impl LaxCounter {
         Arc::new(Self { owner: Arc::new(Owner(Core::new(ledger, settings))) })
     }
 
-    fn core(&self) -> &Arc<Core<Plain>> {
+    /// The store.
+    pub fn store(&self) -> &B {
+        &self.core().ledger.backend
+    }
+
+    fn core(&self) -> &Arc<Core<Plain<B>>> {
         &self.owner.0
     }
 
@@ -121,7 +126,7 @@ impl LaxCounter {
     /// # Errors
     ///
     /// Those of [`inc`](Self::inc).
-    pub async fn handle(&self, key: &RedisKey) -> Result<LaxHandle, DistkitError> {
+    pub async fn handle(&self, key: &RedisKey) -> Result<LaxHandle<B>, DistkitError> {
         let cell = self.core().known(key).await?;
         Ok(LaxHandle::new(Hold::new(&self.owner, cell)))
     }
@@ -153,7 +158,7 @@ impl LaxCounter {
     }
 }
 
-impl fmt::Debug for LaxCounter {
+impl<B: Backend + ?Sized> fmt::Debug for LaxCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxCounter")
             .field("prefix", self.core().ledger.space.prefix())
@@ -162,7 +167,7 @@ impl fmt::Debug for LaxCounter {
 }
 
 #[async_trait]
-impl CounterTrait for LaxCounter {
+impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
     /// A batch of additions only is buffered like [`inc`](LaxCounter::inc). Any other batch acts on the
     /// store at once, in one guarded request, after what is pending on keys whose condition or sum
     /// depends on it.
@@ -213,8 +218,8 @@ fn is_plain_addition(write: &Write) -> bool {
 }
 
 /// The plain counters of a space: the whole total is "own", for nobody's share is told apart.
-pub(super) struct Plain {
-    backend: Arc<dyn Backend>,
+pub(super) struct Plain<B: ?Sized> {
+    backend: Arc<B>,
     space: Space,
 }
 
@@ -223,7 +228,7 @@ fn known(total: i64) -> Known {
 }
 
 #[async_trait]
-impl Ledger for Plain {
+impl<B: Backend + ?Sized> Ledger for Plain<B> {
     const BATCH: usize = 1000;
 
     /// The store forgets a guard a day after its last batch.

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::LaxInstanceAwareCounter;
 use crate::{
     DistkitError,
-    backend::BackendError,
+    backend::{BackendError, InstanceBackend},
     lax::{Unflushed, backoff},
 };
 
-impl LaxInstanceAwareCounter {
+impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// Returns when all that was written before the call is in the store.
     ///
     /// # Errors

@@ -2,10 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
+
 use super::ledger::{Slices, known};
 use crate::{
     DistkitError, RedisKey,
-    backend::{Outcome, Scope, SliceWrite, Standing, Written},
+    backend::{InstanceBackend, Outcome, Scope, SliceWrite, Standing, Written},
     icounter::{icounter_trait::counted, membership::as_member},
     lax::{Cell, Core, Known, Session, not_applied},
 };
@@ -42,22 +44,22 @@ impl Bystander {
 /// The cells in the way of one request. When they are dropped, as with a future that nobody waits for any
 /// longer, what was pending still is, and the totals are anybody's guess.
 struct Bystanders<'c> {
-    core: &'c Core<Slices>,
+    replacing: &'c Mutex<()>,
     cells: Vec<Bystander>,
 }
 
 impl<'c> Bystanders<'c> {
     /// Takes all that is pending of each cell that comes with `true`.
-    fn new(core: &'c Core<Slices>, cells: impl IntoIterator<Item = (Arc<Cell>, bool)>) -> Self {
-        let _replacing = core.replacing.lock();
+    fn new(replacing: &'c Mutex<()>, cells: impl IntoIterator<Item = (Arc<Cell>, bool)>) -> Self {
+        let _replacing = replacing.lock();
         let cells = cells.into_iter().map(|(cell, pending)| Bystander::new(cell, pending));
-        Self { core, cells: cells.collect() }
+        Self { replacing, cells: cells.collect() }
     }
 
     /// Ends each, in order, under the `replacing` lock.
     fn end(mut self, end_one: impl FnMut(Bystander)) {
         let cells = std::mem::take(&mut self.cells);
-        let _replacing = self.core.replacing.lock();
+        let _replacing = self.replacing.lock();
         cells.into_iter().for_each(end_one);
     }
 
@@ -70,18 +72,18 @@ impl<'c> Bystanders<'c> {
 impl Drop for Bystanders<'_> {
     fn drop(&mut self) {
         if !self.cells.is_empty() {
-            let _replacing = self.core.replacing.lock();
+            let _replacing = self.replacing.lock();
             self.cells.drain(..).for_each(|bystander| bystander.stays(true));
         }
     }
 }
 
-impl Core<Slices> {
+impl<B: InstanceBackend + ?Sized> Core<Slices<B>> {
     /// Flushes the keys, and gives what the store does not take of them: it was written before, so it
     /// goes where the rest went.
     async fn step_aside<'c>(
         self: &'c Arc<Self>,
-        session: &mut Session<'_, Slices>,
+        session: &mut Session<'_, Slices<B>>,
         cells: Vec<Arc<Cell>>,
     ) -> Result<Bystanders<'c>, DistkitError> {
         session.commit(cells.clone()).await.map_err(not_applied)?;
@@ -89,7 +91,7 @@ impl Core<Slices> {
             let corrupt = session.is_corrupt(&cell);
             (cell, corrupt)
         });
-        Ok(Bystanders::new(self, corrupt))
+        Ok(Bystanders::new(&self.replacing, corrupt))
     }
 
     pub(super) async fn write_now(
@@ -203,7 +205,7 @@ impl Core<Slices> {
     pub(super) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
         let _session = self.session().await?;
         let all = self.all_cells().into_iter().map(|cell| (cell, true));
-        let bystanders = Bystanders::new(self, all);
+        let bystanders = Bystanders::new(&self.replacing, all);
         let at = self.now();
         let cleared = match self.ledger.membership.exclusive().await {
             Ok(exclusive) => exclusive.clear(scope).await,

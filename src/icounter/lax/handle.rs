@@ -1,7 +1,12 @@
 use std::fmt;
 
 use super::{Slices, can_replace, numbers};
-use crate::{DistkitError, RedisKey, backend::Refusal, icounter::TotalAndSlice, lax::Hold};
+use crate::{
+    DistkitError, RedisKey,
+    backend::{InstanceBackend, Refusal},
+    icounter::TotalAndSlice,
+    lax::Hold,
+};
 
 /// One key of a [`LaxInstanceAwareCounter`](super::LaxInstanceAwareCounter), for hot paths. Cloning is
 /// cheap.
@@ -25,13 +30,12 @@ use crate::{DistkitError, RedisKey, backend::Refusal, icounter::TotalAndSlice, l
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
-pub struct LaxInstanceAwareHandle {
-    hold: Hold<Slices>,
+pub struct LaxInstanceAwareHandle<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
+    hold: Hold<Slices<B>>,
 }
 
-impl LaxInstanceAwareHandle {
-    pub(super) fn new(hold: Hold<Slices>) -> Self {
+impl<B: InstanceBackend + ?Sized> LaxInstanceAwareHandle<B> {
+    pub(super) fn new(hold: Hold<Slices<B>>) -> Self {
         Self { hold }
     }
 
@@ -99,7 +103,13 @@ impl LaxInstanceAwareHandle {
     }
 }
 
-impl fmt::Debug for LaxInstanceAwareHandle {
+impl<B: InstanceBackend + ?Sized> Clone for LaxInstanceAwareHandle<B> {
+    fn clone(&self) -> Self {
+        Self { hold: self.hold.clone() }
+    }
+}
+
+impl<B: InstanceBackend + ?Sized> fmt::Debug for LaxInstanceAwareHandle<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxInstanceAwareHandle")
             .field("key", self.key())

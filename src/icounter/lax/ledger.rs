@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     CounterComparator, DistkitError,
-    backend::{Outcome, ReplayGuard, SliceChange, SliceWrite, Standing},
+    backend::{InstanceBackend, Outcome, ReplayGuard, SliceChange, SliceWrite, Standing},
     icounter::membership::{Membership, as_member},
     lax::{Cell, Committed, Delta, Known, Ledger},
     parts::PART,
@@ -15,8 +15,8 @@ use crate::{
 /// A batch is guarded by its sequence as long as the incarnation lives that it was sent as. When that
 /// one is collected, all that the batch may have done goes with it, the acknowledged slices alone are put
 /// back, and the same batch is due once more: so it counts once either way.
-pub(super) struct Slices {
-    pub(super) membership: Arc<Membership>,
+pub(super) struct Slices<B: ?Sized> {
+    pub(super) membership: Arc<Membership<B>>,
 }
 
 pub(super) fn known(standing: &Standing) -> Known {
@@ -24,7 +24,7 @@ pub(super) fn known(standing: &Standing) -> Known {
 }
 
 #[async_trait]
-impl Ledger for Slices {
+impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
     /// A slice costs the server several times what a plain sum does.
     const BATCH: usize = 250;
 
@@ -79,7 +79,7 @@ impl Ledger for Slices {
     }
 }
 
-impl Slices {
+impl<B: InstanceBackend + ?Sized> Slices<B> {
     async fn read_part(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
         let membership = &self.membership;
         let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();

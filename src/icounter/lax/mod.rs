@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    backend::{InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing, Written},
+    backend::{
+        InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
+        Written,
+    },
     lax::{Cell, Core, Hold, Owner, Settings, easy, not_applied},
     parts::in_parts,
 };
@@ -58,13 +61,13 @@ pub use handle::LaxInstanceAwareHandle;
 /// # Ok(())
 /// # }
 /// ```
-pub struct LaxInstanceAwareCounter {
-    owner: Arc<Owner<Slices>>,
+pub struct LaxInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
+    owner: Arc<Owner<Slices<B>>>,
 }
 
-impl LaxInstanceAwareCounter {
+impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
-    pub fn new(options: LaxInstanceAwareCounterOptions) -> Arc<Self> {
+    pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
         let settings = Settings {
             lag: options.allowed_lag,
             interval: options.flush_interval,
@@ -76,11 +79,16 @@ impl LaxInstanceAwareCounter {
         Arc::new(Self { owner: Arc::new(Owner(Core::new(Slices { membership }, settings))) })
     }
 
-    fn core(&self) -> &Arc<Core<Slices>> {
+    /// The store.
+    pub fn store(&self) -> &B {
+        self.membership().backend()
+    }
+
+    fn core(&self) -> &Arc<Core<Slices<B>>> {
         &self.owner.0
     }
 
-    fn membership(&self) -> &Arc<Membership> {
+    fn membership(&self) -> &Arc<Membership<B>> {
         &self.core().ledger.membership
     }
 
@@ -148,7 +156,7 @@ impl LaxInstanceAwareCounter {
     /// # Errors
     ///
     /// Those of [`inc`](Self::inc).
-    pub async fn handle(&self, key: &RedisKey) -> Result<LaxInstanceAwareHandle, DistkitError> {
+    pub async fn handle(&self, key: &RedisKey) -> Result<LaxInstanceAwareHandle<B>, DistkitError> {
         match self.known(key).await {
             Ok(cell) => Ok(LaxInstanceAwareHandle::new(Hold::new(&self.owner, cell))),
             Err(error) => Err(self.core().why(error)),
@@ -221,7 +229,7 @@ impl LaxInstanceAwareCounter {
     }
 }
 
-impl Core<Slices> {
+impl<B: InstanceBackend + ?Sized> Core<Slices<B>> {
     /// Adds to a key, whatever must be done besides; reads its numbers first when they are not known.
     #[cold]
     async fn add_slice_to_key(
@@ -300,7 +308,7 @@ fn estimated((total, slice): TotalAndSlice) -> Standing {
 }
 
 #[async_trait]
-impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
+impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAwareCounter<B> {
     fn instance_id(&self) -> &str {
         self.membership().id()
     }
@@ -386,7 +394,7 @@ impl InstanceAwareCounterTrait for LaxInstanceAwareCounter {
     }
 }
 
-impl fmt::Debug for LaxInstanceAwareCounter {
+impl<B: InstanceBackend + ?Sized> fmt::Debug for LaxInstanceAwareCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxInstanceAwareCounter")
             .field("instance_id", &self.instance_id())

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use distkit::{
     RedisKey,
-    backend::{Backend, BackendError, Instance, Member, Space, memory::MemoryBackend},
+    backend::{
+        Backend, BackendError, Instance, InstanceBackend, Member, Space, memory::MemoryBackend,
+    },
 };
 
 use super::truth::Family;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use distkit::{
     DistkitError, RedisKey,
     backend::{
-        BackendError, Space,
+        BackendError, InstanceBackend, Space,
         memory::{LinkFault, MemoryBackend, MemoryLink},
     },
 };

@@ -3,8 +3,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use distkit::{
     RedisKey,
     backend::{
-        Backend, BackendError, Epoch, Incarnation, Instance, Member, Outcome, Refusal, ReplayGuard,
-        Slice, SliceWrite, Space, Standing, Write, Written,
+        Backend, BackendError, Epoch, Incarnation, Instance, InstanceBackend, Member, Outcome,
+        Refusal, ReplayGuard, Slice, SliceWrite, Space, Standing, Write, Written,
     },
 };
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// A client as its process sees itself, in the store's numbers.
 struct Client {
-    backend: Arc<dyn Backend>,
+    backend: Arc<dyn InstanceBackend>,
     id: String,
     deaths: usize,
     member: Option<Member>,
@@ -54,7 +54,7 @@ impl Batch {
 }
 
 impl Client {
-    fn new(backend: Arc<dyn Backend>, who: Who, deaths: usize) -> Self {
+    fn new(backend: Arc<dyn InstanceBackend>, who: Who, deaths: usize) -> Self {
         Self {
             backend,
             id: who.id(deaths),

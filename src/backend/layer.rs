@@ -1,0 +1,381 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+
+use super::{
+    Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
+    Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+};
+use crate::RedisKey;
+
+/// A request on its way to a store: the method and its arguments.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+#[expect(
+    missing_docs,
+    reason = "each is a method of the contract, with the arguments that it has there"
+)]
+pub enum Op<'a> {
+    Apply {
+        space: &'a Space,
+        writes: &'a [Write],
+        guard: Option<&'a ReplayGuard>,
+    },
+    Read {
+        space: &'a Space,
+        keys: &'a [RedisKey],
+    },
+    Remove {
+        space: &'a Space,
+        keys: &'a [RedisKey],
+    },
+    Clear {
+        space: &'a Space,
+    },
+    Join {
+        space: &'a Space,
+        instance: &'a Instance,
+        slices: &'a [Slice],
+    },
+    ApplyOn {
+        space: &'a Space,
+        member: &'a Member,
+        writes: &'a [SliceWrite],
+        sequence: Option<u64>,
+    },
+    ReadOn {
+        space: &'a Space,
+        member: &'a Member,
+        keys: &'a [RedisKey],
+    },
+    RemoveOn {
+        space: &'a Space,
+        member: &'a Member,
+        keys: &'a [RedisKey],
+        scope: Scope,
+    },
+    ClearOn {
+        space: &'a Space,
+        member: &'a Member,
+        scope: Scope,
+    },
+    Heartbeat {
+        space: &'a Space,
+        member: &'a Member,
+    },
+    Leave {
+        space: &'a Space,
+        member: &'a Member,
+    },
+    SlicesOn {
+        space: &'a Space,
+        member: &'a Member,
+        key: &'a RedisKey,
+    },
+}
+
+impl Op<'_> {
+    /// The name of the method.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Apply { .. } => "apply",
+            Self::Read { .. } => "read",
+            Self::Remove { .. } => "remove",
+            Self::Clear { .. } => "clear",
+            Self::Join { .. } => "join",
+            Self::ApplyOn { .. } => "apply_on",
+            Self::ReadOn { .. } => "read_on",
+            Self::RemoveOn { .. } => "remove_on",
+            Self::ClearOn { .. } => "clear_on",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Leave { .. } => "leave",
+            Self::SlicesOn { .. } => "slices_on",
+        }
+    }
+
+    /// The space that it is about.
+    pub fn space(&self) -> &Space {
+        match self {
+            Self::Apply { space, .. }
+            | Self::Read { space, .. }
+            | Self::Remove { space, .. }
+            | Self::Clear { space }
+            | Self::Join { space, .. }
+            | Self::ApplyOn { space, .. }
+            | Self::ReadOn { space, .. }
+            | Self::RemoveOn { space, .. }
+            | Self::ClearOn { space, .. }
+            | Self::Heartbeat { space, .. }
+            | Self::Leave { space, .. }
+            | Self::SlicesOn { space, .. } => space,
+        }
+    }
+
+    /// How many keys it names: writes, reads, removals, or claims.
+    pub fn items(&self) -> usize {
+        match self {
+            Self::Apply { writes, .. } => writes.len(),
+            Self::ApplyOn { writes, .. } => writes.len(),
+            Self::Read { keys, .. }
+            | Self::Remove { keys, .. }
+            | Self::ReadOn { keys, .. }
+            | Self::RemoveOn { keys, .. } => keys.len(),
+            Self::Join { slices, .. } => slices.len(),
+            Self::SlicesOn { .. } => 1,
+            Self::Clear { .. }
+            | Self::ClearOn { .. }
+            | Self::Heartbeat { .. }
+            | Self::Leave { .. } => 0,
+        }
+    }
+
+    /// Whether it changes no counter, so that its outcome is never unknown (rule 10).
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::ReadOn { .. } | Self::SlicesOn { .. })
+    }
+}
+
+/// What a [`Layered`] store does around every request: measures it, delays it, or loses it.
+///
+/// ```
+/// use std::{future::Future, sync::{Arc, atomic::{AtomicU64, Ordering::Relaxed}}};
+/// use distkit::{
+///     RedisKey,
+///     backend::{Around, BackendError, Layered, Op, memory::MemoryBackend},
+///     counter::{CounterOptions, CounterTrait, StrictCounter},
+/// };
+///
+/// #[derive(Debug, Default)]
+/// struct Requests(AtomicU64);
+///
+/// impl Around for Requests {
+///     async fn around<T: Send>(
+///         &self,
+///         _op: Op<'_>,
+///         call: impl Future<Output = Result<T, BackendError>> + Send,
+///     ) -> Result<T, BackendError> {
+///         self.0.fetch_add(1, Relaxed);
+///         call.await
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Layered::new(Arc::new(MemoryBackend::new()), Requests::default());
+/// let options = CounterOptions::with_store(RedisKey::try_from("shop")?, Arc::new(store));
+/// let counter = StrictCounter::new(options);
+/// counter.inc(&RedisKey::try_from("hits")?, 1).await?;
+/// assert_eq!(counter.store().layer().0.load(Relaxed), 1);
+/// # Ok(()) }
+/// ```
+pub trait Around: fmt::Debug + Send + Sync + 'static {
+    /// Answers the request `call`, which is not sent before it is polled.
+    ///
+    /// An error that is returned without polling it must not be [`BackendError::OutcomeUnknown`] unless the caller
+    /// is meant to take the request for sent. Of a request that only reads, an unknown outcome becomes
+    /// [`BackendError::NotApplied`].
+    fn around<T: Send>(
+        &self,
+        op: Op<'_>,
+        call: impl Future<Output = Result<T, BackendError>> + Send,
+    ) -> impl Future<Output = Result<T, BackendError>> + Send;
+}
+
+/// A store with something around every request. Each half of the contract is forwarded once, here.
+#[derive(Debug)]
+pub struct Layered<B: ?Sized, A> {
+    around: A,
+    store: Arc<B>,
+}
+
+impl<B: ?Sized, A> Layered<B, A> {
+    /// `around` every request to `store`.
+    pub fn new(store: Arc<B>, around: A) -> Self {
+        Self { around, store }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<B> {
+        &self.store
+    }
+
+    /// What is around it.
+    pub fn layer(&self) -> &A {
+        &self.around
+    }
+}
+
+impl<B: ?Sized, A: Clone> Clone for Layered<B, A> {
+    fn clone(&self) -> Self {
+        Self { around: self.around.clone(), store: Arc::clone(&self.store) }
+    }
+}
+
+macro_rules! send {
+    ($self:ident, $op:ident { $($arg:ident),* }, $method:ident($($given:ident),*)) => {{
+        let op = Op::$op { $($arg),* };
+        let answer = $self.around.around(op, async { $self.store.$method($($given),*).await });
+        answer.await.map_err(|error| if op.is_read() { of_a_read(error) } else { error })
+    }};
+}
+
+/// Rule 10, whatever the layer says.
+fn of_a_read(error: BackendError) -> BackendError {
+    match error {
+        BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
+        error => error,
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        send!(self, Apply { space, writes, guard }, apply(space, writes, guard))
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        send!(self, Read { space, keys }, read(space, keys))
+    }
+
+    async fn remove(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        send!(self, Remove { space, keys }, remove(space, keys))
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        send!(self, Clear { space }, clear(space))
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        self.store.fresh_id()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<B: InstanceBackend + ?Sized, A: Around> InstanceBackend for Layered<B, A> {
+    async fn join(
+        &self,
+        space: &Space,
+        instance: &Instance,
+        slices: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        send!(self, Join { space, instance, slices }, join(space, instance, slices))
+    }
+
+    async fn apply_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        send!(
+            self,
+            ApplyOn { space, member, writes, sequence },
+            apply_on(space, member, writes, sequence)
+        )
+    }
+
+    async fn read_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        send!(self, ReadOn { space, member, keys }, read_on(space, member, keys))
+    }
+
+    async fn remove_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        keys: &[RedisKey],
+        scope: Scope,
+    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
+        send!(self, RemoveOn { space, member, keys, scope }, remove_on(space, member, keys, scope))
+    }
+
+    async fn clear_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        send!(self, ClearOn { space, member, scope }, clear_on(space, member, scope))
+    }
+
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        send!(self, Heartbeat { space, member }, heartbeat(space, member))
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        send!(self, Leave { space, member }, leave(space, member))
+    }
+
+    async fn slices_on(
+        &self,
+        space: &Space,
+        member: &Member,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        send!(self, SlicesOn { space, member, key }, slices_on(space, member, key))
+    }
+}
+
+/// An [`Around`] that can be made into an object, for layers that are chosen at run time.
+pub trait DynAround: fmt::Debug + Send + Sync + 'static {
+    /// The answer stays with the caller; this sees only whether there is one.
+    fn around_dyn<'a>(
+        &'a self,
+        op: Op<'a>,
+        call: Pin<&'a mut (dyn Future<Output = Result<(), BackendError>> + Send + 'a)>,
+    ) -> BoxFuture<'a, Result<(), BackendError>>;
+}
+
+impl<A: Around> DynAround for A {
+    fn around_dyn<'a>(
+        &'a self,
+        op: Op<'a>,
+        call: Pin<&'a mut (dyn Future<Output = Result<(), BackendError>> + Send + 'a)>,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(self.around(op, call))
+    }
+}
+
+impl Around for Arc<dyn DynAround> {
+    async fn around<T: Send>(
+        &self,
+        op: Op<'_>,
+        call: impl Future<Output = Result<T, BackendError>> + Send,
+    ) -> Result<T, BackendError> {
+        let mut answer = None;
+        {
+            let call = pin!(async {
+                answer = Some(call.await?);
+                Ok(())
+            });
+            (**self).around_dyn(op, call).await?;
+        }
+        answer.ok_or_else(|| BackendError::outcome_unknown("a layer made up an answer"))
+    }
+}
