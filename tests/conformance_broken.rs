@@ -174,6 +174,7 @@ impl Broken {
                 Fault::LeavesMinimaAlone if count == i64::MIN => return Err(Refusal::Overflow),
                 _ => old.checked_add(count).ok_or(Refusal::Overflow)?,
             },
+            other => panic!("{other:?} is new"),
         };
         match self.fault {
             Fault::AddsInTwoSteps => tokio::task::yield_now().await,

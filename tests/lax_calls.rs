@@ -31,7 +31,9 @@ fn again(sequence: u64) -> Option<ReplayGuard> {
 /// The store's answer when all keys held 0.
 fn applied(writes: &[Write]) -> Applied {
     let written = |write: &Write| {
-        let (Change::Add(new) | Change::Set(new)) = write.change;
+        let (Change::Add(new) | Change::Set(new)) = write.change else {
+            panic!("{:?} is new", write.change)
+        };
         Ok(Written { old: 0, new, condition_met: true })
     };
     Applied { replayed: false, outcomes: writes.iter().map(written).collect() }

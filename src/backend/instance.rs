@@ -85,6 +85,7 @@ pub struct Joined {
 
 /// What a [`SliceWrite`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SliceChange {
     /// Adds to the caller's slice, and so to the total.
     Add(i64),

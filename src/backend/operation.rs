@@ -30,6 +30,7 @@ impl From<RedisKey> for Space {
 
 /// A condition on the value that a key holds just before a write. A missing key holds 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum CounterComparator {
     /// The value equals the operand.
     Eq(i64),
@@ -37,6 +38,10 @@ pub enum CounterComparator {
     Lt(i64),
     /// The value is greater than the operand.
     Gt(i64),
+    /// The value is less than the operand, or equal.
+    Le(i64),
+    /// The value is greater than the operand, or equal.
+    Ge(i64),
     /// The value does not equal the operand.
     Ne(i64),
     /// No condition: the write always goes ahead.
@@ -51,6 +56,8 @@ impl CounterComparator {
             Self::Eq(operand) => current == operand,
             Self::Lt(operand) => current < operand,
             Self::Gt(operand) => current > operand,
+            Self::Le(operand) => current <= operand,
+            Self::Ge(operand) => current >= operand,
             Self::Ne(operand) => current != operand,
             Self::Nil => true,
         }
@@ -59,6 +66,7 @@ impl CounterComparator {
 
 /// What a [`Write`] does to its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Change {
     /// Adds to the value.
     Add(i64),

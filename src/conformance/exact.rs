@@ -1,7 +1,7 @@
 use super::fixture::{Fixture, Probe, check, check_values, key, keys, wrote};
 use super::model::{EDGES, Model, Numbers};
 use crate::{
-    CounterComparator::{self, Eq, Gt, Lt, Ne, Nil},
+    CounterComparator::{self, Eq, Ge, Gt, Le, Lt, Ne, Nil},
     backend::{Change, Outcome, Refusal, Write, Written},
 };
 
@@ -109,7 +109,9 @@ pub async fn conditions_compare_exactly(fixture: &Fixture) {
     let mut cases = Vec::new();
     for start in EDGES {
         for operand in EDGES {
-            for condition in [Eq(operand), Lt(operand), Gt(operand), Ne(operand)] {
+            for condition in
+                [Eq(operand), Lt(operand), Gt(operand), Le(operand), Ge(operand), Ne(operand)]
+            {
                 cases.push((start, Change::Set(7), condition));
                 // An addition that would overflow asks its condition first.
                 cases.push((start, Change::Add(1), condition));
@@ -125,6 +127,10 @@ pub async fn conditions_compare_exactly(fixture: &Fixture) {
         (i64::MAX, Ne(i64::MAX - 1), true),
         (i64::MIN, Lt(i64::MIN + 1), true),
         (i64::MIN, Lt(i64::MIN), false),
+        ((1 << 53) + 1, Le(1 << 53), false),
+        ((1 << 53) + 1, Ge((1 << 53) + 1), true),
+        ((1 << 53) + 1, Ge((1 << 53) + 2), false),
+        (i64::MIN, Le(i64::MIN), true),
     ] {
         probe.write(Write::set(alone.clone(), start)).await;
         let written = probe.write(Write::set(alone.clone(), 1).only_if(condition)).await;

@@ -8,7 +8,7 @@ use super::{
     spaces::awkward_keys,
 };
 use crate::{
-    CounterComparator::{Eq, Gt, Lt, Ne},
+    CounterComparator::{Eq, Ge, Gt, Le, Lt, Ne},
     backend::{Epoch, Refusal, Scope, Slice, SliceChange, SliceWrite, Write},
 };
 
@@ -242,6 +242,10 @@ pub async fn slice_conditions_compare_exactly(fixture: &Fixture) {
                 (Gt(subject), false),
                 (Gt(subject - 1), true),
                 (Gt(i64::MAX), false),
+                (Le(subject), true),
+                (Le(subject - 1), false),
+                (Ge(subject), true),
+                (Ge(subject + 1), false),
                 (Lt(i64::MIN), false),
             ];
             for (condition, holds) in cases {

@@ -57,6 +57,8 @@ impl Model {
             CounterComparator::Ne(operand) => old != operand,
             CounterComparator::Lt(operand) => old < operand,
             CounterComparator::Gt(operand) => old > operand,
+            CounterComparator::Le(operand) => old <= operand,
+            CounterComparator::Ge(operand) => old >= operand,
             CounterComparator::Nil => true,
         };
         if !met {

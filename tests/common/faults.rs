@@ -30,7 +30,10 @@ pub(crate) fn matches_through_doubles(condition: CounterComparator, value: i64) 
         CounterComparator::Ne(n) => value != n as f64,
         CounterComparator::Lt(n) => value < n as f64,
         CounterComparator::Gt(n) => value > n as f64,
+        CounterComparator::Le(n) => value <= n as f64,
+        CounterComparator::Ge(n) => value >= n as f64,
         CounterComparator::Nil => true,
+        other => panic!("{other:?} is new"),
     }
 }
 

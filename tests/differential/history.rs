@@ -1,7 +1,7 @@
 //! What may happen, and random histories of it.
 
 use distkit::{
-    CounterComparator::{self, Eq, Gt, Lt, Ne, Nil},
+    CounterComparator::{self, Eq, Ge, Gt, Le, Lt, Ne, Nil},
     RedisKey,
     backend::{Change, Scope, SliceChange, SliceWrite, Write},
 };
@@ -142,6 +142,8 @@ pub(crate) fn condition() -> impl Strategy<Value = CounterComparator> {
         1 => amount().prop_map(Ne),
         1 => amount().prop_map(Lt),
         1 => amount().prop_map(Gt),
+        1 => amount().prop_map(Le),
+        1 => amount().prop_map(Ge),
     ]
 }
 

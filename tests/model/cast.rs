@@ -107,13 +107,15 @@ pub(crate) fn amount() -> impl Strategy<Value = i64> {
 }
 
 pub(crate) fn condition() -> impl Strategy<Value = CounterComparator> {
-    use CounterComparator::{Eq, Gt, Lt, Ne, Nil};
+    use CounterComparator::{Eq, Ge, Gt, Le, Lt, Ne, Nil};
     prop_oneof![
         6 => Just(Nil),
         1 => amount().prop_map(Eq),
         1 => amount().prop_map(Ne),
         1 => amount().prop_map(Lt),
         1 => amount().prop_map(Gt),
+        1 => amount().prop_map(Le),
+        1 => amount().prop_map(Ge),
     ]
 }
 
@@ -134,6 +136,9 @@ pub(crate) fn provided(condition: CounterComparator) -> String {
         CounterComparator::Ne(n) => format!(" if it is not {n}"),
         CounterComparator::Lt(n) => format!(" if it is below {n}"),
         CounterComparator::Gt(n) => format!(" if it is above {n}"),
+        CounterComparator::Le(n) => format!(" if it is at most {n}"),
+        CounterComparator::Ge(n) => format!(" if it is at least {n}"),
+        other => format!(" if {other:?}"),
     }
 }
 

@@ -462,6 +462,7 @@ async fn plain_one(
         }
         Change::Add(count) => counter.inc_if(&key, condition, count).await?,
         Change::Set(count) => counter.set_if(&key, condition, count).await?,
+        other => panic!("{other:?} is new"),
     };
     Ok(Wrote { old, new, met: item.condition.matches(old) })
 }
@@ -492,6 +493,7 @@ async fn shared_one(
         SliceChange::Add(count) => counter.inc_if(&key, condition, count).await?,
         SliceChange::SetTotal(count) => counter.set_if(&key, condition, count).await?,
         SliceChange::SetSlice(count) => counter.set_on_instance_if(&key, condition, count).await?,
+        other => panic!("{other:?} is new"),
     };
     Ok(Wrote { old: stand(old), new: stand(new), met: old != new })
 }

@@ -130,6 +130,8 @@ fn push_writes<'a>(args: &mut Args<'a>, writes: &'a [SliceWrite]) {
             CounterComparator::Ne(operand) => ("!", Some(operand)),
             CounterComparator::Lt(operand) => ("<", Some(operand)),
             CounterComparator::Gt(operand) => (">", Some(operand)),
+            CounterComparator::Le(operand) => ("<=", Some(operand)),
+            CounterComparator::Ge(operand) => (">=", Some(operand)),
         };
         args.extend([Arg::Text(&write.key), Arg::Text(change), Arg::Int(count)]);
         args.extend([Arg::Text(condition), operand.map_or(Arg::Text(""), Arg::Int)]);

@@ -138,6 +138,8 @@
   function tools.holds(condition, value, operand)
     if condition == '<' then return tools.less(value, operand) end
     if condition == '>' then return tools.less(operand, value) end
+    if condition == '<=' then return not tools.less(operand, value) end
+    if condition == '>=' then return not tools.less(value, operand) end
     local differs = tools.less(value, operand) or tools.less(operand, value)
     return (condition == '!') == differs
   end

@@ -20,7 +20,7 @@ local function begin(sequence)
   end
 end
 
--- Does one item of the batch: changes 'a' add | 't' set the total | 's' set the slice; conditions '' = ! < >.
+-- Does one item of the batch: changes 'a' add | 't' set the total | 's' set the slice; conditions '' = ! < > <= >=.
 -- Gives 'y' written | 'n' condition failed | 'o' overflow | 'x' not a number, with what was found; old total,
 -- slice, epoch; new ones.
 local function write(item, key, change, count, condition, operand)

@@ -185,6 +185,8 @@ pub(super) fn condition(condition: CounterComparator) -> (&'static str, Option<i
         CounterComparator::Ne(operand) => ("n", Some(operand)),
         CounterComparator::Lt(operand) => ("l", Some(operand)),
         CounterComparator::Gt(operand) => ("g", Some(operand)),
+        CounterComparator::Le(operand) => ("le", Some(operand)),
+        CounterComparator::Ge(operand) => ("ge", Some(operand)),
     }
 }
 

@@ -2,7 +2,7 @@
 --
 -- KEYS, ARGV[1..4]  see guard.lua
 -- ARGV[5..]         per item: counter; '+' or '='; its decimal i64; the condition on the value
---                   before, '' none, 'e' equal, 'n' not equal, 'l' less, 'g' greater; the
+--                   before, '' none, 'e' equal, 'n' not equal, 'l' less, 'g' greater, 'le', 'ge'; the
 --                   condition's decimal i64, or ''
 --
 -- Answer: 1 if the batch was applied before, else 0; then per item the text held before the write,
@@ -47,6 +47,10 @@ local function holds(condition, value, operand)
     return value ~= operand
   elseif condition == 'l' then
     return less(value, operand)
+  elseif condition == 'le' then
+    return not less(operand, value)
+  elseif condition == 'ge' then
+    return not less(value, operand)
   end
   return less(operand, value)
 end

@@ -114,6 +114,7 @@ impl Instances {
                 };
                 base.checked_add(count).ok_or(Refusal::Overflow)?
             }
+            other => panic!("{other:?} is new"),
         };
         let mut sum = total - i128::from(old.slice) + i128::from(slice);
         if self.is(Fault::ReplacedSlicesAddUp) && matches!(write.change, SliceChange::SetSlice(_)) {

@@ -248,6 +248,7 @@ impl Instances {
                 self.epochs.insert(key, epoch);
                 self.slices.insert((key, epoch, who), count.into());
             }
+            other => panic!("{other:?} is new"),
         }
         Ok(Wrote { old, new: self.stand(key, who), met: true })
     }

@@ -114,6 +114,7 @@ impl fmt::Display for Item<Change> {
         match self.change {
             Change::Add(n) => write!(f, "inc plain {} {n}", self.key)?,
             Change::Set(n) => write!(f, "set plain {} {n}", self.key)?,
+            other => panic!("{other:?} is new"),
         }
         f.write_str(&provided(self.condition))
     }
@@ -125,6 +126,7 @@ impl fmt::Display for Item<SliceChange> {
             SliceChange::Add(n) => write!(f, "inc {} {n}", self.key)?,
             SliceChange::SetTotal(n) => write!(f, "set {} {n}", self.key)?,
             SliceChange::SetSlice(n) => write!(f, "set_on_instance {} {n}", self.key)?,
+            other => panic!("{other:?} is new"),
         }
         f.write_str(&provided(self.condition))
     }

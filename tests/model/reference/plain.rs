@@ -67,6 +67,7 @@ impl Plain {
         let new = match item.change {
             Change::Add(count) => old.checked_add(count).ok_or(Overflow)?,
             Change::Set(count) => count,
+            other => panic!("{other:?} is new"),
         };
         self.values.insert(item.key, new);
         Ok(Wrote { old, new, met: true })
