@@ -319,7 +319,7 @@ async fn a_server_that_is_away_is_an_error_at_connect_and_not_applied_later() {
     server.kill_9();
     for scheme in ["redis", "redis+fred", "redis-cluster", "redis-cluster+fred"] {
         let url = format!("{scheme}://127.0.0.1:{}", server.port());
-        let error = connect(&url).await.err().expect(&url);
+        let error = connect(&url).await.expect_err(&url);
         assert!(matches!(error, BackendError::NotApplied(_)), "{url}: {error:?}");
     }
     for store in &stores {

@@ -42,7 +42,7 @@ pub enum BackendError {
     Forgotten,
 
     /// The instance is not registered: it never joined, was collected as dead, left, or the store lost
-    /// its data. Nothing took effect. [`join`](super::Backend::join) and send again.
+    /// its data. Nothing took effect. [`join`](super::InstanceBackend::join) and send again.
     #[error("the instance is not joined")]
     NotJoined,
 

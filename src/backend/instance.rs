@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{CounterComparator, Outcome};
 use crate::RedisKey;
 
-/// Names one membership of an instance, from a [`join`](super::Backend::join) until it is collected,
+/// Names one membership of an instance, from a [`join`](super::InstanceBackend::join) until it is collected,
 /// leaves, or the store loses its data. Unique within a space for ever; a later join has a greater one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
@@ -73,7 +73,7 @@ pub struct Standing {
     pub epoch: Epoch,
 }
 
-/// The answer to a [`join`](super::Backend::join).
+/// The answer to a [`join`](super::InstanceBackend::join).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
     /// The new membership.

@@ -6,7 +6,6 @@ mod world;
 
 use std::time::Duration;
 
-use distkit::backend::InstanceBackend;
 use distkit::{CounterComparator, DistkitError, backend::memory::MemoryBackend};
 use distkit_testkit::Server;
 use tokio::time::Instant;

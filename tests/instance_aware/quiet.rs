@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use distkit::backend::InstanceBackend;
 use distkit::{DistkitError, backend::memory::MemoryBackend};
 
 use crate::world::{Place, World, key};
