@@ -80,10 +80,10 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 /// # A store of your own
 ///
 /// 1. Implement this trait; `fresh_id` has a default. Nothing else is needed for plain counters.
-/// 2. In a test, make a [`Fixture::plain`](crate::conformance::Fixture::plain) of it and expand
-///    [`plain_conformance_suite!`](crate::plain_conformance_suite): one test for each rule (feature `conformance`).
+/// 2. In a test, make a `conformance::Fixture::plain` of it and expand
+///    `plain_conformance_suite!`: one test for each rule (feature `conformance`).
 /// 3. For instance-aware counters implement [`InstanceBackend`] too, with
-///    [`conformance_suite!`](crate::conformance_suite).
+///    `conformance_suite!`.
 /// 4. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
 #[async_trait]
 #[diagnostic::on_unimplemented(

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use distkit::backend::{Backend, InstanceBackend, Member};
+use distkit::backend::{InstanceBackend, Member};
 
 use crate::bed::{Bed, LONG, adds};
 
