@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use distkit::backend::InstanceBackend;
 use distkit::{
     DistkitError, RedisKey,
     backend::memory::{MemoryBackend, MemoryLink},

@@ -10,7 +10,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{self, Backend, Store, memory::MemoryBackend},
+    backend::{self, Store, memory::MemoryBackend},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
 };
 

@@ -4,7 +4,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use distkit::backend::InstanceBackend;
 use distkit::{
     DistkitError, RedisKey,
     backend::memory::{MemoryBackend, MemoryLink},
