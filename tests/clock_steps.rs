@@ -7,8 +7,7 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Backend, Instance, InstanceBackend, Joined, Member, Slice, SliceChange, SliceWrite, Space,
-        Standing, Store, connect,
+        Instance, Joined, Member, Slice, SliceChange, SliceWrite, Space, Standing, Store, connect,
     },
 };
 use distkit_testkit::Server;

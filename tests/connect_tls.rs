@@ -6,7 +6,7 @@ use std::{path::Path, process::Command};
 
 use distkit::{
     RedisKey,
-    backend::{BackendError, InstanceBackend, Space, Write, connect},
+    backend::{BackendError, Space, Write, connect},
 };
 use distkit_testkit::Server;
 

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Backend, BackendError, Instance, InstanceBackend, IntoBackend, Member, ReplayGuard, Scope,
+        BackendError, Instance, InstanceBackend, IntoBackend, Member, ReplayGuard, Scope,
         SliceChange, SliceWrite, Space, Store, Write, connect,
     },
 };

@@ -6,10 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{
-        Backend, BackendError, Instance, InstanceBackend, Member, Slice, SliceChange, SliceWrite,
-        Space, connect,
-    },
+    backend::{BackendError, Instance, Member, Slice, SliceChange, SliceWrite, Space, connect},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },

@@ -9,9 +9,8 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, DistkitError, RedisKey,
     backend::{
-        Applied, BackendError, Epoch, Incarnation, Instance, InstanceBackend, Joined, Member,
-        Ordered, Outcome, Scope, Slice, SliceChange, SliceWrite, Standing, Written,
-        memory::MemoryBackend,
+        Applied, BackendError, Epoch, Incarnation, Instance, Joined, Member, Ordered, Outcome,
+        Scope, Slice, SliceChange, SliceWrite, Standing, Written, memory::MemoryBackend,
     },
     icounter::{
         InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Epoch, Incarnation, Instance, InstanceBackend, Joined,
-        Member, Ordered, Outcome, ReplayGuard, Slice, Space, Standing, Written,
+        Applied, BackendError, Epoch, Incarnation, Instance, InstanceBackend, Joined, Member,
+        Ordered, Outcome, ReplayGuard, Slice, Space, Standing, Written,
     },
 };
 

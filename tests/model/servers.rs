@@ -10,7 +10,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 
 use distkit::{
     RedisKey,
-    backend::{Backend, InstanceBackend, Space},
+    backend::{InstanceBackend, Space},
 };
 use distkit_testkit::{Server, ServerBuilder};
 use tokio::time::Instant;

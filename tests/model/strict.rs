@@ -7,9 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use distkit::{
     DistkitError, RedisKey,
-    backend::{
-        Change, InstanceBackend, Refusal, Scope, SliceChange, SliceWrite, Standing, Write, Written,
-    },
+    backend::{Change, Refusal, Scope, SliceChange, SliceWrite, Standing, Write, Written},
     counter::{CounterOptions, CounterTrait, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,

@@ -10,7 +10,7 @@ use std::{
 
 use distkit::{
     CounterComparator, DistkitError,
-    backend::{Backend, InstanceBackend, ReplayGuard, Space, Store, Write, connect},
+    backend::{Backend, ReplayGuard, Space, Store, Write, connect},
     counter::{CounterOptions, CounterTrait, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use distkit::{
     DistkitError,
-    backend::{Backend, InstanceBackend, memory::MemoryLink},
+    backend::{InstanceBackend, memory::MemoryLink},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,

@@ -3,7 +3,7 @@ use std::time::Duration;
 use distkit::{
     DistkitError, RedisKey,
     backend::{
-        BackendError, InstanceBackend, Space,
+        BackendError, Space,
         memory::{LinkFault, MemoryBackend, MemoryLink},
     },
 };

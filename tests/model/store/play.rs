@@ -3,8 +3,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use distkit::{
     RedisKey,
     backend::{
-        Backend, BackendError, Epoch, Incarnation, Instance, InstanceBackend, Member, Outcome,
-        Refusal, ReplayGuard, Slice, SliceWrite, Space, Standing, Write, Written,
+        BackendError, Epoch, Incarnation, Instance, InstanceBackend, Member, Outcome, Refusal,
+        ReplayGuard, Slice, SliceWrite, Space, Standing, Write, Written,
     },
 };
 
