@@ -3,7 +3,10 @@ use crate::{
     backend::{BackendError, Refusal},
 };
 
-/// What every operation of this crate fails with.
+/// The error type of this crate.
+///
+/// Its text does not repeat that of its [`source`](std::error::Error::source): print the whole chain, as `{:#}` of
+/// `anyhow` does, to see why.
 ///
 /// After any variant but [`OutcomeUnknown`](Self::OutcomeUnknown), and but
 /// [`CustomError`](Self::CustomError), which this crate never makes, the operation has changed nothing, with
@@ -21,16 +24,16 @@ pub enum DistkitError {
     InvalidRedisKey(String),
 
     /// The store turned the operation down or could not be reached. Nothing happened, and nothing will.
-    #[error("not applied, the store did not take it: {0}")]
+    #[error("not applied")]
     NotApplied(#[source] BackendError),
 
     /// The connection was lost, or an answer did not come in time, after the operation was sent: it may
     /// have happened, or may still.
-    #[error("the outcome is unknown: {0}")]
+    #[error("outcome unknown")]
     OutcomeUnknown(#[source] BackendError),
 
     /// The store turned this key's write down.
-    #[error("counter {key:?}: {refusal}")]
+    #[error("the store refuses the operation on counter `{key}`")]
     CounterError {
         /// Which counter.
         key: RedisKey,
@@ -41,7 +44,7 @@ pub enum DistkitError {
 
     /// The store was away for so long that as many keys have pending writes as
     /// `CounterOptions::max_pending_keys` allows.
-    #[error("{limit} keys have writes that the store has not taken; no more are buffered")]
+    #[error("{limit} keys have pending writes, the limit of `max_pending_keys`")]
     TooManyPending {
         /// The limit.
         limit: usize,
@@ -62,8 +65,8 @@ pub enum DistkitError {
     /// A rate limiter failed.
     #[cfg(feature = "trypema")]
     #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
-    #[error("rate limiter: {0}")]
-    TrypemaError(std::sync::Arc<trypema::TrypemaError>),
+    #[error("the rate limiter failed")]
+    TrypemaError(#[source] std::sync::Arc<trypema::TrypemaError>),
 }
 
 impl DistkitError {

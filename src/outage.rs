@@ -1,6 +1,6 @@
 //! When a failing request is worth a line in the log: at the start, at growing intervals, at the end.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 
@@ -56,5 +56,19 @@ impl Outage {
 impl Current {
     fn standing(&self) -> Standing {
         Standing { attempts: self.attempts, lasted: self.since.elapsed() }
+    }
+}
+/// An error with all its sources, for a line in the log.
+pub(crate) struct Chain<'e>(pub(crate) &'e (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }

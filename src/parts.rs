@@ -49,17 +49,24 @@ impl<T> Parts<T> {
     }
 }
 
+/// The same for a batch that sets totals of instance-aware counters: each item removes the slices of all instances.
+#[cfg(feature = "instance-aware-counter")]
+pub(crate) const PART_OF_TOTALS: usize = 50;
+
 /// Sends `$items` in parts by `$send`, which answers for each item of a part. A batch of one part fails as
 /// a whole.
 macro_rules! in_parts {
-    ($items:expr, $part:ident => $send:expr) => {{
-        let items = $items;
-        if items.len() <= $crate::parts::PART {
+    ($items:expr, $part:ident => $send:expr) => {
+        $crate::parts::in_parts!($items, $crate::parts::PART, $part => $send)
+    };
+    ($items:expr, $size:expr, $part:ident => $send:expr) => {{
+        let (items, size) = ($items, $size);
+        if items.len() <= size {
             let $part = items;
             $send
         } else {
             let mut parts = $crate::parts::Parts::of(items.len());
-            for $part in items.chunks($crate::parts::PART) {
+            for $part in items.chunks(size) {
                 if parts.goes_on() {
                     parts.answered($part.len(), $send);
                 }

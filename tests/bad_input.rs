@@ -22,7 +22,7 @@ fn bad_keys_are_refused_with_the_reason() {
     for (bad, reason) in [("", "empty"), (&*long, "256"), ("a:b", "colon"), (":", "colon")] {
         let error = RedisKey::try_from(bad).unwrap_err();
         assert!(matches!(error, DistkitError::InvalidRedisKey(_)), "{error:?}");
-        assert!(error.to_string().contains(reason), "{error}");
+        assert!(distkit_testkit::chain(&error).contains(reason), "{error}");
     }
 }
 
@@ -46,7 +46,7 @@ fn assert_names<T: std::fmt::Debug>(result: Result<T, DistkitError>, name: &str,
         panic!("not about the data: {error:?}");
     };
     assert_eq!((&**key, &**found), (name, text));
-    let message = error.to_string();
+    let message = distkit_testkit::chain(&error);
     assert!(message.contains(name) && message.contains(text), "{message}");
 }
 
@@ -158,7 +158,7 @@ mod against_servers {
         assert_eq!(server.cli(&["SET", TOTALS, "mine"]), "OK");
         for error in failures_of_all(&counter).await {
             assert!(matches!(error, DistkitError::NotApplied(_)), "{error:?}");
-            assert!(error.to_string().contains(TOTALS), "{error}");
+            assert!(distkit_testkit::chain(&error).contains(TOTALS), "{error}");
         }
         assert_eq!(server.cli(&["GET", TOTALS]), "mine");
     }
@@ -171,7 +171,10 @@ mod against_servers {
         let counter = counter(connect.to(&without));
         let error = counter.inc(&key("k"), 1).await.unwrap_err();
         assert!(matches!(error, DistkitError::NotApplied(_)), "{error:?}");
-        assert!(error.to_string().contains(connect.says_without_password()), "{error}");
+        assert!(
+            distkit_testkit::chain(&error).contains(connect.says_without_password()),
+            "{error}"
+        );
         failures_of_all(&counter).await;
         assert_eq!(server.cli(&["EXISTS", TOTALS]), "0");
     }

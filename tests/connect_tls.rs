@@ -79,7 +79,7 @@ async fn inner() {
             }
             Err(error) if !trusted => {
                 assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
-                let text = error.to_string();
+                let text = distkit_testkit::chain(&error);
                 assert!(!text.contains("secret"), "{text}");
                 println!("{scheme}: {text}");
             }

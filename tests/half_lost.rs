@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, RedisKey,
-    backend::{BackendError, Instance, Member, Slice, SliceChange, SliceWrite, Space, connect},
+    backend::{
+        Backend, BackendError, Instance, InstanceBackend, Member, Scope, Slice, SliceChange,
+        SliceWrite, Space, Standing, Store, connect,
+    },
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
@@ -211,4 +214,119 @@ async fn slices_of_expired_instances_go_although_their_records_are_lost() {
 fn add(key: &RedisKey, count: i64) -> SliceWrite {
     let (change, condition) = (SliceChange::Add(count), CounterComparator::Nil);
     SliceWrite { key: key.clone(), change, condition }
+}
+
+/// From a review: each was wrong before.
+mod found_by_review {
+    use super::*;
+
+    async fn two(server: &Server, prefix: &str) -> (Arc<dyn Store>, Space) {
+        (connect(&server.url()).await.unwrap(), Space::new(key(prefix)))
+    }
+
+    async fn join(store: &dyn Store, space: &Space, claims: &[Slice]) -> Member {
+        let lease = Duration::from_millis(LEASE_MS);
+        let instance = Instance::new(store.fresh_id(), lease);
+        let joined = store.join(space, &instance, claims).await.unwrap();
+        Member { incarnation: joined.incarnation, lease }
+    }
+
+    fn set(key: &RedisKey, count: i64, condition: CounterComparator) -> SliceWrite {
+        SliceWrite { key: key.clone(), change: SliceChange::SetTotal(count), condition }
+    }
+
+    async fn standing(store: &dyn Store, space: &Space, me: &Member, k: &RedisKey) -> Standing {
+        let read = store.read_on(space, me, std::slice::from_ref(k)).await.unwrap();
+        read.answer[0].clone().unwrap()
+    }
+
+    /// A batch that set one key and then finds another lost must not be told as not applied.
+    #[tokio::test]
+    async fn a_set_beside_a_lost_key_is_not_called_not_joined() {
+        let server = Server::redis().start();
+        let (store, space) = two(&server, "p").await;
+        let (a, b) = (key("a"), key("b"));
+        let (x, y) = (join(&*store, &space, &[]).await, join(&*store, &space, &[]).await);
+        store.apply_on(&space, &y, &[add(&a, 5)], None).await.unwrap();
+        store.apply_on(&space, &x, &[add(&b, 3)], None).await.unwrap();
+        lose(&server, "p", &["k:b"]);
+        let batch = [set(&a, 7, CounterComparator::Eq(5)), add(&b, 1)];
+        let answer = store.apply_on(&space, &x, &batch, None).await;
+        assert!(matches!(answer, Err(BackendError::OutcomeUnknown(_))), "{answer:?}");
+        let answer = store.remove_on(&space, &y, &[a, b], Scope::Total).await;
+        assert!(matches!(answer, Err(BackendError::NotJoined)), "nothing was done yet: {answer:?}");
+    }
+
+    /// What is refused must not use up its sequence.
+    #[tokio::test]
+    async fn a_denied_batch_of_one_is_applied_when_it_is_sent_again() {
+        for start in [Server::redis, Server::valkey] {
+            let server = start().start();
+            server.cli(&["ACL", "SETUSER", "app", "on", ">pass", "~*", "+@all"]);
+            let url = format!("redis://app:pass@127.0.0.1:{}", server.port());
+            let (store, space) = (connect(&url).await.unwrap(), Space::new(key("p")));
+            let k = key("k");
+            let x = join(&*store, &space, &[]).await;
+            for sequence in 1..=2 {
+                store.apply_on(&space, &x, &[add(&k, 5)], Some(sequence)).await.unwrap();
+            }
+            server.cli(&["ACL", "SETUSER", "app", "-hincrby"]);
+            let denied = store.apply_on(&space, &x, &[add(&k, 10)], Some(3)).await;
+            assert!(matches!(denied, Err(BackendError::NotApplied(_))), "{denied:?}");
+            server.cli(&["ACL", "SETUSER", "app", "+hincrby"]);
+            let again = store.apply_on(&space, &x, &[add(&k, 10)], Some(3)).await.unwrap();
+            assert!(!again.answer.replayed);
+            assert_eq!(standing(&*store, &space, &x, &k).await.total, 20);
+        }
+    }
+
+    /// Lost epochs of keys without slices: as after a loss of all data, claims tell what they were.
+    #[tokio::test]
+    async fn lost_epochs_are_noticed() {
+        let server = Server::redis().start();
+        let (store, space) = two(&server, "p").await;
+        let (set_key, other) = (key("set"), key("other"));
+        let x = join(&*store, &space, &[]).await;
+        let y = join(&*store, &space, &[]).await;
+        let write = set(&set_key, 4, CounterComparator::Nil);
+        store.apply_on(&space, &x, &[write], None).await.unwrap();
+        let Standing { epoch, .. } = standing(&*store, &space, &x, &set_key).await;
+        store.leave(&space, &x).await.unwrap();
+        lose(&server, "p", &["tombs"]);
+        let claim = Slice { key: set_key.clone(), epoch, value: 4 };
+        let back = join(&*store, &space, &[claim]).await;
+        assert_eq!(standing(&*store, &space, &back, &set_key).await.total, 4);
+        // The other one rejoins, and counts on.
+        let told = store.read_on(&space, &y, std::slice::from_ref(&other)).await;
+        assert!(matches!(told, Err(BackendError::NotJoined)), "{told:?}");
+    }
+
+    /// Epochs that survive the loss of `meta` count.
+    #[tokio::test]
+    async fn deleted_keys_stay_deleted_without_meta() {
+        let server = Server::redis().start();
+        let (store, space) = two(&server, "p").await;
+        let k = key("k");
+        let (x, y) = (join(&*store, &space, &[]).await, join(&*store, &space, &[]).await);
+        store.apply_on(&space, &x, &[add(&k, 5)], None).await.unwrap();
+        let Standing { epoch, .. } = standing(&*store, &space, &x, &k).await;
+        store.remove_on(&space, &y, std::slice::from_ref(&k), Scope::Total).await.unwrap();
+        lose(&server, "p", &["meta"]);
+        let stale = Slice { key: k.clone(), epoch, value: 5 };
+        let back = join(&*store, &space, &[stale]).await;
+        assert_eq!(standing(&*store, &space, &back, &k).await.total, 0);
+    }
+
+    /// Who had a slice of a key that is lost with its entry in the index still is listed.
+    #[tokio::test]
+    async fn a_key_that_is_lost_with_its_index_is_noticed() {
+        let server = Server::redis().start();
+        let counters = [instance(&server.url(), "p").await, instance(&server.url(), "p").await];
+        let k = key("k");
+        counters[0].inc(&k, 5).await.unwrap();
+        counters[1].inc(&k, 2).await.unwrap();
+        lose(&server, "p", &["k:k", "index"]);
+        assert_eq!(counters[0].inc(&k, 1).await.unwrap(), (6, 6));
+        until_total(&counters, &k, 8).await;
+    }
 }

@@ -91,7 +91,7 @@ async fn a_missing_password_is_found_when_connecting() {
         let url = format!("redis://127.0.0.1:{}", server.port());
         let error = connect(&url).await.err().unwrap();
         assert!(!error.may_have_happened());
-        let text = error.to_string();
+        let text = distkit_testkit::chain(&error);
         assert!(text.contains("NOAUTH") || text.contains("uthentication"), "{text}");
     }
 }

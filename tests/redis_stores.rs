@@ -249,7 +249,7 @@ async fn another_shape_is_refused_before_anything_is_written() {
                 store.clear(&space).await.unwrap_err(),
                 store.join(&space, &instance, &[]).await.unwrap_err(),
             ] {
-                let text = error.to_string();
+                let text = distkit_testkit::chain(&error);
                 assert!(text.contains(&format!("layout {layout}, {shards} shards")), "{text}");
                 assert!(text.contains("layout 1, 1 shards"), "{text}");
                 assert!(!error.may_have_happened());
@@ -306,7 +306,7 @@ async fn a_missing_password_is_said_at_connect() {
             };
             let error = answer.expect_err(&url);
             assert!(matches!(error, BackendError::NotApplied(_)), "{url}: {error:?}");
-            let text = error.to_string().to_lowercase();
+            let text = distkit_testkit::chain(&error).to_lowercase();
             assert!(text.contains("password") || text.contains("auth"), "{url}: {text}");
         }
     }
@@ -358,7 +358,7 @@ async fn a_connection_to_a_demoted_server_is_made_again() {
         server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
         let error = apply(&*store, &space("p"), Write::add(key("n"), 1), None).await.unwrap_err();
         assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
-        assert!(error.to_string().contains("read-only replica"), "{error}");
+        assert!(distkit_testkit::chain(&error).contains("read-only replica"), "{error}");
         server.cli(&["REPLICAOF", "NO", "ONE"]);
 
         let start = Instant::now();
@@ -381,7 +381,7 @@ async fn out_of_memory_is_not_applied_and_a_guarded_batch_can_be_sent_again() {
         for guard in [None, Some(&guard)] {
             let error = apply(&**store, &space, Write::add(key("n"), 1), guard).await.unwrap_err();
             assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
-            assert!(error.to_string().contains("out of memory"), "{error}");
+            assert!(distkit_testkit::chain(&error).contains("out of memory"), "{error}");
         }
         server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
         let sum = apply(&**store, &space, Write::add(key("n"), 1), Some(&guard)).await;
@@ -437,7 +437,7 @@ async fn a_batch_of_which_the_user_may_do_a_part_only_is_not_applied() {
         for guard in [None, Some(&guard), Some(&guard)] {
             let error = store.apply(&space("p"), &mixed, guard).await.unwrap_err();
             assert!(matches!(error, BackendError::NotApplied(_)), "{error:?}");
-            assert!(error.to_string().contains("permission"), "{error}");
+            assert!(distkit_testkit::chain(&error).contains("permission"), "{error}");
         }
         assert_eq!(store.read(&space("p"), &[key("n")]).await.unwrap(), [Ok(0)]);
         // The refused batch has not used up its sequence.
@@ -463,7 +463,7 @@ async fn a_batch_of_which_a_part_was_applied_says_so_and_is_not_applied_again() 
         let big = Write::add(key("n"), 1 << 60);
         let error = apply(&*store, &space, big.clone(), Some(&guard)).await.unwrap_err();
         assert!(error.may_have_happened(), "{error:?}");
-        assert!(error.to_string().contains("a part was applied"), "{error}");
+        assert!(distkit_testkit::chain(&error).contains("a part was applied"), "{error}");
         let _ = apply(&*store, &space, big, Some(&guard)).await;
         assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(1 << 60)]);
     }
@@ -578,9 +578,9 @@ async fn a_url_can_name_a_unix_socket() {
     }
     assert_eq!(server.cli(&["-n", "2", "HGET", "distkit:{p}:totals", "n"]), "3");
     let error = connect(&format!("redis+unix://{path}.none")).await.err().unwrap();
-    assert!(error.to_string().contains("cannot connect"), "{error}");
+    assert!(distkit_testkit::chain(&error).contains("cannot connect"), "{error}");
     let error = connect(&format!("unix+fred://{path}")).await.err().unwrap();
-    assert!(error.to_string().contains("redis+unix"), "{error}");
+    assert!(distkit_testkit::chain(&error).contains("redis+unix"), "{error}");
 }
 
 #[tokio::test]
@@ -594,7 +594,10 @@ async fn a_plain_connection_to_a_cluster_is_told_which_url_it_needs() {
             let space = space(&format!("p{n}"));
             if let Err(error) = store.apply(&space, &[Write::add(key("n"), 1)], None).await {
                 assert!(!error.may_have_happened(), "{error}");
-                assert!(error.to_string().contains("redis-cluster://"), "{url}: {error}");
+                assert!(
+                    distkit_testkit::chain(&error).contains("redis-cluster://"),
+                    "{url}: {error}"
+                );
                 told += 1;
             }
         }

@@ -174,5 +174,8 @@ async fn a_lost_server_is_this_crates_error() {
     let error = provider.absolute().inc(&key("a"), &rate(), 1).await.unwrap_err();
     let error = DistkitError::from(error);
     assert!(matches!(error, DistkitError::TrypemaError(_)), "{error:?}");
-    assert!(error.to_string().starts_with("rate limiter: redis error"), "{error}");
+    assert!(
+        distkit_testkit::chain(&error).starts_with("the rate limiter failed: redis error"),
+        "{error}"
+    );
 }

@@ -13,13 +13,13 @@ pub type Cause = Arc<dyn Error + Send + Sync>;
 pub enum BackendError {
     /// Nothing of the request took effect, and nothing of it will: it never left this process, or the
     /// store turned it down as a whole. Sending it again is safe.
-    #[error("not applied: {0}")]
-    NotApplied(Cause),
+    #[error("the store did not apply the request")]
+    NotApplied(#[source] Cause),
 
     /// The request was sent and no answer came back. All of it, a part, or nothing may have taken
     /// effect, or may still. Only a guarded or idempotent request may be sent again.
-    #[error("outcome unknown: {0}")]
-    OutcomeUnknown(Cause),
+    #[error("no answer tells whether the store applied the request")]
+    OutcomeUnknown(#[source] Cause),
 
     /// The store holds something that this crate did not put there, such as a list under the name of a
     /// counter hash. Nothing of the request took effect.
@@ -38,7 +38,7 @@ pub enum BackendError {
 
     /// The store lost the record of this writer, and an earlier attempt of the batch may have been applied.
     /// This attempt did nothing; what the earlier one did is unknown. Do not send the batch again.
-    #[error("the outcome is unknown: the store lost the record of this writer's batches")]
+    #[error("the store lost the record of this writer's batches")]
     Forgotten,
 
     /// The instance is not registered: it never joined, was collected as dead, left, or the store lost

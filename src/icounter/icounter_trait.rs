@@ -3,6 +3,7 @@ use async_trait::async_trait;
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{BackendError, InstanceSlice, Outcome, SliceChange, SliceWrite, Standing, Written},
+    parts::{PART, PART_OF_TOTALS},
 };
 
 /// `(total, own slice)`: the sum over all living instances, and this instance's part of it.
@@ -303,4 +304,10 @@ async fn write_plain<'k, C: InstanceAwareCounterTrait + ?Sized>(
         updates.iter().map(|(key, count)| (*key, CounterComparator::Nil, *count)).collect();
     let answers = write_many(counter, &updates, change).await?;
     Ok(answers.into_iter().map(|(key, answer)| (key, answer.map(|(new, _)| new))).collect())
+}
+
+/// How many items of a batch go in one request.
+pub(super) fn part_of(writes: &[SliceWrite]) -> usize {
+    let sets = |write: &SliceWrite| matches!(write.change, SliceChange::SetTotal(_));
+    if writes.iter().any(sets) { PART_OF_TOTALS } else { PART }
 }

@@ -379,7 +379,7 @@ async fn heartbeats<B: InstanceBackend + ?Sized>(membership: Weak<Membership<B>>
                     tracing::warn!(
                         target: "distkit::instances",
                         prefix = %membership.space.prefix(), instance = %membership.id,
-                        attempts, ?lasted, %error,
+                        attempts, ?lasted, error = %outage::Chain(&error),
                         "the heartbeat failed; without one the lease expires"
                     );
                 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{
     InstanceAwareCounterTrait, KeyedSlice, StrictInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::{counted, miscounted, named, pair},
+    icounter_trait::{counted, miscounted, named, pair, part_of},
     membership::{Membership, as_member},
 };
 use crate::{
@@ -136,7 +136,7 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
-        in_parts!(writes, part => self.write_part(part).await)
+        in_parts!(writes, part_of(writes), part => self.write_part(part).await)
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {

@@ -49,12 +49,12 @@ impl fmt::Display for Unflushed {
             self.pending.len(),
             self.unknown.len(),
             self.refused.len()
-        )?;
-        match &self.cause {
-            Some(cause) => write!(f, ": {cause}"),
-            None => Ok(()),
-        }
+        )
     }
 }
 
-impl std::error::Error for Unflushed {}
+impl std::error::Error for Unflushed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| cause as _)
+    }
+}

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     DistkitError,
     backend::Refusal,
-    outage::{Outage, Standing},
+    outage::{Chain, Outage, Standing},
 };
 
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
@@ -188,7 +188,7 @@ impl<L: Ledger> Core<L> {
             let (prefix, pending_keys) = (self.ledger.prefix(), self.pending.0.number());
             tracing::error!(
                 target: "distkit::lax",
-                prefix, pending_keys, %error,
+                prefix, pending_keys, error = %Chain(error),
                 "the pending writes of this instance are dropped"
             );
         }
@@ -252,7 +252,7 @@ impl<L: Ledger> Session<'_, L> {
             let (prefix, pending_keys) = (core.ledger.prefix(), core.pending.0.number());
             tracing::warn!(
                 target: "distkit::lax",
-                prefix, pending_keys, attempts, ?lasted, %error,
+                prefix, pending_keys, attempts, ?lasted, error = %Chain(error),
                 "cannot flush; the writes stay pending and are sent again"
             );
         }

@@ -26,6 +26,8 @@ struct Seat {
     first: u64,
     ends: u64,
     version: u64,
+    /// Its claims were refused, and it has done nothing since.
+    late: bool,
 }
 
 #[derive(Default)]
@@ -114,12 +116,14 @@ impl Instances {
             self.collect(now, None);
         }
         let absence = instance.max_absence.as_millis() as u64;
-        let lives = self.seats.values().any(|seat| seat.id == instance.id);
+        let seat = self.seats.values().find(|seat| seat.id == instance.id);
+        let (lives, unheard) = (seat.is_some(), seat.is_some_and(|seat| seat.late));
         let late = instance.first_joined.is_some_and(|first| first.0 > self.born)
             && self.age > absence
             && !lives
             && self.gone.get(&instance.id).is_none_or(|gone| self.age - gone > absence)
-            && !self.is(Fault::AcceptsClaimsAfterAnyAbsence);
+            || unheard;
+        let late = late && !self.is(Fault::AcceptsClaimsAfterAnyAbsence);
         if self.is(Fault::DropsEpochsTooEarly) && self.age > absence {
             let (epochs, floor) = (&self.epochs, self.floor);
             let current = |key: &RedisKey| epochs.get(key).copied().unwrap_or(floor);
@@ -152,6 +156,7 @@ impl Instances {
             first: instance.first_joined.map_or(inc, |first| first.0),
             ends: now + instance.lease.as_millis() as u64,
             version: 0,
+            late,
         };
         if self.is(Fault::TrimsNames) {
             seat.name = seat.name.and_then(|name| RedisKey::new(name.trim_matches(' ')).ok());
@@ -311,6 +316,7 @@ impl Instances {
             self.collect(now, Some(inc));
         }
         let seat = self.seats.get_mut(&inc).ok_or(BackendError::NotJoined)?;
+        seat.late = false;
         if renews {
             seat.ends = now + member.lease.as_millis() as u64;
         }

@@ -49,7 +49,7 @@ local function read_meta()
   )
   born, floor, deaths, backlog = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]), meta[4]
   due, seen, tombs = tonumber(meta[5]) or 0, tonumber(meta[6]) or NOW, meta[10]
-  base, former, verify = tonumber(meta[7]) or floor, tonumber(meta[8]) or floor, tonumber(meta[9]) or 0
+  base, former, verify = tonumber(meta[7]) or born, tonumber(meta[8]) or born, tonumber(meta[9]) or 0
   -- The server's clock went back.
   if NOW < seen then cap_leases() end
   if backlog and call('ZCARD', P .. 'dead') == 0 then slow().look_through_all() end

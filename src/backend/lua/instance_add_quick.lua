@@ -43,7 +43,7 @@ if calm then
       local left = try('HLEN', name)
       if total == 0 and type(left) == 'number' and left <= 3 then
         if epoch ~= try('HGET', META, 'base') then
-          try('HSETNX', META, 'tombs', '1')
+          if try('HSETNX', META, 'tombs', '1') == 1 then try('HSET', P .. 'tombs', ':', '1') end
           try('HSET', P .. 'tombs', ARGV[from], epoch)
         end
         try('UNLINK', name)

@@ -21,7 +21,7 @@ end
 local function settle()
   if backlog then slow().sweep() end
   if not backlog and due - 1 > NOW then
-    call('SET', P .. 'quiet', floor ~= born and text(floor) or '0', 'PXAT', text(due - 1))
+    call('SET', P .. 'quiet', text(floor), 'PXAT', text(due - 1))
   end
 end
 
@@ -59,13 +59,15 @@ local function grow_older()
   if age - (tonumber(kept[2]) or 0) < (tonumber(kept[3]) or math.huge) then return age end
   call('HSET', META, 'turned', text(age))
   if not tombs then return age end
-  if call('EXISTS', P .. 'tombs', P .. 'tombs:old') == 0 then
+  if call('HLEN', P .. 'tombs') < 2 and call('HLEN', P .. 'tombs:old') < 2 then
+    call('UNLINK', P .. 'tombs', P .. 'tombs:old')
     tombs = false
     call('HDEL', META, 'tombs')
     return age
   end
   call('UNLINK', P .. 'tombs:old')
   if call('EXISTS', P .. 'tombs') == 1 then call('RENAME', P .. 'tombs', P .. 'tombs:old') end
+  call('HSET', P .. 'tombs', ':', '1')
   tombs = '2'
   call('HSET', META, 'tombs', tombs)
   -- Even, as it is no change.
@@ -102,7 +104,7 @@ function load(key, blind)
     slow().missing(st)
   elseif not (h[1] and e and c) then
     st.bad, st.e = h[1] or 'an incomplete hash', e and h[2]
-  elseif floor ~= born and e < floor then
+  elseif e < floor then
     call('UNLINK', name)
     call('HDEL', P .. 'index', key)
     slow().missing(st)
@@ -143,14 +145,16 @@ local function store(st, t, v)
       slow().missing(st)
       call('HSET', P .. 'index', st.key, st.e)
     end
+    -- Whoever had a slice still is among its owners, where the key and its entry in the index are lost.
+    if call('SADD', P .. 'keys:' .. INC, st.key) == 0 then slow().lose(st.key, st.e) end
     call('HSET', st.name, 't', t, 'e', st.e, 'c', text(deaths), INC, v)
     if st.tomb then
       call('HDEL', P .. 'tombs', st.key)
       if tombs == '2' then call('HDEL', P .. 'tombs:old', st.key) end
     end
-  else
-    call('HSET', st.name, 't', t, INC, v)
-    if st.s then call('HDEL', st.name, 's') end
+    return
   end
+  call('HSET', st.name, 't', t, INC, v)
+  if st.s then call('HDEL', st.name, 's') end
   if not st.v then call('SADD', P .. 'keys:' .. INC, st.key) end
 end

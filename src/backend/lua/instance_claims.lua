@@ -20,7 +20,7 @@ local function admit(st, epoch)
   local claimed, current = tonumber(epoch), tonumber(st.e)
   -- A key that has known no epoch since before the last turn.
   if current == base and claimed == former then return true end
-  if floor ~= born or current > born or claimed > born then return false end
+  if floor > born or claimed < floor or current > born or claimed > born then return false end
   if current % 2 == 1 and claimed < current then return false end
   if claimed % 2 == 1 then
     if st.absent then st.e = epoch else slow().take_over(st, epoch) end

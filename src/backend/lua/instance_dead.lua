@@ -40,17 +40,20 @@
     end
   end
 
-  -- Looks through some keys. Gives how many.
+  -- Looks through some keys. Gives how much work that was.
   local function look_through_some()
-    local answer = call('HSCAN', P .. 'index', call('HGET', META, 'cursor') or '0', 'COUNT', 50)
-    local list = answer[2]
+    local answer = call('HSCAN', P .. 'index', call('HGET', META, 'cursor') or '0', 'COUNT', 20)
+    local list, before = answer[2], budget
     for i = 1, #list, 2 do
       local collected = try('HGET', P .. 'k:' .. list[i], 'c')
-      if type(collected) == 'string' and (tonumber(collected) or verify) < verify then load(list[i]) end
+      if type(collected) == 'string' and (tonumber(collected) or verify) < verify and load(list[i]).again then
+        -- The rest of this portion is for the next call; what is done is skipped then.
+        return 1000
+      end
     end
     call('HSET', META, 'cursor', answer[1])
     if answer[1] == '0' then swept('v') end
-    return #list / 2
+    return #list / 2 + before - budget
   end
 
   -- Finds those whose lease has run out. True if there are more.
@@ -105,12 +108,14 @@
       if marked then call('SADD', keys, ':') end
       return #list, false
     end
-    local known = call('HMGET', inst, 'id', 'name')
+    local known = call('HMGET', inst, 'id', 'name', 'late')
+    -- Of one that came too late and never heard so, nothing is remembered.
+    local unheard = known[3] and call('GET', P .. 'v:' .. who) == '1'
     for i, prefix in ipairs({ 'i:', 'n:' }) do
       local field = known[i] and prefix .. known[i]
       local holder = field and call('HGET', P .. 'names', field)
       if holder == who then call('HDEL', P .. 'names', field) end
-      if i == 1 and field and (holder == who or not holder) then leave_behind(known[1]) end
+      if i == 1 and field and not unheard and (holder == who or not holder) then leave_behind(known[1]) end
     end
     call('UNLINK', inst, P .. 'v:' .. who)
     swept(who)

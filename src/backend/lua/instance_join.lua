@@ -26,8 +26,13 @@ end
 
 if not read_meta() then
   local now = text(2 * MICROS)
-  call('HSET', META, 'shape', SHAPE, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', now, 'base', now,
+  call('HSET', META, 'shape', SHAPE, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', '0', 'base', now,
     'former', now, 'deaths', text(MICROS))
+  read_meta()
+  if call('EXISTS', P .. 'tombs', P .. 'tombs:old') > 0 then
+    call('HSET', META, 'tombs', '2')
+    call('HSET', P .. 'tombs', ':', '1')
+  end
   read_meta()
   slow().bury_all(everybody())
   -- Of what there was, nothing is known.
@@ -76,7 +81,11 @@ if backlog and slow().prepare(6, 3) then return { 'again' } end
 call('HSET', META, 'last', INC)
 renew(tonumber(lease))
 local late = false
-if first ~= '' and 2 * tonumber(first) >= born and not call('HGET', P .. 'names', fields[1]) then
+local former_self = call('HGET', P .. 'names', fields[1])
+if former_self then
+  -- The same join once more: what it was answered, if anything, was heard by nobody.
+  late = call('HGET', P .. 'inst:' .. former_self, 'late') and call('GET', P .. 'v:' .. former_self) == '1'
+elseif first ~= '' and 2 * tonumber(first) >= born then
   -- A hash that is younger than that cannot know.
   local gone = call('HMGET', P .. 'gone', id, ':')
   late = age - gone[2] > absence and not (gone[1] and age - gone[1] <= absence)

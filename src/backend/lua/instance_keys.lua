@@ -6,8 +6,20 @@
     if not tombs then
       tombs = '1'
       call('HSET', META, 'tombs', tombs)
+      call('HSET', P .. 'tombs', ':', '1')
     end
     call('HSET', P .. 'tombs', key, epoch)
+  end
+
+  -- The epochs of keys without a hash are lost: the space begins anew, so that claims tell what they were.
+  function tools.lose_epochs()
+    born = math.max(2 * MICROS, tonumber(call('HGET', META, 'epoch')) + 1)
+    base, former, tombs = born, born, false
+    call('HSET', META, 'born', text(born), 'base', text(born), 'former', text(born))
+    call('HDEL', META, 'tombs')
+    call('UNLINK', P .. 'tombs:old')
+    tools.bury_all(call('ZRANGEBYSCORE', LEASES, '-inf', '(+inf'))
+    error(LOST)
   end
 
   -- The hash of a key is lost, and the slices in it: its epoch is kept, and everybody joins anew.
@@ -21,11 +33,15 @@
   function tools.missing(st)
     if not st.blind then
       local epoch = call('HGET', P .. 'index', st.key)
-      if epoch and not (floor ~= born and tonumber(epoch) < floor) then tools.lose(st.key, epoch) end
+      if epoch and tonumber(epoch) >= floor then tools.lose(st.key, epoch) end
       if epoch then call('HDEL', P .. 'index', st.key) end
     end
-    st.tomb = tombs and call('HGET', P .. 'tombs', st.key)
-    if tombs == '2' and not st.tomb then st.tomb = call('HGET', P .. 'tombs:old', st.key) end
+    if tombs then
+      local kept = call('HMGET', P .. 'tombs', st.key, ':')
+      if not kept[2] then tools.lose_epochs() end
+      st.tomb = kept[1]
+      if tombs == '2' and not st.tomb then st.tomb = call('HGET', P .. 'tombs:old', st.key) end
+    end
     st.t, st.v, st.s, st.big, st.absent, st.e = '0', nil, nil, nil, true, st.tomb or text(base)
   end
 
@@ -79,6 +95,10 @@
 
   -- Removes from a key the slices of all who are not joined, whoever knows of their death.
   local function audit(st)
+    if budget <= 0 then
+      st.again = true
+      return
+    end
     local all, gone = call('HGETALL', st.name), {}
     for i = 1, #all, 2 do
       local who = string.match(all[i], '^o?(%d+)$')
@@ -144,7 +164,7 @@
     local name = P .. 'k:' .. key
     local h = try('HMGET', name, 't', 'e', 's', inc)
     if h.err or not (h[1] and tonumber(h[2])) then return end
-    if floor ~= born and tonumber(h[2]) < floor then
+    if tonumber(h[2]) < floor then
       call('HDEL', P .. 'index', key)
       return call('UNLINK', name)
     end

@@ -6,7 +6,7 @@
 --          the last of ARGV are the sequence and the lane.
 -- The names:
 --   <P>meta         hash: shape (layout and shards); born (twice the time of creation, in us); epoch (the latest);
---                  floor (no key has one below); base and former (that of the keys which know none, now and before
+--                  floor (no key has one below; 0 until a clear); base and former (that of the keys which know none, now and before
 --                  the last turn); deaths (the number of the latest, from the time of creation in us on); verify
 --                  (the death from which on no key may hold a slice of somebody who is not joined); cursor (how far
 --                  that is looked after); dead (there while <P>dead is not empty); last (incarnation); due (no
@@ -17,7 +17,7 @@
 --                  zset is noticed
 --   <P>index        hash: KEY -> epoch, of the keys that have a hash <P>k:<KEY>; so a lost one is noticed
 --   <P>lease:<inc>  string: the length of a lease, in ms; expires in its last millisecond
---   <P>quiet        string: the floor, or 0 while it is that of the beginning; there only while <P>dead is
+--   <P>quiet        string: the floor; there only while <P>dead is
 --                  empty, until the first lease may end
 --   <P>dead         zset: incarnation, cleared index "g<n>", or "v" (all keys are to be looked through) -> number
 --                  of its death, until swept
@@ -28,7 +28,8 @@
 --   <P>keys:<inc>   set: the counters of which the incarnation has a slice; ':', so that a lost set is noticed
 --   <P>k:<KEY>      hash: t (total), e (epoch), c (deaths collected), s (t is clamped), <inc> -> slice,
 --                  o<inc> -> epoch and value of a claim from before born that is part of the slice
---   <P>tombs        hash: KEY -> epoch, of keys without a slice whose epoch is not the base
+--   <P>tombs        hash: KEY -> epoch, of keys without a slice whose epoch is not the base; ':' -> 1, so that a
+--                  lost hash is noticed
 --   <P>tombs:old    hash: those that are from before the last turn
 -- A turn comes each <absence> of the space's age. It drops the old tombs, makes the others old, and gives keys that
 -- know no epoch a new one. So a claim from before a forgotten change names an epoch that no key has any more,
@@ -37,8 +38,8 @@
 -- Counts are decimal text: Lua's numbers are exact below 2^53 only.
 local P, call, try = KEYS[1], redis.call, redis.pcall
 local META = P .. 'meta'
--- Whether this operation has changed a counter.
-local wrote = false
+-- Whether this operation has changed a counter, and whether it has given one a new epoch.
+local wrote, replaced = false, false
 -- The sequence before this batch, once that of the batch is claimed.
 local claimed
 

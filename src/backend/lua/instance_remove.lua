@@ -12,7 +12,7 @@ for i = 4, #ARGV do
   local nt, nv, ne = '0', '0', st.e
   if st.bad then kind, t = 'x', st.bad end
   if ARGV[3] == 't' then
-    wrote = true
+    wrote, replaced = true, true
     slow().drop(st)
     ne = new_epoch()
     slow().keep_epoch(st.key, ne)

@@ -41,9 +41,12 @@ local function write(item, key, change, count, condition, operand)
     return 'n', t, v, e, t, v, e
   end
   if change == 't' then
-    wrote = true
+    wrote, replaced = true, true
     slow().drop(st)
-    if st.bad then t, v = '0', '0' end
+    if st.bad then
+      t, v = '0', '0'
+      call('SREM', P .. 'keys:' .. INC, st.key)
+    end
     local epoch = new_epoch()
     store({ key = st.key, name = st.name, absent = true, tomb = st.tomb, e = epoch }, count, count)
     return 'y', t, v, e, count, count, epoch
@@ -64,4 +67,5 @@ end
 local function finish(sequence)
   if sequence == '' or replayed then return end
   if refuses then call('HSET', P .. 'inst:' .. INC, 'refused', cmsgpack.pack(refused)) end
+  claimed = nil
 end

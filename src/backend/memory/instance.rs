@@ -24,6 +24,8 @@ struct Joiner {
     lease_ends: u64,
     lease: Duration,
     version: u64,
+    /// Its claims were refused, and it has done nothing since: perhaps it was never told.
+    late: bool,
     sequence: u64,
     /// What the batch of that sequence refused.
     refused: BTreeMap<usize, Refusal>,
@@ -124,6 +126,7 @@ impl Instances {
             lease_ends: lease_end(now, instance.lease),
             lease: instance.lease,
             version: 1,
+            late,
             sequence: 0,
             refused: BTreeMap::new(),
         };
@@ -154,11 +157,13 @@ impl Instances {
 
     /// Whether an instance that joined since the store began was gone for longer than its claims are kept.
     fn was_away_too_long(&self, instance: &Instance) -> bool {
-        let lives = || self.joined.values().any(|joiner| joiner.id == instance.id);
+        // The same join once more: perhaps nobody heard what it was answered.
+        if let Some(joiner) = self.joined.values().find(|joiner| joiner.id == instance.id) {
+            return joiner.late;
+        }
         let is_away = |gone: &Duration| self.age.now - *gone <= instance.max_absence;
         instance.first_joined.is_some_and(|first| first.0 > self.born.0)
             && self.age.now > instance.max_absence
-            && !lives()
             && !self.gone.get(&instance.id).is_some_and(is_away)
     }
 
@@ -264,6 +269,15 @@ impl Instances {
         self.enter(now, member).map(drop)
     }
 
+    /// Begins an operation whose caller has heard what its join was answered.
+    fn enter_as_heard(&mut self, now: u64, member: &Member) -> Result<u64, BackendError> {
+        let version = self.enter(now, member)?;
+        if let Some(me) = self.joined.get_mut(&member.incarnation) {
+            me.late = false;
+        }
+        Ok(version)
+    }
+
     /// Begins an operation: renews the lease, collects the dead, and numbers the answer.
     pub(super) fn enter(&mut self, now: u64, member: &Member) -> Result<u64, BackendError> {
         let me = self.joined.get_mut(&member.incarnation).filter(|_| !self.lost_members);
@@ -284,7 +298,7 @@ impl Instances {
         writes: &[SliceWrite],
         sequence: Option<u64>,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        let version = self.enter(now, member)?;
+        let version = self.enter_as_heard(now, member)?;
         let who = member.incarnation;
         let me = self.joined.get_mut(&who).ok_or(BackendError::NotJoined)?;
         let replayed = sequence.is_some_and(|sequence| sequence <= me.sequence);
@@ -346,7 +360,7 @@ impl Instances {
         member: &Member,
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        let version = self.enter(now, member)?;
+        let version = self.enter_as_heard(now, member)?;
         let answer = keys.iter().map(|key| Ok(self.standing(key, member.incarnation))).collect();
         Ok(Ordered { version, answer })
     }
@@ -358,7 +372,7 @@ impl Instances {
         keys: &[RedisKey],
         scope: Scope,
     ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        let version = self.enter(now, member)?;
+        let version = self.enter_as_heard(now, member)?;
         let who = member.incarnation;
         let remove = |key| {
             let old = self.standing(key, who);
@@ -518,7 +532,10 @@ impl Instances {
     fn remove_members(&mut self, gone: &BTreeSet<Incarnation>) {
         if !gone.is_empty() {
             for joiner in gone.iter().filter_map(|who| self.joined.remove(who)) {
-                self.gone.insert(joiner.id, self.age.now);
+                // Of one that came too late and never heard so, nothing is remembered.
+                if !joiner.late {
+                    self.gone.insert(joiner.id, self.age.now);
+                }
             }
             self.take_all_slices(gone);
         }

@@ -38,7 +38,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     pub async fn leave(&self) -> Result<(), DistkitError> {
         self.core().close();
         if let Err(error) = self.core().flush().await {
-            tracing::debug!(%error, "the last flush before leaving failed");
+            tracing::debug!(error = %crate::outage::Chain(&error), "the last flush before leaving failed");
         }
         // What is pending is part of slices that go.
         self.core().give_up(None);

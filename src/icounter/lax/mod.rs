@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use self::ledger::Slices;
 use super::{
     InstanceAwareCounterTrait, KeyedSlice, LaxInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::{named, pair},
+    icounter_trait::{named, pair, part_of},
     membership::{Membership, as_member},
 };
 use crate::{
@@ -320,7 +320,7 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
         if let Some(outcomes) = self.write_later(writes).await? {
             return Ok(named(writes, outcomes));
         }
-        in_parts!(writes, part => match self.core().write_now(part).await {
+        in_parts!(writes, part_of(writes), part => match self.core().write_now(part).await {
             Err(error) => Err(self.core().why(error)),
             Ok(outcomes) => Ok(named(part, outcomes)),
         })

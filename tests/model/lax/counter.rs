@@ -26,7 +26,7 @@ pub(super) fn show(answer: &Answer) -> String {
     match answer {
         Ok((total, Some(own))) => format!("({:?}, {own})", parts(*total)),
         Ok((total, None)) => format!("{:?}", parts(*total)),
-        Err(error) => error.to_string(),
+        Err(error) => distkit_testkit::chain(error),
     }
 }
 

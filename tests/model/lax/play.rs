@@ -257,7 +257,7 @@ impl Player {
         let answer = answer.map_err(|_| format!("{who}: {ask} is pending for ever"))?;
         let shown = match &answer {
             Ok(answers) => answers.iter().map(show).collect::<Vec<_>>().join(" and "),
-            Err(error) => error.to_string(),
+            Err(error) => distkit_testkit::chain(error),
         };
         let took = format!("(from {} to {})", time(sent), time(self.now()));
         self.story.tell(format!("{who}: {ask} -> {shown} {took}"));
@@ -455,7 +455,7 @@ impl Player {
         self.look().await?;
         let shown = match &ended {
             Ok(()) => "nothing is left".to_owned(),
-            Err(report) => report.to_string(),
+            Err(report) => distkit_testkit::chain(report),
         };
         self.story.tell(format!("{} -> {shown}", Step::ShutsDown(who)));
         match (&ended, self.family) {
