@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Backend, BackendError, Instance, InstanceBackend, Member, Scope, Slice, SliceChange,
-        SliceWrite, Space, Standing, Store, connect,
+        BackendError, Instance, Member, Scope, Slice, SliceChange, SliceWrite, Space, Standing,
+        Store, connect,
     },
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,

@@ -14,16 +14,14 @@
 //! // tests/conformance.rs
 //! use std::sync::Arc;
 //!
-//! use distkit::{
-//!     RedisKey,
-//!     backend::*,
-//!     conformance::Fixture,
-//! };
+//! use distkit::{RedisKey, backend::*, conformance::Fixture};
 //!
+//! #[derive(Debug)]
 //! struct MyStore {/* a connection */}
 //!
 //! #[async_trait::async_trait]
 //! impl Backend for MyStore {
+//!     // apply, read, remove, clear
 //! #   async fn apply(
 //! #       &self,
 //! #       _: &Space,
@@ -41,31 +39,6 @@
 //! #   async fn clear(&self, _: &Space) -> Result<(), BackendError> {
 //! #       unreachable!()
 //! #   }
-//! #   async fn join(&self, _: &Space, _: &Instance, _: &[Slice]) -> Result<Joined, BackendError> {
-//! #       unreachable!()
-//! #   }
-//! #   async fn apply_on(&self, _: &Space, _: &Member, _: &[SliceWrite], _: Option<u64>) -> Result<Ordered<Applied<Standing>>, BackendError> {
-//! #       unreachable!()
-//! #   }
-//! #   async fn read_on(&self, _: &Space, _: &Member, _: &[RedisKey]) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-//! #       unreachable!()
-//! #   }
-//! #   async fn remove_on(&self, _: &Space, _: &Member, _: &[RedisKey], _: Scope) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-//! #       unreachable!()
-//! #   }
-//! #   async fn clear_on(&self, _: &Space, _: &Member, _: Scope) -> Result<(), BackendError> {
-//! #       unreachable!()
-//! #   }
-//! #   async fn heartbeat(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
-//! #       unreachable!()
-//! #   }
-//! #   async fn leave(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
-//! #       unreachable!()
-//! #   }
-//! #   async fn slices_on(&self, _: &Space, _: &Member, _: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
-//! #       unreachable!()
-//! #   }
-//!     // ...
 //! }
 //! # impl MyStore {
 //! #     async fn connect(_: &str) -> Self {
@@ -76,18 +49,20 @@
 //!
 //! async fn my_store() -> Fixture {
 //!     let store = Arc::new(MyStore::connect("my://localhost").await);
-//!     Fixture::new(store.clone()).plant_with(move |space, key, text| {
+//!     Fixture::plain(store.clone()).plant_with(move |space, key, text| {
 //!         let store = store.clone();
 //!         async move { store.write_raw(space.prefix(), &key, &text).await }
 //!     })
 //!     // What this test cannot do: without saying so, the rules that need it fail.
 //!     .without_a_clock()
-//!     .without_wiping()
 //! }
 //!
-//! distkit::conformance_suite!(my_store);
+//! distkit::plain_conformance_suite!(my_store);
 //! # fn main() {}
 //! ```
+//!
+//! A store that implements [`InstanceBackend`](crate::backend::InstanceBackend) as well gives a
+//! [`Fixture::new`] to [`conformance_suite!`](crate::conformance_suite).
 //!
 //! Every rule works under prefixes of its own, all of which contain an id from [`Backend::fresh_id`],
 //! so that the tests can share one server and run at the same time. What they wrote stays there.
