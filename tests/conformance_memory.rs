@@ -33,7 +33,7 @@ async fn clocked() -> Fixture {
 }
 
 fn behind(link: MemoryLink) -> Fixture {
-    let store = link.store().clone();
+    let store = MemoryBackend::clone(link.store());
     with_hooks(Fixture::new(link), store).without_a_clock()
 }
 

@@ -272,10 +272,3 @@ async fn layers_are_stacked_at_run_time() {
     assert_eq!(plain.store().0.read(&Space::new(key("p")), &[key("k")]).await.unwrap(), [Ok(2)]);
     lax.shutdown(Duration::from_secs(1)).await.unwrap();
 }
-
-/// Instance-aware counters on a store of the plain half alone are refused by the compiler, which says why.
-#[cfg(all(feature = "redis-rs", feature = "fred"))] // The compiler lists all stores.
-#[test]
-fn the_compiler_refuses_instances_on_a_plain_store() {
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
-}

@@ -1,9 +1,6 @@
 use std::sync::Arc;
 
-use super::{
-    Backend, InstanceBackend, Layered,
-    memory::{MemoryBackend, MemoryLink},
-};
+use super::{Backend, InstanceBackend, Layered, memory::MemoryBackend};
 
 /// A store that can do all that this version of the crate knows of: what [`connect`](super::connect)
 /// gives.
@@ -20,8 +17,6 @@ use sealed::Sealed;
 
 impl Sealed for MemoryBackend {}
 impl Store for MemoryBackend {}
-impl Sealed for MemoryLink {}
-impl Store for MemoryLink {}
 #[cfg(feature = "fred")]
 impl Sealed for super::FredStore {}
 #[cfg(feature = "fred")]

@@ -129,6 +129,40 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
 /// A [`Backend`] that keeps instance-aware counters besides: the other half of the contract.
 ///
+/// The compiler refuses instance-aware counters on a store that has the plain half only, and says so:
+///
+/// ```compile_fail,E0277
+/// use distkit::{RedisKey, backend::*, icounter::StrictInstanceAwareCounterOptions};
+///
+/// #[derive(Debug)]
+/// struct PlainOnly;
+///
+/// # #[async_trait::async_trait]
+/// impl Backend for PlainOnly {
+///     // ...
+/// #   async fn apply(
+/// #       &self,
+/// #       _: &Space,
+/// #       _: &[Write],
+/// #       _: Option<&ReplayGuard>,
+/// #   ) -> Result<Applied, BackendError> {
+/// #       unimplemented!()
+/// #   }
+/// #   async fn read(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
+/// #       unimplemented!()
+/// #   }
+/// #   async fn remove(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
+/// #       unimplemented!()
+/// #   }
+/// #   async fn clear(&self, _: &Space) -> Result<(), BackendError> {
+/// #       unimplemented!()
+/// #   }
+/// }
+///
+/// // error[E0277]: `PlainOnly` cannot be the store of these counters
+/// let options = StrictInstanceAwareCounterOptions::new(RedisKey::default_prefix(), PlainOnly);
+/// ```
+///
 /// # Contract
 ///
 /// Rules 1 to 11 of [`Backend`], and:

@@ -1,22 +1,16 @@
 use std::{
     fmt,
+    future::Future,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, futures::Notified};
 
 use super::MemoryBackend;
-use crate::{
-    RedisKey,
-    backend::{
-        Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
-        ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
-    },
-};
+use crate::backend::{Around, BackendError, Layered, Op};
 
 /// What went wrong on a [`MemoryLink`]: the [`Cause`](crate::backend::Cause) inside the
 /// [`BackendError`] that the caller gets.
@@ -72,21 +66,21 @@ pub enum LinkFault {
 /// assert_eq!((alice.requests(), bob.requests()), (2, 1));
 /// # Ok(()) }
 /// ```
+pub type MemoryLink = Layered<MemoryBackend, Line>;
+
+/// What happens to the requests of a [`MemoryLink`]. Its clones share the faults and the count of requests.
 #[derive(Clone)]
-pub struct MemoryLink {
-    shared: Arc<Shared>,
-}
+pub struct Line(Arc<Shared>);
 
 struct Shared {
-    store: MemoryBackend,
-    line: Mutex<Line>,
+    state: Mutex<State>,
     /// Tells requests under way of a cut, also when the link is whole again by the time they run; in the
     /// order in which they were sent, which a `watch` channel would not keep.
     cuts: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Line {
+struct State {
     cut: bool,
     latency: Duration,
     denied: bool,
@@ -105,8 +99,13 @@ struct Trip<'l> {
 }
 
 impl MemoryLink {
-    pub(super) fn new(store: MemoryBackend) -> Self {
-        Self { shared: Arc::new(Shared { store, line: Mutex::default(), cuts: Notify::new() }) }
+    pub(super) fn to(store: MemoryBackend) -> Self {
+        let line = Line(Arc::new(Shared { state: Mutex::default(), cuts: Notify::new() }));
+        Self::new(Arc::new(store), line)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.layer().0.state.lock()
     }
 
     /// Makes the store deny all requests of this link, as an ACL does, or accept them again. A denied request
@@ -126,63 +125,61 @@ impl MemoryLink {
     /// # Ok(()) }
     /// ```
     pub fn set_denied(&self, denied: bool) {
-        self.shared.line.lock().denied = denied;
-    }
-
-    /// The store at the other end.
-    pub fn store(&self) -> &MemoryBackend {
-        &self.shared.store
+        self.state().denied = denied;
     }
 
     /// Cuts the link. Until [`restore`](Self::restore) every request fails with
     /// [`BackendError::NotApplied`]; those under way fail at once with
     /// [`BackendError::OutcomeUnknown`], and those of them that had not reached the store never will.
     pub fn cut(&self) {
-        let mut line = self.shared.line.lock();
-        line.cut = true;
-        self.shared.cuts.notify_waiters();
+        let mut state = self.state();
+        state.cut = true;
+        self.layer().0.cuts.notify_waiters();
     }
 
     /// Makes the link whole again. Latency and losses stay as they were set.
     pub fn restore(&self) {
-        self.shared.line.lock().cut = false;
+        self.state().cut = false;
     }
 
     /// Whether the link is cut.
     pub fn is_cut(&self) -> bool {
-        self.shared.line.lock().cut
+        self.state().cut
     }
 
     /// Sets how long a request sent from now on takes, there and back: half of it passes before the
     /// store applies it, half after. A sleep under paused time rounds up to a millisecond, so each half
     /// should be whole milliseconds. 0 at first.
     pub fn set_latency(&self, round_trip: Duration) {
-        self.shared.line.lock().latency = round_trip;
+        self.state().latency = round_trip;
     }
 
     /// Loses the next `count` requests on their way to the store: nothing is applied, and after the
     /// latency the caller gets [`BackendError::OutcomeUnknown`]. Replaces an earlier count; 0 ends it.
     /// A request refused because the link is cut was never sent and does not count.
     pub fn lose_next_requests(&self, count: usize) {
-        self.shared.line.lock().requests_to_lose = count;
+        self.state().requests_to_lose = count;
     }
 
     /// Loses the replies to the next `count` requests that reach the store: they are applied, and after
     /// the latency the caller gets [`BackendError::OutcomeUnknown`]. Replaces an earlier count; 0 ends
     /// it. Requests lost by [`lose_next_requests`](Self::lose_next_requests) go first and do not count.
     pub fn lose_next_replies(&self, count: usize) {
-        self.shared.line.lock().replies_to_lose = count;
+        self.state().replies_to_lose = count;
     }
 
     /// How many requests were made over this link, whatever became of them.
     pub fn requests(&self) -> u64 {
-        self.shared.line.lock().requests
+        self.state().requests
     }
+}
 
-    /// Takes `request` to the store and its answer back, through all the faults.
-    pub(super) async fn send<T>(
+impl Around for Line {
+    /// Takes the request to the store and its answer back, through all the faults.
+    async fn around<T: Send>(
         &self,
-        request: impl FnOnce(&MemoryBackend) -> T,
+        _: Op<'_>,
+        call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, BackendError> {
         let Trip { latency, lost, denied, cut } = self.depart()?;
         let mut cut = pin!(cut);
@@ -193,20 +190,19 @@ impl MemoryLink {
             travel(back, cut).await?;
             return Err(BackendError::outcome_unknown(LinkFault::RequestLost));
         }
-        let answer = if denied {
-            Err(BackendError::not_applied(LinkFault::Denied))
-        } else {
-            Ok(request(&self.shared.store))
-        };
+        let answer =
+            if denied { Err(BackendError::not_applied(LinkFault::Denied)) } else { call.await };
         travel(back, cut).await?;
         match lost {
             Some(fault) => Err(BackendError::outcome_unknown(fault)),
             None => answer,
         }
     }
+}
 
+impl Line {
     fn depart(&self) -> Result<Trip<'_>, BackendError> {
-        let mut line = self.shared.line.lock();
+        let mut line = self.0.state.lock();
         line.requests += 1;
         if line.cut {
             return Err(BackendError::not_applied(LinkFault::Cut));
@@ -218,20 +214,7 @@ impl MemoryLink {
         } else {
             None
         };
-        Ok(Trip {
-            latency: line.latency,
-            lost,
-            denied: line.denied,
-            cut: self.shared.cuts.notified(),
-        })
-    }
-}
-
-/// A read changes no counter, so there is nothing that the caller could not know.
-fn of_a_read(error: BackendError) -> BackendError {
-    match error {
-        BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
-        error => error,
+        Ok(Trip { latency: line.latency, lost, denied: line.denied, cut: self.0.cuts.notified() })
     }
 }
 
@@ -253,125 +236,8 @@ async fn travel(time: Duration, cut: Pin<&mut Notified<'_>>) -> Result<(), Backe
     }
 }
 
-impl fmt::Debug for MemoryLink {
+impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryLink")
-            .field("line", &*self.shared.line.lock())
-            .finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Backend for MemoryLink {
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        self.send(|store| store.apply_now(space, writes, guard)).await?
-    }
-
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.send(|store| store.read_now(space, keys)).await.map_err(of_a_read)
-    }
-
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.send(|store| store.remove_now(space, keys)).await
-    }
-
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.send(|store| store.clear_now(space)).await
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.shared.store.fresh_id()
-    }
-}
-
-#[async_trait]
-impl crate::backend::InstanceBackend for MemoryLink {
-    async fn join(
-        &self,
-        space: &Space,
-        instance: &Instance,
-        slices: &[Slice],
-    ) -> Result<Joined, BackendError> {
-        self.send(|store| store.members(space, |members, ms| members.join(ms, instance, slices)))
-            .await?
-    }
-
-    async fn apply_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        writes: &[SliceWrite],
-        sequence: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        self.send(|store| {
-            store.members(space, |members, ms| members.apply(ms, member, writes, sequence))
-        })
-        .await?
-    }
-
-    async fn read_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        self.send(|store| store.members(space, |members, ms| members.read(ms, member, keys)))
-            .await
-            .map_err(of_a_read)?
-    }
-
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        self.send(|store| {
-            store.members(space, |members, ms| members.remove(ms, member, keys, scope))
-        })
-        .await?
-    }
-
-    async fn clear_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
-        self.send(|store| store.members(space, |members, ms| members.clear(ms, member, scope)))
-            .await?
-    }
-
-    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.send(|store| store.members(space, |members, ms| members.heartbeat(ms, member))).await?
-    }
-
-    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.send(|store| store.members(space, |members, _| members.leave(member))).await
-    }
-
-    async fn slices_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.send(|store| store.members(space, |members, ms| members.slices(ms, member, key)))
-            .await
-            .map_err(of_a_read)?
+        f.debug_tuple("Line").field(&*self.0.state.lock()).finish()
     }
 }

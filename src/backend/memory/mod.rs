@@ -30,7 +30,7 @@ use crate::RedisKey;
 
 pub use self::{
     clock::ManualClock,
-    link::{LinkFault, MemoryLink},
+    link::{Line, LinkFault, MemoryLink},
 };
 
 /// A store in memory. A clone is the same store; the data lives as long as one of them, or a link.
@@ -78,7 +78,7 @@ impl MemoryBackend {
 
     /// A new link to this store, whole and without latency.
     pub fn link(&self) -> MemoryLink {
-        MemoryLink::new(self.clone())
+        MemoryLink::to(self.clone())
     }
 
     /// The store's time: how long ago the store, or its [`ManualClock`], was made, and by how much it was set
