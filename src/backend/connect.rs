@@ -29,7 +29,7 @@ use super::{BackendError, Store, memory::MemoryBackend};
 /// # Errors
 ///
 /// [`BackendError::NotApplied`] when nothing usable answers at the address, the password is missing or
-/// wrong, the URL is not one of these, or it needs a feature of this crate that is off, which the text
+/// wrong, the URL is not one of these or has another parameter, or it needs a feature of this crate that is off, which the text
 /// names.
 ///
 /// ```
@@ -124,12 +124,35 @@ impl<'a> Target<'a> {
             _ => return Err(unusable(format!("no store has URLs that begin with {scheme}://"))),
         };
         let target = Self { client, layout, tls, address };
+        target.check_parameters(scheme)?;
         match target.missing_feature() {
             Some(feature) => Err(unusable(format!(
                 "{scheme}:// needs the feature {feature} of distkit, which is off"
             ))),
             None => Ok(target),
         }
+    }
+
+    /// Refuses what nobody would look at, such as a misspelt name.
+    fn check_parameters(&self, scheme: &str) -> Result<(), BackendError> {
+        let known: &[&str] = match self.layout {
+            Layout::Server => &["protocol"],
+            Layout::Cluster => &["node"],
+            Layout::Sentinel => {
+                &["sentinelServiceName", "node", "sentinelUsername", "sentinelPassword"]
+            }
+        };
+        let (_, query) = self.address.split_once('?').unwrap_or_default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+            if !known.contains(&name) {
+                let known = known.join(", ");
+                return Err(unusable(format!(
+                    "a {scheme}:// URL has no parameter `{name}`; it may have {known}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn missing_feature(&self) -> Option<&'static str> {
@@ -357,6 +380,10 @@ mod tests {
             ("localhost", "looks like redis://"),
             ("mysql://user:secret@host", "mysql://"),
             ("redis+other://user:secret@host", "redis+other://"),
+            (
+                "redis://user:secret@host/0?timeout=5",
+                "no parameter `timeout`; it may have protocol",
+            ),
         ] {
             let error = cause(Target::parse(url).unwrap_err());
             assert!(error.contains(expected), "{error}");

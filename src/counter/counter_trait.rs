@@ -68,6 +68,32 @@ pub trait CounterTrait: Send + Sync {
         writes: &[Write],
     ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError>;
 
+    /// Does one write and returns the totals before and after it, and whether its condition held.
+    ///
+    /// Unlike the two numbers of [`inc_if`](Self::inc_if) and [`set_if`](Self::set_if) this also tells whether the
+    /// condition held where the write changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::{CounterComparator, backend::Write};
+    ///
+    /// let seats = RedisKey::try_from("seats")?;
+    /// let open = Write::add(seats, 0).only_if(CounterComparator::Le(2));
+    /// assert!(counter.write(open).await?.condition_met);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn write(&self, write: Write) -> Result<Written, DistkitError> {
+        only(self.write_all(&[write]).await?)
+    }
+
     /// Reads the total of each key. A missing key reads 0.
     ///
     /// ```

@@ -73,11 +73,21 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     /// # Errors
     ///
     /// For an item: [`CounterError`](DistkitError::CounterError), it was refused. As a whole, for up to 500
-    /// items: those of every operation.
+    /// items, or 50 where one sets a total: those of every operation.
     async fn write_all(
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError>;
+
+    /// Does one write and returns how the key stood before and after it, and whether its condition held.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation.
+    async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
+        let outcome = self.write_all(std::slice::from_ref(&write)).await?.into_iter().next();
+        outcome.unwrap_or_else(|| Err(miscounted(1, 0)))
+    }
 
     /// Reads many keys at once.
     async fn get_all<'k>(
@@ -264,12 +274,8 @@ async fn write_one<C: InstanceAwareCounterTrait + ?Sized>(
     condition: CounterComparator,
 ) -> Result<(TotalAndSlice, TotalAndSlice), DistkitError> {
     let write = SliceWrite { key: key.clone(), change, condition };
-    let outcome = counter.write_all(std::slice::from_ref(&write)).await?.into_iter().next();
-    match outcome {
-        Some(Ok(written)) => Ok((pair(&written.new), pair(&written.old))),
-        Some(Err(error)) => Err(error),
-        None => Err(miscounted(1, 0)),
-    }
+    let written = counter.write(write).await?;
+    Ok((pair(&written.new), pair(&written.old)))
 }
 
 async fn write_many<'k, C: InstanceAwareCounterTrait + ?Sized>(
