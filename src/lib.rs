@@ -24,6 +24,8 @@ pub mod icounter;
 #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
 pub mod trypema;
 
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod answers;
 mod error;
 mod key;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]

@@ -9,9 +9,8 @@ use distkit::{
     backend::{InstanceBackend, IntoBackend, memory::MemoryBackend},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
-        InstanceAwareCounterTrait, KeyedSlice, LaxInstanceAwareCounter,
-        LaxInstanceAwareCounterOptions, StrictInstanceAwareCounter,
-        StrictInstanceAwareCounterOptions, TotalAndSlice,
+        InstanceAwareCounterTrait, Keyed, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
+        StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions, TotalAndSlice,
     },
 };
 use distkit_testkit::Server;
@@ -76,7 +75,7 @@ async fn thirty_thousand_keys_at_once_through_each_counter() {
         let strict = StrictInstanceAwareCounter::new(options);
         let options = LaxInstanceAwareCounterOptions::new(prefix("shared"), store);
         let lax = LaxInstanceAwareCounter::new(options);
-        let is = |answers: Vec<KeyedSlice<'_, TotalAndSlice>>, total| {
+        let is = |answers: Vec<Keyed<'_, TotalAndSlice>>, total| {
             assert_eq!(answers.len(), KEYS);
             assert!(answers.into_iter().all(|(_, answer)| answer.unwrap().0 == total));
         };

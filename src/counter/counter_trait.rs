@@ -2,17 +2,9 @@ use async_trait::async_trait;
 
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    backend::{BackendError, Refusal, Write, Written},
+    answers::{Keyed, keyed, only},
+    backend::{Refusal, Write, Written},
 };
-
-/// One item of a batch's answer: the key as it was given, and what happened to it.
-///
-/// The error is of this item alone. What concerns the batch as a whole, such as a lost connection, is the error
-/// of the call, with one exception: a lax counter's `get_all`, and its batches of unconditional additions, take
-/// each key from memory by itself. There an item's error may also be
-/// [`NotApplied`](DistkitError::NotApplied), [`TooManyPending`](DistkitError::TooManyPending) or
-/// [`ShutDown`](DistkitError::ShutDown): look at each item.
-pub type Keyed<'k, T> = (&'k RedisKey, Result<T, DistkitError>);
 
 /// What every plain counter can do.
 ///
@@ -383,26 +375,4 @@ pub trait CounterTrait: Send + Sync {
 
 fn new_and_old(written: Written) -> (i64, i64) {
     (written.new, written.old)
-}
-
-/// The answer to a call for one item.
-pub(crate) fn only<T>(outcomes: Vec<Result<T, DistkitError>>) -> Result<T, DistkitError> {
-    outcomes.into_iter().next().unwrap_or_else(|| Err(miscounted(1, 0)))
-}
-
-/// Puts each key next to its outcome.
-pub(crate) fn keyed<'k, T, U>(
-    keys: impl Iterator<Item = &'k RedisKey>,
-    outcomes: Vec<Result<T, DistkitError>>,
-    answer: impl Fn(T) -> U,
-) -> Vec<Keyed<'k, U>> {
-    keys.zip(outcomes).map(|(key, outcome)| (key, outcome.map(&answer))).collect()
-}
-
-/// A store broke its contract: it did not answer each item, so nobody knows what it did.
-pub(crate) fn miscounted(asked: usize, answered: usize) -> DistkitError {
-    BackendError::outcome_unknown(format!(
-        "the store gave {answered} answers to a request for {asked} items"
-    ))
-    .into()
 }

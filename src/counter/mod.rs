@@ -12,7 +12,8 @@ mod lax;
 mod options;
 mod strict;
 
-pub use counter_trait::{CounterTrait, Keyed};
+pub use crate::answers::Keyed;
+pub use counter_trait::CounterTrait;
 pub use lax::{LaxCounter, LaxHandle, Unflushed};
 pub use options::CounterOptions;
 pub use strict::StrictCounter;

@@ -2,12 +2,10 @@ use std::{fmt, slice, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::{
-    CounterOptions, CounterTrait, Keyed,
-    counter_trait::{keyed, miscounted, only},
-};
+use super::{CounterOptions, CounterTrait, Keyed};
 use crate::{
     DistkitError, RedisKey,
+    answers::{counted, keyed, named, only},
     backend::{Backend, Outcome, Space, Write, Written},
     parts::in_parts,
 };
@@ -132,19 +130,6 @@ impl<B: Backend + ?Sized> fmt::Debug for StrictCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictCounter").field("prefix", self.space.prefix()).finish_non_exhaustive()
     }
-}
-
-fn counted<T>(asked: usize, outcomes: Vec<T>) -> Result<Vec<T>, DistkitError> {
-    if outcomes.len() == asked { Ok(outcomes) } else { Err(miscounted(asked, outcomes.len())) }
-}
-
-fn named<'a, T>(
-    keys: impl Iterator<Item = &'a RedisKey>,
-    outcomes: Vec<Outcome<T>>,
-) -> Vec<Result<T, DistkitError>> {
-    keys.zip(outcomes)
-        .map(|(key, outcome)| outcome.map_err(|refusal| DistkitError::refused(key, refusal)))
-        .collect()
 }
 
 fn only_outcome<T>(key: &RedisKey, outcomes: Vec<Outcome<T>>) -> Result<T, DistkitError> {

@@ -2,15 +2,13 @@ use async_trait::async_trait;
 
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    backend::{BackendError, InstanceSlice, Outcome, SliceChange, SliceWrite, Standing, Written},
+    answers::{Keyed, only},
+    backend::{InstanceSlice, SliceChange, SliceWrite, Standing, Written},
     parts::{PART, PART_OF_TOTALS},
 };
 
 /// `(total, own slice)`: the sum over all living instances, and this instance's part of it.
 pub type TotalAndSlice = (i64, i64);
-
-/// One item of a batch answer: the key, and what it gave or why it was refused.
-pub type KeyedSlice<'k, T> = (&'k RedisKey, Result<T, DistkitError>);
 
 /// Counters of which each instance owns a slice.
 ///
@@ -85,15 +83,14 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     ///
     /// Those of every operation.
     async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
-        let outcome = self.write_all(std::slice::from_ref(&write)).await?.into_iter().next();
-        outcome.unwrap_or_else(|| Err(miscounted(1, 0)))
+        only(self.write_all(std::slice::from_ref(&write)).await?)
     }
 
     /// Reads many keys at once.
     async fn get_all<'k>(
         &self,
         keys: &[&'k RedisKey],
-    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError>;
+    ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError>;
 
     /// Deletes `key` for every instance and gives it a new epoch: afterwards it is as never used.
     /// Answers the old total and this instance's old slice.
@@ -187,7 +184,7 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn get_all_on_instance<'k>(
         &self,
         keys: &[&'k RedisKey],
-    ) -> Result<Vec<KeyedSlice<'k, i64>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, i64>>, DistkitError> {
         let answers = self.get_all(keys).await?;
         Ok(answers.into_iter().map(|(key, answer)| (key, answer.map(|(_, slice)| slice))).collect())
     }
@@ -196,7 +193,7 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn inc_all<'k>(
         &self,
         updates: &[(&'k RedisKey, i64)],
-    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError> {
         write_plain(self, updates, SliceChange::Add).await
     }
 
@@ -204,7 +201,7 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn inc_all_if<'k>(
         &self,
         updates: &[(&'k RedisKey, CounterComparator, i64)],
-    ) -> Result<Vec<KeyedSlice<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
         write_many(self, updates, SliceChange::Add).await
     }
 
@@ -212,7 +209,7 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn set_all<'k>(
         &self,
         updates: &[(&'k RedisKey, i64)],
-    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError> {
         write_plain(self, updates, SliceChange::SetTotal).await
     }
 
@@ -220,7 +217,7 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn set_all_if<'k>(
         &self,
         updates: &[(&'k RedisKey, CounterComparator, i64)],
-    ) -> Result<Vec<KeyedSlice<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
         write_many(self, updates, SliceChange::SetTotal).await
     }
 
@@ -228,7 +225,7 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn set_all_on_instance<'k>(
         &self,
         updates: &[(&'k RedisKey, i64)],
-    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError> {
         write_plain(self, updates, SliceChange::SetSlice).await
     }
 
@@ -236,35 +233,13 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn set_all_on_instance_if<'k>(
         &self,
         updates: &[(&'k RedisKey, CounterComparator, i64)],
-    ) -> Result<Vec<KeyedSlice<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
         write_many(self, updates, SliceChange::SetSlice).await
     }
 }
 
 pub(super) fn pair(standing: &Standing) -> TotalAndSlice {
     (standing.total, standing.slice)
-}
-
-/// A store's answer has another number of items than the question.
-pub(super) fn miscounted(asked: usize, answered: usize) -> DistkitError {
-    let text = format!("the store gave {answered} answers to a request for {asked} items");
-    BackendError::outcome_unknown(text).into()
-}
-
-pub(super) fn counted<T>(asked: usize, answers: Vec<T>) -> Result<Vec<T>, DistkitError> {
-    if answers.len() == asked { Ok(answers) } else { Err(miscounted(asked, answers.len())) }
-}
-
-/// The outcomes with the keys that were refused.
-pub(super) fn named<T>(
-    writes: &[SliceWrite],
-    outcomes: Vec<Outcome<T>>,
-) -> Vec<Result<T, DistkitError>> {
-    let outcomes = outcomes.into_iter().zip(writes);
-    let named = outcomes.map(|(outcome, write)| {
-        outcome.map_err(|refusal| DistkitError::refused(&write.key, refusal))
-    });
-    named.collect()
 }
 
 async fn write_one<C: InstanceAwareCounterTrait + ?Sized>(
@@ -282,7 +257,7 @@ async fn write_many<'k, C: InstanceAwareCounterTrait + ?Sized>(
     counter: &C,
     updates: &[(&'k RedisKey, CounterComparator, i64)],
     change: fn(i64) -> SliceChange,
-) -> Result<Vec<KeyedSlice<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
+) -> Result<Vec<Keyed<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
     let writes: Vec<_> = updates
         .iter()
         .map(|(key, condition, count)| SliceWrite {
@@ -305,7 +280,7 @@ async fn write_plain<'k, C: InstanceAwareCounterTrait + ?Sized>(
     counter: &C,
     updates: &[(&'k RedisKey, i64)],
     change: fn(i64) -> SliceChange,
-) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError> {
     let updates: Vec<_> =
         updates.iter().map(|(key, count)| (*key, CounterComparator::Nil, *count)).collect();
     let answers = write_many(counter, &updates, change).await?;

@@ -8,8 +8,9 @@ mod membership;
 mod options;
 mod strict;
 
+pub use crate::answers::Keyed;
 pub use crate::lax::Unflushed;
-pub use icounter_trait::{InstanceAwareCounterTrait, KeyedSlice, TotalAndSlice};
+pub use icounter_trait::{InstanceAwareCounterTrait, TotalAndSlice};
 pub use lax::{LaxInstanceAwareCounter, LaxInstanceAwareHandle};
 pub use lax_options::LaxInstanceAwareCounterOptions;
 pub use options::StrictInstanceAwareCounterOptions;

@@ -3,12 +3,13 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use super::{
-    InstanceAwareCounterTrait, KeyedSlice, StrictInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::{counted, miscounted, named, pair, part_of},
+    InstanceAwareCounterTrait, StrictInstanceAwareCounterOptions, TotalAndSlice,
+    icounter_trait::{pair, part_of},
     membership::{Membership, as_member},
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
+    answers::{Keyed, counted, named, only},
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written,
     },
@@ -48,7 +49,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
         self.membership.leave().await
     }
 
-    async fn write(
+    async fn apply(
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
@@ -72,7 +73,10 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
-        Ok(named(writes, counted(writes.len(), self.write(writes).await?)?))
+        Ok(named(
+            writes.iter().map(|write| &write.key),
+            counted(writes.len(), self.apply(writes).await?)?,
+        ))
     }
 
     async fn read_part(
@@ -119,10 +123,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
                 outcome
             }
         )?;
-        match outcome {
-            Some(outcome) => outcome.map_err(|refusal| DistkitError::refused(key, refusal)),
-            None => Err(miscounted(1, 0)),
-        }
+        only(named(std::iter::once(key), outcome.into_iter().collect()))
     }
 }
 
@@ -142,17 +143,14 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
         let change = SliceChange::Add(count);
         let write = SliceWrite { key: key.clone(), change, condition: CounterComparator::Nil };
-        match self.write(std::slice::from_ref(&write)).await?.pop() {
-            Some(Ok(written)) => Ok(pair(&written.new)),
-            Some(Err(refusal)) => Err(DistkitError::refused(key, refusal)),
-            None => Err(miscounted(1, 0)),
-        }
+        let outcomes = self.apply(std::slice::from_ref(&write)).await?;
+        Ok(pair(&only(named(std::iter::once(key), outcomes))?.new))
     }
 
     async fn get_all<'k>(
         &self,
         keys: &[&'k RedisKey],
-    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError> {
         let owned: Vec<RedisKey> = keys.iter().map(|key| (*key).clone()).collect();
         let answers = in_parts!(&*owned, part => self.read_part(part).await)?;
         Ok(keys.iter().copied().zip(answers).collect())

@@ -18,9 +18,8 @@ use distkit::{
         memory::MemoryBackend,
     },
     icounter::{
-        InstanceAwareCounterTrait, KeyedSlice, LaxInstanceAwareCounter,
-        LaxInstanceAwareCounterOptions, StrictInstanceAwareCounter,
-        StrictInstanceAwareCounterOptions, TotalAndSlice,
+        InstanceAwareCounterTrait, Keyed, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
+        StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions, TotalAndSlice,
     },
 };
 use distkit_testkit::Server;
@@ -197,7 +196,7 @@ impl InstanceAwareCounterTrait for Settled {
     async fn get_all<'k>(
         &self,
         keys: &[&'k RedisKey],
-    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError> {
         tokio::time::sleep(2 * LAG).await;
         self.0.get_all(keys).await
     }

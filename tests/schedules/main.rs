@@ -47,3 +47,12 @@ impl<T> Mutex<T> {
         self.0.lock().unwrap()
     }
 }
+
+/// Of `src/answers.rs`, what the files of the lax engine use.
+pub(crate) mod answers {
+    use crate::{DistkitError, backend::BackendError};
+
+    pub(crate) fn miscounted(asked: usize, given: usize) -> DistkitError {
+        BackendError::outcome_unknown(format!("{given} answers to {asked} questions")).into()
+    }
+}

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use super::{Plain, known};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
+    answers::miscounted,
     backend::{Backend, Change, Write, Written},
-    counter::counter_trait::miscounted,
     lax::{Cell, Core, not_applied},
 };
 

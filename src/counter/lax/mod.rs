@@ -7,9 +7,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::{CounterOptions, CounterTrait, Keyed, counter_trait::keyed};
+use super::{CounterOptions, CounterTrait, Keyed};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
+    answers::keyed,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
     lax::{Cell, Committed, Core, Delta, Hold, Known, Ledger, Owner, Settings},
     parts::in_parts,

@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 use super::ledger::{Slices, known};
 use crate::{
     DistkitError, RedisKey,
+    answers::counted,
     backend::{InstanceBackend, Outcome, Scope, SliceWrite, Standing, Written},
-    icounter::{icounter_trait::counted, membership::as_member},
+    icounter::membership::as_member,
     lax::{Cell, Core, Known, Session, not_applied},
 };
 

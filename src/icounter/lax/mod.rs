@@ -10,12 +10,13 @@ use futures_util::future::join_all;
 
 use self::ledger::Slices;
 use super::{
-    InstanceAwareCounterTrait, KeyedSlice, LaxInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::{named, pair, part_of},
+    InstanceAwareCounterTrait, LaxInstanceAwareCounterOptions, TotalAndSlice,
+    icounter_trait::{pair, part_of},
     membership::{Membership, as_member},
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
+    answers::{Keyed, named},
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
         Written,
@@ -318,18 +319,18 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
         if let Some(outcomes) = self.write_later(writes).await? {
-            return Ok(named(writes, outcomes));
+            return Ok(named(writes.iter().map(|write| &write.key), outcomes));
         }
         in_parts!(writes, part_of(writes), part => match self.core().write_now(part).await {
             Err(error) => Err(self.core().why(error)),
-            Ok(outcomes) => Ok(named(part, outcomes)),
+            Ok(outcomes) => Ok(named(part.iter().map(|write| &write.key), outcomes)),
         })
     }
 
     async fn get_all<'k>(
         &self,
         keys: &[&'k RedisKey],
-    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError> {
         let answers = join_all(keys.iter().map(|key| self.get(key))).await;
         Ok(keys.iter().copied().zip(answers).collect())
     }
@@ -345,7 +346,7 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
     async fn inc_all<'k>(
         &self,
         updates: &[(&'k RedisKey, i64)],
-    ) -> Result<Vec<KeyedSlice<'k, TotalAndSlice>>, DistkitError> {
+    ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError> {
         let answers = join_all(updates.iter().map(|(key, count)| self.inc(key, *count))).await;
         Ok(updates.iter().map(|(key, _)| *key).zip(answers).collect())
     }
