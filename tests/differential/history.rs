@@ -91,6 +91,7 @@ pub(crate) fn event(
         1 => Just(Event::Restart),
         1 => Just(Event::LoseData),
         1 => Just(Event::LoseMembers),
+        1 => Just(Event::LoseGuards),
     ]
 }
 

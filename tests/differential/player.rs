@@ -142,7 +142,7 @@ impl<'a> Player<'a> {
                 let guard = guard.map(|number| ReplayGuard {
                     writer: "writer".into(),
                     sequence: next(&mut self.writer, number),
-                    resent: false,
+                    resent: number != Number::Next,
                 });
                 let answer = world.link(*link).apply(&space, writes, guard.as_ref()).await;
                 show(answer, |Applied { replayed, outcomes }| {

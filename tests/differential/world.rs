@@ -46,6 +46,8 @@ pub(crate) enum Event {
     LoseData,
     /// The store takes everybody for gone.
     LoseMembers,
+    /// The store loses what it remembers of writers, as by an eviction.
+    LoseGuards,
 }
 
 impl Event {
@@ -57,6 +59,11 @@ impl Event {
             Self::Restart => world.restart().await,
             Self::LoseData => world.lose_data().await,
             Self::LoseMembers => world.lose_members(space),
+            // A server tells two hashes of guards apart by when they were made.
+            Self::LoseGuards => {
+                world.lose_guards(space);
+                world.advance(Duration::from_millis(1));
+            }
         }
     }
 }
@@ -81,6 +88,8 @@ pub(crate) trait World {
 
     /// Loses who is joined to the instance-aware counters.
     fn lose_members(&self, space: &Space);
+
+    fn lose_guards(&self, space: &Space);
 
     /// A restart that loses them.
     async fn lose_data(&self);
@@ -139,6 +148,10 @@ impl World for Simulated {
         self.store.lose_members(space);
     }
 
+    fn lose_guards(&self, space: &Space) {
+        self.store.lose_guards(space);
+    }
+
     async fn restart(&self) {}
 
     async fn lose_data(&self) {
@@ -176,6 +189,10 @@ impl World for RealStore {
 
     fn lose_members(&self, space: &Space) {
         self.lose_members(space);
+    }
+
+    fn lose_guards(&self, space: &Space) {
+        self.lose_guards(space);
     }
 
     async fn restart(&self) {

@@ -28,6 +28,8 @@ pub(crate) struct Request {
     pub(crate) id: String,
     pub(crate) ask: Ask,
     pub(crate) sequence: Option<u64>,
+    /// The batch of this number was sent before.
+    pub(crate) resent: bool,
 }
 
 /// One state that the store may be in, and what the clients have learned from it.
@@ -44,6 +46,10 @@ pub(crate) struct Candidate {
 impl Candidate {
     pub(crate) fn wait(&mut self, ms: u64) {
         self.now += ms;
+    }
+
+    pub(crate) fn lose_guards(&mut self) {
+        self.plain.lose_guards();
     }
 
     pub(crate) fn lose_members(&mut self) {
@@ -80,7 +86,7 @@ impl Candidate {
 
     fn try_serve(
         &mut self,
-        Request { who, id, ask, sequence }: &Request,
+        Request { who, id, ask, sequence, resent }: &Request,
     ) -> Result<Answer, Turned> {
         let now = self.now;
         let client = self.clients.entry(*who).or_default();
@@ -90,6 +96,9 @@ impl Candidate {
         Ok(match ask {
             Ask::PlainWrite(items) => {
                 let guard = sequence.map(|sequence| (id.as_str(), sequence));
+                if guard.is_some_and(|(writer, _)| plain.has_forgotten(writer, *resent)) {
+                    return Ok(Answer::Forgotten);
+                }
                 let (replayed, outcomes) = plain.write(items, guard);
                 Answer::PlainWrote { replayed, outcomes }
             }

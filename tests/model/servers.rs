@@ -52,6 +52,10 @@ impl World for RealStore {
         self.lose_members(space);
     }
 
+    fn lose_guards(&self, space: &Space) {
+        self.lose_guards(space);
+    }
+
     async fn restart(&self, keep_data: bool) {
         if keep_data {
             self.restart();

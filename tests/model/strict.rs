@@ -166,6 +166,8 @@ impl<'a, W: World> Player<'a, W> {
                 self.processes[*who as usize] = self.born(*who, deaths);
                 self.candidates.each(|candidate| candidate.dies(*who));
             }
+            // Strict counters have no guards.
+            Step::LosesGuards => return Ok(()),
             Step::LosesMembers => {
                 self.world.lose_members(&distkit::backend::Space::new(self.prefix.clone()));
                 self.candidates.each(|candidate| candidate.lose_members());
@@ -202,7 +204,7 @@ impl<'a, W: World> Player<'a, W> {
         let given = self.processes[at].ask(&ask, &self.ids).await?;
         self.story.tell(format!("{who}: {ask} -> {}", without_epochs(&given)));
         let id = who.id(self.processes[at].deaths);
-        let request = Request { who, id, ask, sequence: None };
+        let request = Request { who, id, ask, sequence: None, resent: false };
         if !request.ask.needs_membership() {
             return self.settle(&request, &given);
         }

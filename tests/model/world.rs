@@ -46,6 +46,9 @@ pub(crate) trait World {
     /// The store takes everybody for gone who is joined to the instance-aware counters.
     fn lose_members(&self, space: &Space);
 
+    /// The store loses what it remembers of writers.
+    fn lose_guards(&self, space: &Space);
+
     /// A restart of the store, with its data or without, that takes a millisecond at least.
     async fn restart(&self, keep_data: bool);
 }
@@ -95,6 +98,10 @@ impl World for Simulated {
 
     fn lose_members(&self, space: &Space) {
         self.store.lose_members(space);
+    }
+
+    fn lose_guards(&self, space: &Space) {
+        self.store.lose_guards(space);
     }
 
     async fn restart(&self, keep_data: bool) {

@@ -159,6 +159,11 @@ impl RealStore {
         self.server.cli(&["DEL", &name("leases"), &name("quiet")]);
     }
 
+    /// Loses what it remembers of writers, as by an eviction.
+    pub(crate) fn lose_guards(&self, space: &Space) {
+        self.server.cli(&["DEL", &format!("distkit:{{{}}}:writers", space.prefix())]);
+    }
+
     /// Loses what a server loses that restarts empty.
     pub(crate) fn wipe(&self) {
         assert_eq!(self.server.cli(&["FLUSHALL"]), "OK");

@@ -39,7 +39,7 @@ pub enum LinkFault {
 /// Every link of a store sees the same data. A clone is the same link: it shares the faults and the
 /// count of requests. A link starts whole, with no latency, and then answers at once, without
 /// yielding to the runtime; with a latency it sleeps on tokio's timer. Where a request or a reply is
-/// lost, a plain [`read`](Backend::read) fails with [`BackendError::NotApplied`], for it changes nothing,
+/// lost, a plain [`read`](crate::backend::Backend::read) fails with [`BackendError::NotApplied`], for it changes nothing,
 /// and everything else with [`BackendError::OutcomeUnknown`].
 ///
 /// ```

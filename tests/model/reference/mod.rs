@@ -89,6 +89,8 @@ pub(crate) enum Answer {
     Done,
     NotJoined,
     Replaced,
+    /// The store does not know any more whether it has applied the batch.
+    Forgotten,
     /// The connection failed before anything happened.
     NotApplied,
     /// The connection failed, and nobody knows what happened.
@@ -178,6 +180,7 @@ impl fmt::Display for Answer {
             Self::Done => f.write_str("done"),
             Self::NotJoined => f.write_str("not joined"),
             Self::Replaced => f.write_str("replaced"),
+            Self::Forgotten => f.write_str("forgotten"),
             Self::NotApplied => f.write_str("not applied"),
             Self::Unknown => f.write_str("outcome unknown"),
             Self::Left => f.write_str("has left"),

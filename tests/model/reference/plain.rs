@@ -11,6 +11,9 @@ use crate::cast::Key;
 pub(crate) struct Plain {
     values: BTreeMap<Key, i64>,
     writers: BTreeMap<String, Writer>,
+    /// Whether a guarded batch was ever applied, and whether writers were lost since.
+    guarded: bool,
+    lost: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +35,17 @@ impl Plain {
         self.values.clear();
     }
 
+    pub(crate) fn lose_guards(&mut self) {
+        self.writers.clear();
+        self.lost |= self.guarded;
+    }
+
+    /// A batch that may have been applied by one whom the store does not know any more. Where there are no
+    /// counters, it cannot have been.
+    pub(crate) fn has_forgotten(&self, writer: &str, resent: bool) -> bool {
+        self.lost && resent && !self.writers.contains_key(writer) && !self.values.is_empty()
+    }
+
     /// A batch, and whether it had been applied before.
     pub(crate) fn write(
         &mut self,
@@ -41,6 +55,7 @@ impl Plain {
         let Some((writer, sequence)) = guard else {
             return (false, items.iter().map(|item| self.write_one(item)).collect());
         };
+        self.guarded = true;
         if let Some(known) = self.writers.get(writer)
             && sequence <= known.sequence
         {

@@ -30,6 +30,8 @@ pub(crate) enum Step {
     },
     /// The store loses who is joined.
     LosesMembers,
+    /// The store loses what it remembers of writers.
+    LosesGuards,
 }
 
 #[derive(Clone)]
@@ -48,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => who().prop_map(Step::Dies),
         1 => any::<bool>().prop_map(|keep_data| Step::Restart { keep_data }),
         1 => Just(Step::LosesMembers),
+        1 => Just(Step::LosesGuards),
     ]
 }
 
@@ -120,6 +123,7 @@ impl fmt::Display for Step {
             Self::Fault(who, Fault::Cut) => write!(f, "{who}'s link is cut"),
             Self::Fault(who, Fault::Denied) => write!(f, "the store denies {who} all"),
             Self::LosesMembers => f.write_str("the store takes everybody for gone"),
+            Self::LosesGuards => f.write_str("the store forgets all writers"),
             Self::Fault(who, Fault::Restored) => write!(f, "{who}'s link is whole"),
             Self::Fault(who, Fault::LosesRequest) => {
                 write!(f, "{who}'s link loses the next request")

@@ -29,6 +29,8 @@ struct Client {
     version: u64,
     /// The latest numbered batch, of plain counters and of shared ones.
     plain_batch: Batch,
+    /// The number of the latest batch of plain counters that was sent.
+    sent: u64,
     shared_batch: Batch,
 }
 
@@ -65,6 +67,7 @@ impl Client {
             known: BTreeMap::new(),
             version: 0,
             plain_batch: Batch::default(),
+            sent: 0,
             shared_batch: Batch::default(),
         }
     }
@@ -154,6 +157,15 @@ impl<'a, W: World> Player<'a, W> {
                 *client = Client::new(client.backend.clone(), *who, client.deaths + 1);
                 self.candidates.each(|candidate| candidate.dies(*who));
             }
+            Step::LosesGuards => {
+                self.world.lose_guards(&self.space);
+                // A server tells two hashes of guards apart by when they were made.
+                self.world.advance(Duration::from_millis(1)).await;
+                self.candidates.each(|candidate| {
+                    candidate.lose_guards();
+                    candidate.wait(1);
+                });
+            }
             Step::LosesMembers => {
                 self.world.lose_members(&self.space);
                 self.candidates.each(|candidate| candidate.lose_members());
@@ -219,7 +231,12 @@ impl<'a, W: World> Player<'a, W> {
             self.clients[at].forget_membership();
             self.candidates.each(|candidate| candidate.forget_membership(who));
         }
-        let request = Request { who, id: self.clients[at].id.clone(), ask, sequence };
+        let client = &mut self.clients[at];
+        let resent = sequence.is_some_and(|sequence| sequence <= client.sent);
+        if let (Ask::PlainWrite(_), Some(sequence)) = (&ask, sequence) {
+            client.sent = client.sent.max(sequence);
+        }
+        let request = Request { who, id: client.id.clone(), ask, sequence, resent };
         let given = self.request(&request).await?;
         let number = sequence.map_or(String::new(), |number| format!(" (batch {number})"));
         let shown = self.epochs.name(given.clone());
@@ -283,6 +300,7 @@ impl<'a, W: World> Player<'a, W> {
             Err(BackendError::NotApplied(_)) => Ok(Answer::NotApplied),
             Err(BackendError::OutcomeUnknown(_)) => Ok(Answer::Unknown),
             Err(BackendError::Replaced) => Ok(Answer::Replaced),
+            Err(BackendError::Forgotten) => Ok(Answer::Forgotten),
             Err(BackendError::NotJoined) => {
                 if request.ask.needs_membership() {
                     client.forget_membership();
@@ -298,7 +316,7 @@ impl Client {
     async fn request(
         &mut self,
         space: &Space,
-        Request { who, id, ask, sequence }: &Request,
+        Request { who, id, ask, sequence, resent }: &Request,
         last_incarnation: &mut u64,
     ) -> Result<Result<Answer, String>, BackendError> {
         let backend = self.backend.clone();
@@ -316,7 +334,7 @@ impl Client {
                 let guard = sequence.map(|sequence| ReplayGuard {
                     writer: id.as_str().into(),
                     sequence,
-                    resent: false,
+                    resent: *resent,
                 });
                 let applied = backend.apply(space, &writes, guard.as_ref()).await?;
                 let outcomes = applied.outcomes.iter().map(|o| wrote(o, |n| *n)).collect();
