@@ -157,7 +157,7 @@ async fn follows(client: Client, builder: ServerBuilder, fail_over: fn(&Sentinel
         );
         // What was acknowledged and not replicated may be lost; nothing counts twice.
         assert!(total <= sure + unsure, "{what}: {sure} + {unsure}, but {total}");
-        assert!(*sure > 100 && total > 100, "{what}: {sure} acknowledged, {total} stored");
+        assert!(*sure > 20 && total > 20, "{what}: {sure} acknowledged, {total} stored");
     }
     // An instance puts back what was acknowledged, unless it has joined a primary that came back empty.
     if sentinels
