@@ -2,10 +2,8 @@
 #![cfg(all(feature = "redis-rs", feature = "fred"))]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+#[path = "support/log.rs"]
+mod log;
 
 use distkit::backend::{Backend, IntoBackend, connect};
 use distkit_testkit::Server;
@@ -15,34 +13,14 @@ use fred::{
     types::config::{Config, ReconnectPolicy},
 };
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use log::Log;
 
 #[tokio::test]
 async fn a_connection_that_cannot_come_back_is_named_once() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::start();
     let server = Server::redis().start();
     let redis_rs = redis::Client::open(server.url()).unwrap();
-    let lines = || {
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        let warnings = text.lines().filter(|line| line.contains("distkit::connection"));
-        warnings.map(str::to_owned).collect::<Vec<_>>()
-    };
+    let lines = || log.lines("", "distkit::connection");
 
     for scheme in ["redis", "redis+fred"] {
         drop(connect(&server.url().replacen("redis", scheme, 1)).await.unwrap());

@@ -2,11 +2,10 @@
 #![cfg(all(feature = "counter", feature = "instance-aware-counter"))]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+#[path = "support/log.rs"]
+mod log;
+
+use std::time::Duration;
 
 use distkit::{
     RedisKey,
@@ -18,41 +17,11 @@ use distkit::{
     },
 };
 use tokio::time::sleep;
-use tracing::subscriber::DefaultGuard;
+
+use log::Log;
 
 fn key(name: &str) -> RedisKey {
     RedisKey::try_from(name).unwrap()
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Everything that this thread logs from now on, as long as the guard lives.
-    fn start() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn lines(&self, level: &str, target: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let has = |line: &&str| line.contains(level) && line.contains(target);
-        text.lines().filter(has).map(str::to_owned).collect()
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -146,16 +146,16 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// #       _: &[Write],
 /// #       _: Option<&ReplayGuard>,
 /// #   ) -> Result<Applied, BackendError> {
-/// #       unimplemented!()
+/// #       unreachable!()
 /// #   }
 /// #   async fn read(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-/// #       unimplemented!()
+/// #       unreachable!()
 /// #   }
 /// #   async fn remove(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-/// #       unimplemented!()
+/// #       unreachable!()
 /// #   }
 /// #   async fn clear(&self, _: &Space) -> Result<(), BackendError> {
-/// #       unimplemented!()
+/// #       unreachable!()
 /// #   }
 /// }
 ///

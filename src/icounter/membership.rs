@@ -42,20 +42,8 @@ macro_rules! as_member {
             };
             let $member = &*seat;
             match $call.await {
-                Err($crate::backend::BackendError::NotJoined)
-                    if joins < $crate::icounter::membership::MAX_JOINS =>
-                {
-                    joins += 1;
-                    let gone = seat.incarnation;
-                    drop(seat);
-                    if let Err(error) = membership.join_again(gone).await {
-                        break Err(error);
-                    }
-                }
-                Err(error) => break Err($crate::DistkitError::from(error)),
-                // The store has lost operations that it had answered, and this one goes with the old slices.
-                Ok(answer)
-                    if membership.went_back(&seat, &answer)
+                answer
+                    if membership.must_rejoin(&seat, &answer)
                         && joins < $crate::icounter::membership::MAX_JOINS =>
                 {
                     joins += 1;
@@ -65,6 +53,7 @@ macro_rules! as_member {
                         break Err(error);
                     }
                 }
+                Err(error) => break Err($crate::DistkitError::from(error)),
                 Ok($answer) => break Ok($done),
             }
         }
@@ -250,9 +239,22 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         Ok(())
     }
 
+    /// Whether the operation is to be done again as another incarnation: this one is not joined, or the store lost
+    /// what it had answered it, and what it has just done goes with the old slices.
+    pub(crate) fn must_rejoin<T: Numbered>(
+        &self,
+        seat: &Seat<'_>,
+        answer: &Result<T, BackendError>,
+    ) -> bool {
+        match answer {
+            Ok(answer) => self.went_back(seat, answer),
+            Err(error) => matches!(error, BackendError::NotJoined),
+        }
+    }
+
     /// Whether the answer has a lower version than one that came before the operation: the store lost what it had
     /// answered since, as in a failover to a replica that was behind.
-    pub(crate) fn went_back(&self, seat: &Seat<'_>, answer: &impl Numbered) -> bool {
+    fn went_back(&self, seat: &Seat<'_>, answer: &impl Numbered) -> bool {
         let Some(version) = answer.version() else { return false };
         let went_back = version <= seat.seen;
         if went_back {

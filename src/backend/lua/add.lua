@@ -46,12 +46,9 @@ local function refusal(counter, count)
 end
 
 local function add()
-  if #ARGV > FIRST + 1 and redis.acl_check_cmd then
-    for _, name in ipairs({ 'HINCRBY', 'HGET' }) do
-      if not redis.acl_check_cmd(name, totals, ARGV[FIRST], '0') then
-        return { err = 'NOPERM a batch needs ' .. name .. ' on ' .. totals }
-      end
-    end
+  local reply = #ARGV > FIRST + 1 and denied({ 'HINCRBY', 'HGET' })
+  if reply then
+    return reply
   end
   -- Each turned down is a line; whatever else was answered was added.
   while not pcall(add_on) do

@@ -40,6 +40,15 @@ local function failed(reply, index)
   return reply
 end
 
+-- A user that may not run all of these would leave a batch half done. Before Redis 7 there is no asking.
+local function denied(names)
+  for _, name in ipairs(redis.acl_check_cmd and names or {}) do
+    if not redis.acl_check_cmd(name, totals, ARGV[FIRST], '0') then
+      return { err = 'NOPERM a batch needs ' .. name .. ' on ' .. totals }
+    end
+  end
+end
+
 -- Makes a replica turn the script down although it has nothing to write.
 local function only_on_a_primary(answer)
   if not wrote and guard == '' then

@@ -28,7 +28,6 @@ if not read_meta() then
   local now = text(2 * MICROS)
   call('HSET', META, 'shape', SHAPE, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', '0', 'base', now,
     'former', now, 'deaths', text(MICROS))
-  read_meta()
   if call('EXISTS', P .. 'tombs', P .. 'tombs:old') > 0 then
     call('HSET', META, 'tombs', '2')
     call('HSET', P .. 'tombs', ':', '1')
@@ -37,7 +36,6 @@ if not read_meta() then
   slow().bury_all(everybody())
   -- Of what there was, nothing is known.
   slow().look_through_all()
-  read_meta()
 else
   local held = call('HGET', META, 'shape')
   if held ~= SHAPE then return { err = 'SHAPE ' .. (held or '') } end

@@ -11,6 +11,11 @@
     call('HSET', P .. 'tombs', key, epoch)
   end
 
+  local function everybody_joins_anew()
+    tools.bury_all(call('ZRANGEBYSCORE', LEASES, '-inf', '(+inf'))
+    error(LOST)
+  end
+
   -- The epochs of keys without a hash are lost: the space begins anew, so that claims tell what they were.
   function tools.lose_epochs()
     born = math.max(2 * MICROS, tonumber(call('HGET', META, 'epoch')) + 1)
@@ -18,16 +23,14 @@
     call('HSET', META, 'born', text(born), 'base', text(born), 'former', text(born))
     call('HDEL', META, 'tombs')
     call('UNLINK', P .. 'tombs:old')
-    tools.bury_all(call('ZRANGEBYSCORE', LEASES, '-inf', '(+inf'))
-    error(LOST)
+    everybody_joins_anew()
   end
 
   -- The hash of a key is lost, and the slices in it: its epoch is kept, and everybody joins anew.
   function tools.lose(key, epoch)
     call('HDEL', P .. 'index', key)
     tools.keep_epoch(key, epoch)
-    tools.bury_all(call('ZRANGEBYSCORE', LEASES, '-inf', '(+inf'))
-    error(LOST)
+    everybody_joins_anew()
   end
 
   function tools.missing(st)
@@ -52,6 +55,14 @@
     tools.keep_epoch(st.key, st.e)
   end
 
+  -- Deletes a key if it has lost its last slice. True if so.
+  local function emptied(st)
+    if call('HLEN', st.name) > (st.s and 4 or 3) then return false end
+    tools.vanish(st)
+    tools.missing(st)
+    return true
+  end
+
   -- Takes from a key what was put back from before the change `epoch`, and makes that its epoch. What was
   -- written since the data was lost stays.
   function tools.take_over(st, epoch)
@@ -73,10 +84,7 @@
       end
     end
     st.e = epoch
-    if call('HLEN', st.name) <= (st.s and 4 or 3) then
-      tools.vanish(st)
-      return tools.missing(st)
-    end
+    if emptied(st) then return end
     call('HSET', st.name, 'e', epoch)
     call('HSET', P .. 'index', st.key, epoch)
     rebuild(st)
@@ -109,10 +117,7 @@
     end
     budget = budget - #all / 2
     st.v = call('HGET', st.name, INC or '0') or nil
-    if call('HLEN', st.name) <= (st.s and 4 or 3) then
-      tools.vanish(st)
-      return tools.missing(st)
-    end
+    if emptied(st) then return end
     call('HSET', st.name, 'c', text(deaths))
     tools.rebuild(st)
   end
@@ -151,10 +156,7 @@
       end
       collected = count < take and text(deaths) or dead[#dead]
     until count < take
-    if gone and call('HLEN', st.name) <= (st.s and 4 or 3) then
-      tools.vanish(st)
-      return tools.missing(st)
-    end
+    if gone and emptied(st) then return end
     call('HSET', st.name, 'c', collected)
     if gone then reduce(st, pair(high, low)) end
   end

@@ -86,22 +86,11 @@ local function write(counter, change, count, condition, operand)
   return foreign and '0' or old
 end
 
--- A user that may not do both would leave a batch half done. Before Redis 7 there is no asking.
-local function denied()
-  for _, name in ipairs({ 'HINCRBY', 'HSET' }) do
-    if not redis.acl_check_cmd(name, totals, ARGV[FIRST], '0') then
-      return { err = 'NOPERM a batch needs ' .. name .. ' on ' .. totals }
-    end
-  end
-end
-
 local function write_all()
   local answer, lines = { 0 }, {}
-  if #ARGV >= FIRST + 5 and redis.acl_check_cmd then
-    local reply = denied()
-    if reply then
-      return reply
-    end
+  local reply = #ARGV >= FIRST + 5 and denied({ 'HINCRBY', 'HSET' })
+  if reply then
+    return reply
   end
   for at = FIRST, #ARGV, 5 do
     local index = #answer
