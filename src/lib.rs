@@ -24,8 +24,6 @@ pub mod icounter;
 #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
 pub mod trypema;
 
-#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
-mod answers;
 mod error;
 mod key;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
@@ -40,6 +38,8 @@ mod outage;
 mod outage_tests;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod parts;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod space_store;
 
 pub use backend::CounterComparator;
 pub use error::DistkitError;

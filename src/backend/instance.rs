@@ -93,6 +93,23 @@ pub enum SliceChange {
     SetTotal(i64),
     /// Replaces the caller's slice; the total changes by the difference, the epoch does not.
     SetSlice(i64),
+    /// Removes the key with all its slices, under a new epoch.
+    Remove,
+    /// Removes the caller's slice; the epoch stays. Refused as [`Refusal::Overflow`](super::Refusal::Overflow) if
+    /// the sum of the others does not fit.
+    RemoveSlice,
+}
+
+impl SliceChange {
+    /// Whether it concerns the whole key, and gives it a new epoch.
+    pub fn is_total(self) -> bool {
+        matches!(self, Self::SetTotal(_) | Self::Remove)
+    }
+
+    /// Whether it replaces the caller's slice, so that a condition is one on that slice.
+    pub fn is_on_slice(self) -> bool {
+        matches!(self, Self::SetSlice(_) | Self::RemoveSlice)
+    }
 }
 
 /// One write of a batch on instance-aware counters.
@@ -103,16 +120,28 @@ pub struct SliceWrite {
     /// What happens to it.
     pub change: SliceChange,
     /// When it happens: a condition on the total, or on the caller's own slice for
-    /// [`SliceChange::SetSlice`].
+    /// [`SliceChange::SetSlice`] and [`SliceChange::RemoveSlice`].
     pub condition: CounterComparator,
 }
 
-/// Whose part of a key an operation removes.
+impl SliceWrite {
+    /// An unconditional write.
+    pub fn new(key: RedisKey, change: SliceChange) -> Self {
+        Self { key, change, condition: CounterComparator::Nil }
+    }
+
+    /// The same write under a condition.
+    pub fn only_if(self, condition: CounterComparator) -> Self {
+        Self { condition, ..self }
+    }
+}
+
+/// Whose part of all keys a [`clear_on`](super::InstanceBackend::clear_on) removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// The whole key, under a new epoch.
+    /// All of it, under a new epoch.
     Total,
-    /// The caller's slice only; the epoch stays.
+    /// The caller's slices only; the epochs stay.
     Slice,
 }
 

@@ -17,14 +17,10 @@ use sealed::Sealed;
 
 impl Sealed for MemoryBackend {}
 impl Store for MemoryBackend {}
-#[cfg(feature = "fred")]
-impl Sealed for super::FredStore {}
-#[cfg(feature = "fred")]
-impl Store for super::FredStore {}
-#[cfg(feature = "redis-rs")]
-impl<C: super::RedisConnection> Sealed for super::RedisStore<C> {}
-#[cfg(feature = "redis-rs")]
-impl<C: super::RedisConnection> Store for super::RedisStore<C> {}
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+impl<R: super::lua::ScriptRunner> Sealed for super::lua::LuaStore<R> {}
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+impl<R: super::lua::ScriptRunner> Store for super::lua::LuaStore<R> {}
 impl<B: Store + ?Sized, A: super::Around> Sealed for Layered<B, A> {}
 impl<B: Store + ?Sized, A: super::Around> Store for Layered<B, A> {}
 

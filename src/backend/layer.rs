@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
-    Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+    Applied, Backend, BackendError, Capabilities, Instance, InstanceBackend, InstanceSlice, Joined,
+    Member, Ordered, Outcome, RecordedAnswers, RecordedSliceAnswers, ReplayGuard, Scope, Slice,
+    SliceWrite, Space, Standing, Write, capability::missing,
 };
 use crate::RedisKey;
 
@@ -28,10 +29,6 @@ pub enum Op<'a> {
         guard: Option<&'a ReplayGuard>,
     },
     Read {
-        space: &'a Space,
-        keys: &'a [RedisKey],
-    },
-    Remove {
         space: &'a Space,
         keys: &'a [RedisKey],
     },
@@ -54,12 +51,6 @@ pub enum Op<'a> {
         member: &'a Member,
         keys: &'a [RedisKey],
     },
-    RemoveOn {
-        space: &'a Space,
-        member: &'a Member,
-        keys: &'a [RedisKey],
-        scope: Scope,
-    },
     ClearOn {
         space: &'a Space,
         member: &'a Member,
@@ -73,10 +64,33 @@ pub enum Op<'a> {
         space: &'a Space,
         member: &'a Member,
     },
-    SlicesOn {
+    Totals {
+        space: &'a Space,
+        keys: &'a [RedisKey],
+    },
+    Slices {
+        space: &'a Space,
+        key: &'a RedisKey,
+    },
+    ApplyRecorded {
+        space: &'a Space,
+        writes: &'a [Write],
+        lane: &'a ReplayGuard,
+    },
+    ClearRecorded {
+        space: &'a Space,
+        lane: &'a ReplayGuard,
+    },
+    ApplyOnRecorded {
         space: &'a Space,
         member: &'a Member,
-        key: &'a RedisKey,
+        writes: &'a [SliceWrite],
+        lane: &'a ReplayGuard,
+    },
+    ClearOnRecorded {
+        space: &'a Space,
+        member: &'a Member,
+        lane: &'a ReplayGuard,
     },
 }
 
@@ -86,16 +100,19 @@ impl Op<'_> {
         match self {
             Self::Apply { .. } => "apply",
             Self::Read { .. } => "read",
-            Self::Remove { .. } => "remove",
             Self::Clear { .. } => "clear",
             Self::Join { .. } => "join",
             Self::ApplyOn { .. } => "apply_on",
             Self::ReadOn { .. } => "read_on",
-            Self::RemoveOn { .. } => "remove_on",
             Self::ClearOn { .. } => "clear_on",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Leave { .. } => "leave",
-            Self::SlicesOn { .. } => "slices_on",
+            Self::Totals { .. } => "totals",
+            Self::Slices { .. } => "slices",
+            Self::ApplyRecorded { .. } => "apply_recorded",
+            Self::ClearRecorded { .. } => "clear_recorded",
+            Self::ApplyOnRecorded { .. } => "apply_on_recorded",
+            Self::ClearOnRecorded { .. } => "clear_on_recorded",
         }
     }
 
@@ -104,32 +121,36 @@ impl Op<'_> {
         match self {
             Self::Apply { space, .. }
             | Self::Read { space, .. }
-            | Self::Remove { space, .. }
             | Self::Clear { space }
             | Self::Join { space, .. }
             | Self::ApplyOn { space, .. }
             | Self::ReadOn { space, .. }
-            | Self::RemoveOn { space, .. }
             | Self::ClearOn { space, .. }
             | Self::Heartbeat { space, .. }
             | Self::Leave { space, .. }
-            | Self::SlicesOn { space, .. } => space,
+            | Self::Totals { space, .. }
+            | Self::Slices { space, .. }
+            | Self::ApplyRecorded { space, .. }
+            | Self::ClearRecorded { space, .. }
+            | Self::ApplyOnRecorded { space, .. }
+            | Self::ClearOnRecorded { space, .. } => space,
         }
     }
 
-    /// How many keys it names: writes, reads, removals, or claims.
+    /// How many keys it names: writes, reads, or claims.
     pub fn items(&self) -> usize {
         match self {
-            Self::Apply { writes, .. } => writes.len(),
-            Self::ApplyOn { writes, .. } => writes.len(),
-            Self::Read { keys, .. }
-            | Self::Remove { keys, .. }
-            | Self::ReadOn { keys, .. }
-            | Self::RemoveOn { keys, .. } => keys.len(),
+            Self::Apply { writes, .. } | Self::ApplyRecorded { writes, .. } => writes.len(),
+            Self::ApplyOn { writes, .. } | Self::ApplyOnRecorded { writes, .. } => writes.len(),
+            Self::Read { keys, .. } | Self::ReadOn { keys, .. } | Self::Totals { keys, .. } => {
+                keys.len()
+            }
             Self::Join { slices, .. } => slices.len(),
-            Self::SlicesOn { .. } => 1,
+            Self::Slices { .. } => 1,
             Self::Clear { .. }
+            | Self::ClearRecorded { .. }
             | Self::ClearOn { .. }
+            | Self::ClearOnRecorded { .. }
             | Self::Heartbeat { .. }
             | Self::Leave { .. } => 0,
         }
@@ -137,7 +158,10 @@ impl Op<'_> {
 
     /// Whether it changes no counter, so that its outcome is never unknown (rule 10).
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::Read { .. } | Self::ReadOn { .. } | Self::SlicesOn { .. })
+        matches!(
+            self,
+            Self::Read { .. } | Self::ReadOn { .. } | Self::Totals { .. } | Self::Slices { .. }
+        )
     }
 }
 
@@ -253,16 +277,16 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
         send!(self, Read { space, keys }, read(space, keys))
     }
 
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        send!(self, Remove { space, keys }, remove(space, keys))
-    }
-
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         send!(self, Clear { space }, clear(space))
+    }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        let store = self.store.capabilities();
+        Capabilities {
+            recorded: store.recorded.map(|_| self as _),
+            recorded_slices: store.recorded_slices.map(|_| self as _),
+        }
     }
 
     fn fresh_id(&self) -> Arc<str> {
@@ -305,16 +329,6 @@ impl<B: InstanceBackend + ?Sized, A: Around> InstanceBackend for Layered<B, A> {
         send!(self, ReadOn { space, member, keys }, read_on(space, member, keys))
     }
 
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        send!(self, RemoveOn { space, member, keys, scope }, remove_on(space, member, keys, scope))
-    }
-
     async fn clear_on(
         &self,
         space: &Space,
@@ -332,14 +346,71 @@ impl<B: InstanceBackend + ?Sized, A: Around> InstanceBackend for Layered<B, A> {
         send!(self, Leave { space, member }, leave(space, member))
     }
 
-    async fn slices_on(
+    async fn totals(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        send!(self, Totals { space, keys }, totals(space, keys))
+    }
+
+    async fn slices(
+        &self,
+        space: &Space,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        send!(self, Slices { space, key }, slices(space, key))
+    }
+}
+
+#[async_trait]
+impl<B: Backend + ?Sized, A: Around> RecordedAnswers for Layered<B, A> {
+    async fn apply_recorded(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        lane: &ReplayGuard,
+    ) -> Result<Applied, BackendError> {
+        let store = self.store.capabilities().recorded.ok_or_else(no_records)?;
+        let op = Op::ApplyRecorded { space, writes, lane };
+        self.around.around(op, store.apply_recorded(space, writes, lane)).await
+    }
+
+    async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError> {
+        let store = self.store.capabilities().recorded.ok_or_else(no_records)?;
+        let op = Op::ClearRecorded { space, lane };
+        self.around.around(op, store.clear_recorded(space, lane)).await
+    }
+}
+
+#[async_trait]
+impl<B: Backend + ?Sized, A: Around> RecordedSliceAnswers for Layered<B, A> {
+    async fn apply_on_recorded(
         &self,
         space: &Space,
         member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        send!(self, SlicesOn { space, member, key }, slices_on(space, member, key))
+        writes: &[SliceWrite],
+        lane: &ReplayGuard,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let store = self.store.capabilities().recorded_slices.ok_or_else(no_records)?;
+        let op = Op::ApplyOnRecorded { space, member, writes, lane };
+        self.around.around(op, store.apply_on_recorded(space, member, writes, lane)).await
     }
+
+    async fn clear_on_recorded(
+        &self,
+        space: &Space,
+        member: &Member,
+        lane: &ReplayGuard,
+    ) -> Result<(), BackendError> {
+        let store = self.store.capabilities().recorded_slices.ok_or_else(no_records)?;
+        let op = Op::ClearOnRecorded { space, member, lane };
+        self.around.around(op, store.clear_on_recorded(space, member, lane)).await
+    }
+}
+
+fn no_records() -> BackendError {
+    missing("recorded answers")
 }
 
 /// An [`Around`] that can be made into an object, for layers that are chosen at run time.

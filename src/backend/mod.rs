@@ -4,6 +4,7 @@
 //! there, and one for each of the Redis clients `redis-rs` and `fred`, behind the features of those
 //! names. [`connect`] picks one by URL; [`IntoBackend`] takes a connection that a service already has.
 
+mod capability;
 mod connect;
 mod error;
 #[cfg(feature = "fred")]
@@ -12,7 +13,7 @@ mod instance;
 mod into;
 mod layer;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
-pub(crate) mod lua;
+mod lua;
 pub mod memory;
 mod operation;
 #[cfg(feature = "redis-rs")]
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 
 use crate::RedisKey;
 
+pub use capability::{Capabilities, RecordedAnswers, RecordedSliceAnswers};
 pub use connect::connect;
 pub use error::{BackendError, Cause};
 #[cfg(feature = "fred")]
@@ -34,6 +36,8 @@ pub use instance::{
     SliceChange, SliceWrite, Standing,
 };
 pub use into::{IntoBackend, Store};
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+pub use lua::LuaStore;
 pub use layer::{Around, DynAround, Layered, Op};
 pub use operation::{
     Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Space, Write, Written,
@@ -61,7 +65,7 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 /// 5. **A missing key reads 0**, and 0 is what conditions compare with.
 /// 6. **Foreign data is named, never overwritten by an addition.** A value that is not a decimal `i64`
 ///    is refused as [`Refusal::NotANumber`] where it is read or added to; an unconditional assignment
-///    replaces it, and a removal deletes it but is refused, for there is no number to answer with.
+///    replaces it, and an unconditional removal deletes it but is refused, for there is no number to answer with.
 /// 7. **Replay guard.** A batch whose [`ReplayGuard::sequence`] is not above the highest one applied for
 ///    its writer changes nothing and answers with the values as they stand
 ///    ([`Applied::replayed`]); items that the latest batch refused are refused again. Also an empty batch uses up its
@@ -92,7 +96,7 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
     note = "pass a connection of redis-rs or fred, a store such as `MemoryBackend`, or an `Arc` of one"
 )]
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// Adds to or sets each key, in order.
+    /// Adds to, sets or removes each key, in order.
     ///
     /// An empty batch without a guard does nothing. One round trip.
     async fn apply(
@@ -109,15 +113,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
 
-    /// Deletes each key and answers what it held. One round trip.
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError>;
-
     /// Deletes every plain counter of the space. What the store remembers of replay guards stays.
     async fn clear(&self, space: &Space) -> Result<(), BackendError>;
+
+    /// What the store can do besides: [`Capabilities::none`] for one that has this contract only. No I/O.
+    ///
+    /// A store that wraps another one answers with views of itself, or loses the other one's capabilities.
+    fn capabilities(&self) -> Capabilities<'_>;
 
     /// An id that nobody else has: random, except in a store that simulates. No I/O.
     fn fresh_id(&self) -> Arc<str> {
@@ -151,8 +153,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// #   async fn read(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
 /// #       unreachable!()
 /// #   }
-/// #   async fn remove(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-/// #       unreachable!()
+/// #   fn capabilities(&self) -> Capabilities<'_> {
+/// #       Capabilities::none()
 /// #   }
 /// #   async fn clear(&self, _: &Space) -> Result<(), BackendError> {
 /// #       unreachable!()
@@ -179,7 +181,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 ///     whose own result does not fit is refused.
 /// 15. **Not joined.** An operation of an incarnation that is not joined touches nothing and fails with
 ///     [`BackendError::NotJoined`].
-/// 16. **Epochs.** [`SliceChange::SetTotal`] and [`Scope::Total`] give a key an epoch greater than
+/// 16. **Epochs.** [`SliceChange::SetTotal`], [`SliceChange::Remove`] and [`Scope::Total`] give a key an epoch greater than
 ///     any before, also where the key is missing; slices of older epochs count nothing from then on.
 ///     Nothing else changes an epoch, but a claim as rule 18 has it.
 /// 17. **Coming back.** A claim that a join brings is put back if its epoch is the key's current one,
@@ -221,7 +223,7 @@ pub trait InstanceBackend: Backend {
         slices: &[Slice],
     ) -> Result<Joined, BackendError>;
 
-    /// Adds to, sets, or replaces the caller's slice of each key, in order.
+    /// Changes the caller's slice of each key, or the whole key, in order.
     ///
     /// With a `sequence` the batch is applied once in the life of the incarnation (rule 20). One round
     /// trip, unless very many dead instances have to be collected first.
@@ -249,21 +251,6 @@ pub trait InstanceBackend: Backend {
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError>;
 
-    /// Removes each key, or the caller's slice of it, and answers how it stood before and after.
-    ///
-    /// Removing a slice is refused as [`Refusal::Overflow`] if the others' sum does not fit.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError::NotJoined`].
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError>;
-
     /// Removes every key, under a new epoch for all of them, or all slices of the caller. Memberships
     /// and their guards stay. A whole space is empty at once; it may take several round trips until
     /// its memory is free.
@@ -288,17 +275,23 @@ pub trait InstanceBackend: Backend {
     /// Ends the membership and removes its slices from all totals. Does nothing if it has ended.
     async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError>;
 
-    /// The slices of one key, of all joined instances that have one, in ascending order of their ids.
+    /// The total of each key, asked by a process that is no member: of all instances that are joined and whose lease
+    /// has not run out. A missing key reads 0.
     ///
-    /// A slice that is not a number reads 0.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError::NotJoined`].
-    async fn slices_on(
+    /// It changes nothing: it renews no lease and collects nobody. Its cost grows with the number of slices.
+    async fn totals(
         &self,
         space: &Space,
-        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError>;
+
+    /// The slices of one key, asked by a process that need be no member: of all instances that are joined, whose
+    /// lease has not run out, and that have one, in ascending order of their ids. It changes nothing.
+    ///
+    /// A slice that is not a number reads 0.
+    async fn slices(
+        &self,
+        space: &Space,
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError>;
 }

@@ -72,6 +72,9 @@ pub enum Change {
     Add(i64),
     /// Replaces the value.
     Set(i64),
+    /// Deletes the key, which reads 0 afterwards. A value that is not a decimal `i64` is deleted where there is
+    /// no condition on it, and the write refused, for there is no number to answer with.
+    Remove,
 }
 
 /// One write of a batch.
@@ -94,6 +97,11 @@ impl Write {
     /// An unconditional assignment.
     pub fn set(key: RedisKey, count: i64) -> Self {
         Self { key, change: Change::Set(count), condition: CounterComparator::Nil }
+    }
+
+    /// An unconditional removal.
+    pub fn remove(key: RedisKey) -> Self {
+        Self { key, change: Change::Remove, condition: CounterComparator::Nil }
     }
 
     /// The same write under a condition.

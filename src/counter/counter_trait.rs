@@ -2,8 +2,8 @@ use async_trait::async_trait;
 
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    answers::{Keyed, keyed, only},
     backend::{Refusal, Write, Written},
+    space_store::{Keyed, keyed, only},
 };
 
 /// What every plain counter can do.
@@ -121,7 +121,9 @@ pub trait CounterTrait: Send + Sync {
     /// # Ok(())
     /// # }
     /// ```
-    async fn del(&self, key: &RedisKey) -> Result<i64, DistkitError>;
+    async fn del(&self, key: &RedisKey) -> Result<i64, DistkitError> {
+        Ok(self.write(Write::remove(key.clone())).await?.old)
+    }
 
     /// Deletes every plain counter under the prefix, also those that other processes made.
     ///

@@ -1,8 +1,10 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use crate::{
     RedisKey,
     backend::{Backend, IntoBackend, Space},
+    lax::{Settings, buffering_options},
+    space_store::SpaceStore,
 };
 
 /// Where counters live, and how a lax one buffers.
@@ -23,11 +25,8 @@ use crate::{
 /// ```
 #[must_use = "options do nothing until a counter is made of them"]
 pub struct CounterOptions<B: Backend + ?Sized = dyn Backend> {
-    space: Space,
-    backend: Arc<B>,
-    allowed_lag: Duration,
-    max_pending_keys: usize,
-    evict_after: Duration,
+    pub(super) store: SpaceStore<B>,
+    pub(super) settings: Settings,
 }
 
 impl CounterOptions {
@@ -40,83 +39,26 @@ impl CounterOptions {
 }
 
 impl<B: Backend + ?Sized> CounterOptions<B> {
-    const SHORTEST_LAG: Duration = Duration::from_millis(1);
-
     /// Options over a store whose type the counter keeps.
     pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
-        Self {
-            space: Space::new(prefix),
-            backend: store,
-            allowed_lag: Duration::from_millis(20),
-            max_pending_keys: 1_000_000,
-            evict_after: Duration::from_secs(30),
-        }
+        let store = SpaceStore::new(store, Space::new(prefix));
+        Self { store, settings: Settings::default() }
     }
 
-    /// How long a lax counter may keep a write to itself, and how old a total it may answer with.
-    /// Default: 20 ms.
-    ///
-    /// The shortest lag is 1 ms, the resolution of tokio's timer: a shorter one, zero included, is
-    /// taken as 1 ms.
-    pub fn allowed_lag(mut self, lag: Duration) -> Self {
-        self.allowed_lag = lag.max(Self::SHORTEST_LAG);
-        self
-    }
-
-    /// How many keys of a lax counter may have writes that the store has not taken yet. Default:
-    /// 1 000 000.
-    ///
-    /// The limit bounds the memory of a process whose store is away. A write to one more key fails with
-    /// [`TooManyPending`](crate::DistkitError::TooManyPending); keys that already have pending writes
-    /// take more of them.
-    pub fn max_pending_keys(mut self, limit: usize) -> Self {
-        self.max_pending_keys = limit;
-        self
-    }
-
-    /// How long a lax counter remembers a key that nobody uses. Default: 30 s.
-    ///
-    /// A key with pending writes is never forgotten. The first use of a forgotten key reads it from the
-    /// store.
-    pub fn evict_after(mut self, idle: Duration) -> Self {
-        self.evict_after = idle;
-        self
-    }
-
-    pub(crate) fn space(&self) -> &Space {
-        &self.space
-    }
-
-    pub(crate) fn backend(&self) -> &Arc<B> {
-        &self.backend
-    }
-
-    pub(crate) fn lag(&self) -> Duration {
-        self.allowed_lag
-    }
-
-    pub(crate) fn pending_limit(&self) -> usize {
-        self.max_pending_keys
-    }
-
-    pub(crate) fn idle_limit(&self) -> Duration {
-        self.evict_after
-    }
+    buffering_options!();
 }
 
 impl<B: Backend + ?Sized> Clone for CounterOptions<B> {
     fn clone(&self) -> Self {
-        Self { space: self.space.clone(), backend: Arc::clone(&self.backend), ..*self }
+        Self { store: self.store.clone(), settings: self.settings }
     }
 }
 
 impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CounterOptions")
-            .field("prefix", self.space().prefix())
-            .field("allowed_lag", &self.lag())
-            .field("max_pending_keys", &self.pending_limit())
-            .field("evict_after", &self.idle_limit())
+            .field("prefix", self.store.prefix())
+            .field("buffering", &self.settings)
             .finish_non_exhaustive()
     }
 }

@@ -1,13 +1,13 @@
-use std::{fmt, slice, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
 use super::{CounterOptions, CounterTrait, Keyed};
 use crate::{
     DistkitError, RedisKey,
-    answers::{counted, keyed, named, only},
-    backend::{Backend, Outcome, Space, Write, Written},
+    backend::{Backend, Write, Written},
     parts::in_parts,
+    space_store::{SpaceStore, keyed, named, only},
 };
 
 /// A counter whose every call is one atomic operation in the store.
@@ -35,45 +35,32 @@ use crate::{
 /// # }
 /// ```
 pub struct StrictCounter<B: Backend + ?Sized = dyn Backend> {
-    backend: Arc<B>,
-    space: Space,
+    store: SpaceStore<B>,
 }
 
 impl<B: Backend + ?Sized> StrictCounter<B> {
     /// A counter with these options. No I/O.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
-        Arc::new(Self { backend: options.backend().clone(), space: options.space().clone() })
+        Arc::new(Self { store: options.store })
     }
 
     /// The store.
     pub fn store(&self) -> &B {
-        &self.backend
-    }
-
-    async fn apply(&self, writes: &[Write]) -> Result<Vec<Outcome<Written>>, DistkitError> {
-        let outcomes = self.backend.apply(&self.space, writes, None).await?.outcomes;
-        counted(writes.len(), outcomes)
+        self.store.store()
     }
 
     async fn write_part(
         &self,
         writes: &[Write],
     ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
-        let outcomes = self.apply(writes).await?;
-        Ok(named(writes.iter().map(|write| &write.key), outcomes))
+        Ok(named(writes, self.store.apply(writes, None).await?.outcomes))
     }
 
     async fn read_part(
         &self,
         keys: &[RedisKey],
     ) -> Result<Vec<Result<i64, DistkitError>>, DistkitError> {
-        let outcomes = counted(keys.len(), self.backend.read(&self.space, keys).await?)?;
-        Ok(named(keys.iter(), outcomes))
-    }
-
-    async fn apply_one(&self, write: Write) -> Result<Written, DistkitError> {
-        let outcomes = self.apply(slice::from_ref(&write)).await?;
-        only_outcome(&write.key, outcomes)
+        Ok(named(keys, self.store.read(keys).await?))
     }
 }
 
@@ -101,37 +88,31 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
         Ok(keyed(keys.iter().copied(), answers, |total| total))
     }
 
-    async fn del(&self, key: &RedisKey) -> Result<i64, DistkitError> {
-        let outcomes = self.backend.remove(&self.space, slice::from_ref(key)).await?;
-        only_outcome(key, outcomes)
+    async fn clear(&self) -> Result<(), DistkitError> {
+        Ok(self.store.clear().await?)
     }
 
-    async fn clear(&self) -> Result<(), DistkitError> {
-        Ok(self.backend.clear(&self.space).await?)
+    async fn write(&self, write: Write) -> Result<Written, DistkitError> {
+        only(self.write_part(&[write]).await?)
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
-        Ok(self.apply_one(Write::add(key.clone(), count)).await?.new)
+        Ok(only(self.write_part(&[Write::add(key.clone(), count)]).await?)?.new)
     }
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
-        let outcomes = self.backend.read(&self.space, slice::from_ref(key)).await?;
-        only_outcome(key, outcomes)
+        only(self.read_part(std::slice::from_ref(key)).await?)
     }
 }
 
 impl<B: Backend + ?Sized> Clone for StrictCounter<B> {
     fn clone(&self) -> Self {
-        Self { backend: Arc::clone(&self.backend), space: self.space.clone() }
+        Self { store: self.store.clone() }
     }
 }
 
 impl<B: Backend + ?Sized> fmt::Debug for StrictCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StrictCounter").field("prefix", self.space.prefix()).finish_non_exhaustive()
+        f.debug_struct("StrictCounter").field("prefix", self.store.prefix()).finish_non_exhaustive()
     }
-}
-
-fn only_outcome<T>(key: &RedisKey, outcomes: Vec<Outcome<T>>) -> Result<T, DistkitError> {
-    only(named(std::iter::once(key), counted(1, outcomes)?))
 }

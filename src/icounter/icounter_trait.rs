@@ -2,9 +2,9 @@ use async_trait::async_trait;
 
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    answers::{Keyed, only},
     backend::{InstanceSlice, SliceChange, SliceWrite, Standing, Written},
     parts::{PART, PART_OF_TOTALS},
+    space_store::{Keyed, only},
 };
 
 /// `(total, own slice)`: the sum over all living instances, and this instance's part of it.
@@ -94,11 +94,18 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Deletes `key` for every instance and gives it a new epoch: afterwards it is as never used.
     /// Answers the old total and this instance's old slice.
-    async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError>;
+    async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
+        let write = SliceWrite::new(key.clone(), SliceChange::Remove);
+        Ok(pair(&self.write(write).await?.old))
+    }
 
     /// Removes this instance's slice of `key`; the epoch stays. Answers the new total and the slice
     /// that was removed, 0 when there was none under the current epoch.
-    async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError>;
+    async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError> {
+        let write = SliceWrite::new(key.clone(), SliceChange::RemoveSlice);
+        let written = self.write(write).await?;
+        Ok((written.new.total, written.old.slice))
+    }
 
     /// Removes every instance-aware counter of the prefix, whoever wrote it. Nothing from before comes
     /// back.
@@ -289,6 +296,5 @@ async fn write_plain<'k, C: InstanceAwareCounterTrait + ?Sized>(
 
 /// How many items of a batch go in one request.
 pub(super) fn part_of(writes: &[SliceWrite]) -> usize {
-    let sets = |write: &SliceWrite| matches!(write.change, SliceChange::SetTotal(_));
-    if writes.iter().any(sets) { PART_OF_TOTALS } else { PART }
+    if writes.iter().any(|write| write.change.is_total()) { PART_OF_TOTALS } else { PART }
 }

@@ -17,55 +17,45 @@ use super::acknowledged::{Acknowledged, UnderWay};
 use crate::{
     DistkitError, RedisKey,
     backend::{
-        BackendError, Incarnation, Instance, InstanceBackend, InstanceSlice, Member, Ordered,
-        Outcome, Slice, Space, Standing,
+        Applied, BackendError, Incarnation, Instance, InstanceBackend, InstanceSlice, Member, Ordered,
+        Outcome, Scope, Slice, SliceWrite, Standing,
     },
     outage::{self, Outage},
+    space_store::SpaceStore,
 };
 
 /// How often one operation joins again before it gives up: a lease shorter than a round trip would
 /// otherwise keep it busy for ever.
-pub(crate) const MAX_JOINS: usize = 4;
+const MAX_JOINS: usize = 4;
 
 /// Runs an operation as a joined member; joins first, or again, where the store asks for it.
 ///
-/// The member's guard is held until `$done` has taken in the answer, so that a join cannot miss it. Failures
-/// are its value, also those to join: what comes after it is never skipped.
+/// The member's guard is held until `$done` has taken in the answer, so that a join cannot miss it.
 macro_rules! as_member {
     ($membership:expr, $member:ident => $call:expr, $answer:ident => $done:expr) => {{
-        let membership = &*$membership;
+        let membership = $membership;
         let mut joins = 0;
         loop {
-            let seat = match membership.seat().await {
-                Ok(seat) => seat,
-                Err(error) => break Err(error),
-            };
+            let seat = membership.seat().await?;
             let $member = &*seat;
             match $call.await {
-                answer
-                    if membership.must_rejoin(&seat, &answer)
-                        && joins < $crate::icounter::membership::MAX_JOINS =>
-                {
+                answer if membership.must_rejoin(&seat, &answer) && joins < MAX_JOINS => {
                     joins += 1;
                     let gone = seat.incarnation;
                     drop(seat);
-                    if let Err(error) = membership.join_again(gone).await {
-                        break Err(error);
-                    }
+                    membership.join_again(gone).await?;
                 }
-                Err(error) => break Err($crate::DistkitError::from(error)),
+                Err(error) => break Err(DistkitError::from(error)),
                 Ok($answer) => break Ok($done),
             }
         }
     }};
 }
-pub(crate) use as_member;
 
 /// One instance's registration with the store: joins when needed, keeps the lease alive, and remembers
 /// the acknowledged slices that it puts back when it was away.
 pub(crate) struct Membership<B: ?Sized> {
-    backend: Arc<B>,
-    space: Space,
+    store: SpaceStore<B>,
     id: Arc<str>,
     lease: Duration,
     /// Operations hold it shared, a join exclusively: no operation is under way while slices are
@@ -85,7 +75,7 @@ struct State {
 }
 
 /// What a store answers an operation of an instance with.
-pub(crate) trait Numbered {
+trait Numbered {
     /// The version of the answer, if it has one.
     fn version(&self) -> Option<u64> {
         None
@@ -100,8 +90,6 @@ impl<T> Numbered for Ordered<T> {
 
 impl Numbered for () {}
 
-impl Numbered for Vec<InstanceSlice> {}
-
 #[derive(Clone, Copy)]
 enum Ended {
     Left,
@@ -109,7 +97,7 @@ enum Ended {
 }
 
 /// A joined member, at work. No join happens while it is held.
-pub(crate) struct Seat<'m> {
+struct Seat<'m> {
     member: RwLockReadGuard<'m, Member>,
     /// The latest version that was answered before the operation began.
     seen: u64,
@@ -125,10 +113,9 @@ impl Deref for Seat<'_> {
 }
 
 impl<B: InstanceBackend + ?Sized> Membership<B> {
-    pub(crate) fn new(backend: Arc<B>, space: Space, instance: Instance) -> Arc<Self> {
+    pub(crate) fn new(store: SpaceStore<B>, instance: Instance) -> Arc<Self> {
         Arc::new(Self {
-            backend,
-            space,
+            store,
             id: Arc::clone(&instance.id),
             lease: instance.lease,
             state: RwLock::new(State { instance, member: None }),
@@ -139,19 +126,19 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         })
     }
 
-    pub(crate) fn backend(&self) -> &B {
-        &self.backend
+    pub(crate) fn store(&self) -> &B {
+        self.store.store()
     }
 
-    pub(crate) fn space(&self) -> &Space {
-        &self.space
+    pub(crate) fn prefix(&self) -> &RedisKey {
+        self.store.prefix()
     }
 
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
-    pub(crate) async fn seat(self: &Arc<Self>) -> Result<Seat<'_>, DistkitError> {
+    async fn seat(self: &Arc<Self>) -> Result<Seat<'_>, DistkitError> {
         loop {
             let state = self.state.read().await;
             self.check()?;
@@ -178,7 +165,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     }
 
     /// A joined member, with no other operation of this instance under way.
-    pub(crate) async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_, B>, DistkitError> {
+    async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_, B>, DistkitError> {
         let state = self.state.write().await;
         self.check()?;
         if state.member.is_some() {
@@ -188,7 +175,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     }
 
     /// Joins again, unless somebody did so since the incarnation `gone` was turned away.
-    pub(crate) async fn join_again(
+    async fn join_again(
         self: &Arc<Self>,
         gone: Incarnation,
     ) -> Result<(), DistkitError> {
@@ -202,7 +189,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     async fn join(self: &Arc<Self>, state: &mut State) -> Result<(), DistkitError> {
         self.check()?;
         let claim = self.acknowledged.lock().claim();
-        let joined = match self.backend.join(&self.space, &state.instance, &claim).await {
+        let joined = match self.store.join(&state.instance, &claim).await {
             Ok(joined) => joined,
             Err(BackendError::Replaced) => {
                 state.member = None;
@@ -224,7 +211,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             };
             tracing::info!(
                 target: "distkit::instances",
-                prefix = %self.space.prefix(), instance = %self.id, slices = claim.len(),
+                prefix = %self.prefix(), instance = %self.id, slices = claim.len(),
                 put_back = claim.iter().zip(&joined.standings).filter(stays).count(),
                 "rejoined"
             );
@@ -241,7 +228,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// Whether the operation is to be done again as another incarnation: this one is not joined, or the store lost
     /// what it had answered it, and what it has just done goes with the old slices.
-    pub(crate) fn must_rejoin<T: Numbered>(
+    fn must_rejoin<T: Numbered>(
         &self,
         seat: &Seat<'_>,
         answer: &Result<T, BackendError>,
@@ -260,7 +247,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         if went_back {
             tracing::warn!(
                 target: "distkit::instances",
-                prefix = %self.space.prefix(), instance = %self.id, version, seen = seat.seen,
+                prefix = %self.prefix(), instance = %self.id, version, seen = seat.seen,
                 "the store lost acknowledged operations; rejoining with the acknowledged slices"
             );
         } else {
@@ -269,14 +256,49 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         went_back
     }
 
-    /// Takes in how a key stood when the store ran the operation numbered `version`.
-    pub(crate) fn note(&self, key: &RedisKey, version: u64, standing: &Standing) {
-        self.acknowledged.lock().note(key, version, standing);
+    /// Does each write, with a `sequence` once in the life of the incarnation.
+    pub(crate) async fn apply(
+        self: &Arc<Self>,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Applied<Standing>, DistkitError> {
+        as_member!(self, member => self.store.apply_on(member, writes, sequence), ordered => {
+            let mut acknowledged = self.acknowledged.lock();
+            for (write, outcome) in writes.iter().zip(&ordered.answer.outcomes) {
+                if let Ok(written) = outcome {
+                    acknowledged.note(&write.key, ordered.version, &written.new);
+                }
+            }
+            ordered.answer
+        })
     }
 
-    /// Like [`note`](Self::note), for a read: it never makes a key known that holds nothing of ours.
-    pub(crate) fn note_read(&self, key: &RedisKey, version: u64, standing: &Standing) {
-        self.acknowledged.lock().note_read(key, version, standing);
+    /// Reads how each key stands.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<Standing>>, DistkitError> {
+        as_member!(self, member => self.store.read_on(member, keys), ordered => {
+            let mut acknowledged = self.acknowledged.lock();
+            for (key, standing) in keys.iter().zip(&ordered.answer) {
+                if let Ok(standing) = standing {
+                    acknowledged.note_read(key, ordered.version, standing);
+                }
+            }
+            ordered.answer
+        })
+    }
+
+    /// The slices of all living instances. Needs no membership.
+    pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
+        self.check()?;
+        Ok(self.store.slices(key).await?)
+    }
+
+    /// Removes every counter of the space, or this instance's slices, and forgets them. No other operation of this
+    /// instance is under way meanwhile.
+    pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
+        self.exclusive().await?.clear(scope).await
     }
 
     /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on. Outside of a
@@ -293,7 +315,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     }
 
     async fn heartbeat(self: &Arc<Self>) -> Result<(), DistkitError> {
-        as_member!(self, member => self.backend.heartbeat(&self.space, member), answer => answer)?;
+        as_member!(self, member => self.store.heartbeat(member), answer => answer)?;
         self.acknowledged.lock().forget_empty();
         Ok(())
     }
@@ -305,7 +327,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         self.ended.get_or_init(|| Ended::Left);
         let mut state = self.state.write().await;
         let Some(member) = &state.member else { return Ok(()) };
-        match self.backend.leave(&self.space, member).await {
+        match self.store.leave(member).await {
             Ok(()) | Err(BackendError::NotJoined) => {
                 state.member = None;
                 Ok(())
@@ -325,21 +347,20 @@ impl<B: ?Sized> Drop for Membership<B> {
 }
 
 /// The membership with no other operation of the instance under way.
-pub(crate) struct Exclusive<'a, B: ?Sized> {
+struct Exclusive<'a, B: ?Sized> {
     membership: &'a Arc<Membership<B>>,
     state: RwLockWriteGuard<'a, State>,
 }
 
 impl<B: InstanceBackend + ?Sized> Exclusive<'_, B> {
-    /// Removes every counter of the space, or this instance's slices, and forgets them.
-    pub(crate) async fn clear(mut self, scope: crate::backend::Scope) -> Result<(), DistkitError> {
+    async fn clear(mut self, scope: Scope) -> Result<(), DistkitError> {
         let membership = self.membership;
         for _ in 0..=MAX_JOINS {
             let Some(member) = &self.state.member else {
                 membership.join(&mut self.state).await?;
                 continue;
             };
-            match membership.backend.clear_on(&membership.space, member, scope).await {
+            match membership.store.clear_on(member, scope).await {
                 Err(BackendError::NotJoined) => membership.join(&mut self.state).await?,
                 Err(error) => return Err(error.into()),
                 Ok(()) => {
@@ -367,7 +388,7 @@ async fn heartbeats<B: InstanceBackend + ?Sized>(membership: Weak<Membership<B>>
                 if let Some(outage::Standing { attempts, lasted }) = outage.ended() {
                     tracing::info!(
                         target: "distkit::instances",
-                        prefix = %membership.space.prefix(), instance = %membership.id,
+                        prefix = %membership.prefix(), instance = %membership.id,
                         failed_attempts = attempts, ?lasted,
                         "the heartbeat reaches the store again"
                     );
@@ -380,7 +401,7 @@ async fn heartbeats<B: InstanceBackend + ?Sized>(membership: Weak<Membership<B>>
                 if let Some(outage::Standing { attempts, lasted }) = outage.failed() {
                     tracing::warn!(
                         target: "distkit::instances",
-                        prefix = %membership.space.prefix(), instance = %membership.id,
+                        prefix = %membership.prefix(), instance = %membership.id,
                         attempts, ?lasted, error = %outage::Chain(&error),
                         "the heartbeat failed; without one the lease expires"
                     );

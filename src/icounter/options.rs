@@ -4,6 +4,7 @@ use super::membership::Membership;
 use crate::{
     RedisKey,
     backend::{Instance, InstanceBackend, IntoBackend, Space},
+    space_store::SpaceStore,
 };
 
 const DEFAULT_THRESHOLD_MS: u64 = 30_000;
@@ -11,8 +12,7 @@ const DEFAULT_THRESHOLD_MS: u64 = 30_000;
 /// Options of a [`StrictInstanceAwareCounter`](super::StrictInstanceAwareCounter).
 #[must_use = "options do nothing until a counter is made of them"]
 pub struct StrictInstanceAwareCounterOptions<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
-    pub(super) space: Space,
-    pub(super) backend: Arc<B>,
+    pub(super) store: SpaceStore<B>,
     pub(super) name: Option<RedisKey>,
     pub(super) threshold_ms: u64,
     pub(super) max_absence: Duration,
@@ -30,8 +30,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
     /// Counters under `prefix` in a store whose type the counter keeps. No I/O.
     pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
         Self {
-            space: Space::new(prefix),
-            backend: store,
+            store: SpaceStore::new(store, Space::new(prefix)),
             name: None,
             threshold_ms: DEFAULT_THRESHOLD_MS,
             max_absence: Instance::MAX_ABSENCE,
@@ -73,17 +72,16 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
         let instance = Instance {
             name: self.name,
             max_absence: self.max_absence,
-            ..Instance::new(self.backend.fresh_id(), lease)
+            ..Instance::new(self.store.store().fresh_id(), lease)
         };
-        Membership::new(self.backend, self.space, instance)
+        Membership::new(self.store, instance)
     }
 }
 
 impl<B: InstanceBackend + ?Sized> Clone for StrictInstanceAwareCounterOptions<B> {
     fn clone(&self) -> Self {
         Self {
-            space: self.space.clone(),
-            backend: Arc::clone(&self.backend),
+            store: self.store.clone(),
             name: self.name.clone(),
             ..*self
         }
@@ -93,7 +91,7 @@ impl<B: InstanceBackend + ?Sized> Clone for StrictInstanceAwareCounterOptions<B>
 impl<B: InstanceBackend + ?Sized> fmt::Debug for StrictInstanceAwareCounterOptions<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictInstanceAwareCounterOptions")
-            .field("prefix", self.space.prefix())
+            .field("prefix", self.store.prefix())
             .field("name", &self.name)
             .field("dead_instance_threshold_ms", &self.threshold_ms)
             .field("max_absence", &self.max_absence)

@@ -5,15 +5,13 @@ use async_trait::async_trait;
 use super::{
     InstanceAwareCounterTrait, StrictInstanceAwareCounterOptions, TotalAndSlice,
     icounter_trait::{pair, part_of},
-    membership::{Membership, as_member},
+    membership::Membership,
 };
 use crate::{
-    CounterComparator, DistkitError, RedisKey,
-    answers::{Keyed, counted, named, only},
-    backend::{
-        InstanceBackend, InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written,
-    },
+    DistkitError, RedisKey,
+    backend::{InstanceBackend, InstanceSlice, Scope, SliceChange, SliceWrite, Standing, Written},
     parts::in_parts,
+    space_store::{Keyed, named, only},
 };
 
 /// Instance-aware counters of which each call is one atomic operation in the store.
@@ -38,7 +36,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
 
     /// The store.
     pub fn store(&self) -> &B {
-        self.membership.backend()
+        self.membership.store()
     }
 
     /// Leaves for good: this instance's slices are subtracted from all totals now, and later operations
@@ -49,81 +47,19 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
         self.membership.leave().await
     }
 
-    async fn apply(
-        &self,
-        writes: &[SliceWrite],
-    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
-        let membership = &self.membership;
-        as_member!(
-            membership,
-            member => membership.backend().apply_on(membership.space(), member, writes, None),
-            ordered => {
-                let outcomes = ordered.answer.outcomes;
-                for (write, outcome) in writes.iter().zip(&outcomes) {
-                    if let Ok(written) = outcome {
-                        membership.note(&write.key, ordered.version, &written.new);
-                    }
-                }
-                outcomes
-            }
-        )
-    }
-
     async fn write_part(
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
-        Ok(named(
-            writes.iter().map(|write| &write.key),
-            counted(writes.len(), self.apply(writes).await?)?,
-        ))
+        Ok(named(writes, self.membership.apply(writes, None).await?.outcomes))
     }
 
     async fn read_part(
         &self,
         keys: &[RedisKey],
     ) -> Result<Vec<Result<TotalAndSlice, DistkitError>>, DistkitError> {
-        let membership = &self.membership;
-        let standings = as_member!(
-            membership,
-            member => membership.backend().read_on(membership.space(), member, keys),
-            ordered => {
-                for (key, standing) in keys.iter().zip(&ordered.answer) {
-                    if let Ok(standing) = standing {
-                        membership.note_read(key, ordered.version, standing);
-                    }
-                }
-                ordered.answer
-            }
-        )?;
-        let standings = counted(keys.len(), standings)?;
-        let named = standings.into_iter().zip(keys).map(|(standing, key)| {
-            standing
-                .map(|standing| pair(&standing))
-                .map_err(|refusal| DistkitError::refused(key, refusal))
-        });
-        Ok(named.collect())
-    }
-
-    async fn remove(
-        &self,
-        key: &RedisKey,
-        scope: Scope,
-    ) -> Result<Written<Standing>, DistkitError> {
-        let membership = &self.membership;
-        let keys = std::slice::from_ref(key);
-        let outcome = as_member!(
-            membership,
-            member => membership.backend().remove_on(membership.space(), member, keys, scope),
-            ordered => {
-                let outcome = ordered.answer.into_iter().next();
-                if let Some(Ok(written)) = &outcome {
-                    membership.note(key, ordered.version, &written.new);
-                }
-                outcome
-            }
-        )?;
-        only(named(std::iter::once(key), outcome.into_iter().collect()))
+        let standings = named(keys, self.membership.read(keys).await?).into_iter();
+        Ok(standings.map(|standing| standing.map(|standing| pair(&standing))).collect())
     }
 }
 
@@ -137,49 +73,43 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
         in_parts!(writes, part_of(writes), part => self.write_part(part).await)
     }
 
+    async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
+        only(self.write_part(&[write]).await?)
+    }
+
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let change = SliceChange::Add(count);
-        let write = SliceWrite { key: key.clone(), change, condition: CounterComparator::Nil };
-        let outcomes = self.apply(std::slice::from_ref(&write)).await?;
-        Ok(pair(&only(named(std::iter::once(key), outcomes))?.new))
+        let write = SliceWrite::new(key.clone(), SliceChange::Add(count));
+        Ok(pair(&only(self.write_part(&[write]).await?)?.new))
     }
 
     async fn get_all<'k>(
         &self,
         keys: &[&'k RedisKey],
     ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let owned: Vec<RedisKey> = keys.iter().map(|key| (*key).clone()).collect();
         let answers = in_parts!(&*owned, part => self.read_part(part).await)?;
         Ok(keys.iter().copied().zip(answers).collect())
     }
 
-    async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
-        Ok(pair(&self.remove(key, Scope::Total).await?.old))
-    }
-
-    async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError> {
-        let written = self.remove(key, Scope::Slice).await?;
-        Ok((written.new.total, written.old.slice))
-    }
-
     async fn clear(&self) -> Result<(), DistkitError> {
-        self.membership.exclusive().await?.clear(Scope::Total).await
+        self.membership.clear(Scope::Total).await
     }
 
     async fn clear_on_instance(&self) -> Result<(), DistkitError> {
-        self.membership.exclusive().await?.clear(Scope::Slice).await
+        self.membership.clear(Scope::Slice).await
     }
 
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
-        let membership = &self.membership;
-        as_member!(
-            membership,
-            member => membership.backend().slices_on(membership.space(), member, key),
-            slices => slices
-        )
+        self.membership.slices(key).await
     }
 }
 
@@ -187,7 +117,7 @@ impl<B: InstanceBackend + ?Sized> fmt::Debug for StrictInstanceAwareCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictInstanceAwareCounter")
             .field("instance_id", &self.instance_id())
-            .field("prefix", self.membership.space().prefix())
+            .field("prefix", self.membership.prefix())
             .finish_non_exhaustive()
     }
 }

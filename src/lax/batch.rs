@@ -143,11 +143,8 @@ impl<L: Ledger> Session<'_, L> {
         let at = core.now();
         let deltas = batch.what.deltas();
         let answer = core.ledger.commit(deltas, &guard).await;
-        let answer = answer.and_then(|Committed { replayed, outcomes }| {
-            Ok((replayed, counted(outcomes, deltas.len())?))
-        });
         match answer {
-            Ok((replayed, outcomes)) => {
+            Ok(Committed { replayed, outcomes }) => {
                 self.note_success();
                 match self.take_unresolved() {
                     Some(Batch::Deltas(deltas)) => self.settle(&deltas, outcomes, at),
@@ -295,14 +292,4 @@ pub(super) fn abandoned() -> DistkitError {
     DistkitError::OutcomeUnknown(BackendError::outcome_unknown(
         "a batch was not answered for longer than the store remembers its guard",
     ))
-}
-
-pub(super) fn counted<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, BackendError> {
-    if answers.len() == asked {
-        return Ok(answers);
-    }
-    Err(BackendError::outcome_unknown(format!(
-        "the store gave {} answers to a request for {asked} items",
-        answers.len()
-    )))
 }

@@ -17,6 +17,7 @@ use super::{
     ledger::{Delta, Ledger},
     pending::Pending,
     report::Losses,
+    settings::Settings,
     task::{RUNNING, Task},
     writer::Writer,
 };
@@ -24,20 +25,6 @@ use crate::{
     DistkitError, RedisKey,
     backend::{BackendError, Refusal},
 };
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
-    pub(crate) lag: Duration,
-    /// How far apart flushes are at least.
-    pub(crate) interval: Duration,
-    pub(crate) max_pending: usize,
-    pub(crate) evict_after: Duration,
-}
-
-/// Longer than any process runs, and far from the end of any clock.
-const LONGEST: Duration = Duration::from_secs(30 * 365 * 86_400);
-/// A sweep more often than this finds nothing more.
-const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 
 /// Apart from its neighbours' cache lines.
 #[repr(align(128))]
@@ -98,12 +85,7 @@ impl<L: Ledger> Drop for Owner<L> {
 
 impl<L: Ledger> Core<L> {
     pub(crate) fn new(ledger: L, settings: Settings) -> Arc<Self> {
-        let settings = Settings {
-            lag: settings.lag.min(LONGEST),
-            interval: settings.interval.min(LONGEST),
-            evict_after: settings.evict_after.clamp(SHORTEST_SWEEP, LONGEST),
-            ..settings
-        };
+        let settings = settings.within_bounds();
         Arc::new(Self {
             writer: tokio::sync::Mutex::new(Writer::new(ledger.fresh_id())),
             ledger,

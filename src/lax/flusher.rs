@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     atomic::Ordering::{Relaxed, SeqCst},
-    batch::counted,
     cell::Cell,
     core::{Core, Wanted, micros},
     ledger::Ledger,
@@ -193,8 +192,7 @@ async fn read<L: Ledger>(core: &Core<L>, cells: &[Arc<Cell>]) -> Failures {
     let mut failures = Failures::default();
     for chunk in cells.chunks(L::BATCH) {
         let at = core.now();
-        let answer = core.ledger.read(chunk).await.and_then(|all| Ok(counted(all, chunk.len())?));
-        match answer {
+        match core.ledger.read(chunk).await {
             Ok(outcomes) => {
                 let _replacing = core.replacing.lock();
                 for (cell, outcome) in chunk.iter().zip(outcomes) {

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use super::cell::Cell;
 use crate::{
     DistkitError,
-    backend::{Outcome, ReplayGuard},
+    backend::{Outcome, ReplayGuard, Scope},
+    space_store::Item,
 };
 
 /// How a key stands in the store: this process's part of the total, and the rest of it.
@@ -49,6 +50,29 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     ) -> Result<Committed, DistkitError>;
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError>;
+
+    /// A change that acts on the store at once, and what it finds and leaves behind.
+    type Write: Item + Sync;
+    type Written: Send;
+
+    /// Does each write, in one guarded batch.
+    async fn write(
+        &self,
+        writes: &[Self::Write],
+        guard: &ReplayGuard,
+    ) -> Result<Vec<Outcome<Self::Written>>, DistkitError>;
+
+    /// Whether a write leaves nothing of what its key held, so that what is pending need not be sent before it.
+    fn replaces(write: &Self::Write) -> bool;
+
+    /// How a write left its key; `None` where it changed nothing.
+    fn left_by(write: &Self::Write, outcome: &Outcome<Self::Written>) -> Option<Known>;
+
+    /// Counts `pending` to what the key held before.
+    fn held_besides(written: &mut Self::Written, pending: i64);
+
+    /// Removes every counter, or the own part of each.
+    async fn clear(&self, scope: Scope) -> Result<(), DistkitError>;
 
     fn fresh_id(&self) -> Arc<str>;
 

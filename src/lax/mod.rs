@@ -7,11 +7,13 @@
 mod batch;
 mod cell;
 mod core;
+mod exclusive;
 mod flusher;
 mod hold;
 mod ledger;
 mod pending;
 mod report;
+mod settings;
 mod tally;
 #[cfg(test)]
 mod tally_tests;
@@ -23,14 +25,16 @@ mod atomic {
 }
 
 pub(crate) use cell::Cell;
-pub(crate) use core::{Core, Owner, Settings};
+pub(crate) use core::{Core, Owner};
 pub(crate) use hold::Hold;
 pub(crate) use ledger::{Committed, Delta, Known, Ledger};
 pub use report::Unflushed;
 #[cfg(feature = "instance-aware-counter")]
+pub(crate) use settings::SHORTEST_LAG;
+pub(crate) use settings::{Settings, buffering_options};
+#[cfg(feature = "instance-aware-counter")]
 pub(crate) use tally::easy;
 #[cfg(feature = "instance-aware-counter")]
-pub(crate) use writer::Session;
-#[cfg(feature = "instance-aware-counter")]
 pub(crate) use writer::backoff;
+#[cfg(feature = "instance-aware-counter")]
 pub(crate) use writer::not_applied;

@@ -7,9 +7,10 @@ use super::{
     atomic::Ordering::SeqCst,
     batch::{self, Unresolved},
     cell::Cell,
-    core::{Core, Settings},
+    core::Core,
     ledger::Ledger,
     report::Unflushed,
+    settings::Settings,
 };
 use crate::{
     DistkitError,

@@ -13,7 +13,7 @@ use fred::{
 use super::{
     Store,
     into::connection,
-    lua::{LuaStore, backend_through_lua},
+    lua::LuaStore,
 };
 
 use runner::{Runner, Source};
@@ -40,19 +40,19 @@ use runner::{Runner, Source};
 /// Without a reconnect policy, fred's background task ends with its connection. The store then fails at once
 /// with [`BackendError::NotApplied`](crate::backend::BackendError::NotApplied), until the client's `connect` is
 /// called again.
-pub struct FredStore(LuaStore<Runner>);
+pub type FredStore = LuaStore<Runner>;
 
-impl FredStore {
+impl LuaStore<Runner> {
     /// The store behind a [`Client`] or [`Pool`] that has been, or will be, connected with `init`. No
     /// I/O.
     pub fn new(client: impl Into<FredClient>) -> Self {
-        Self(LuaStore::new(Runner::new(client.into().0)))
+        Self::over(Runner::new(client.into().0))
     }
 }
 
 /// The store over a client that was made for it, connected by `task`.
 pub(super) fn owning(client: Client, task: ConnectHandle) -> Arc<dyn Store> {
-    Arc::new(FredStore(LuaStore::new(Runner::owning(client, task))))
+    Arc::new(LuaStore::over(Runner::owning(client, task)))
 }
 
 /// A [`Client`] or a [`Pool`].
@@ -70,14 +70,6 @@ impl From<Pool> for FredClient {
         Self(Source::Pool(pool))
     }
 }
-
-impl std::fmt::Debug for FredStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FredStore").finish_non_exhaustive()
-    }
-}
-
-backend_through_lua!(FredStore);
 
 connection!(Client => FredStore, FredStore::new);
 connection!(Pool => FredStore, FredStore::new);

@@ -79,7 +79,7 @@ impl Carriers {
     }
 }
 
-pub(crate) struct Runner {
+pub struct Runner {
     carriers: Carriers,
     options: Options,
     cluster: bool,

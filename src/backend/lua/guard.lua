@@ -60,35 +60,6 @@ local function only_on_a_primary(answer)
   return answer
 end
 
--- Looks at the shape when an id comes without a record. Gives an error to answer instead of going on, if any:
--- the shape is another, or the record is lost and the batch may have been applied.
-local function admit(generation, age)
-  local field = guard == 'w' and 'guards' or 'lanes'
-  local held = redis.pcall('HMGET', shape, 'layout', 'shards', field)
-  if held.err then
-    return failed(held, 3)
-  end
-  if not held[1] then
-    -- The server has lost its data, or this is the first use.
-    local made = redis.pcall('HSET', shape, 'layout', '1', 'shards', '1', field, generation)
-    return type(made) == 'table' and made or nil
-  end
-  if held[1] ~= '1' or held[2] ~= '1' then
-    return { err = 'SHAPE ' .. held[1] .. ' ' .. (held[2] or '') }
-  end
-  if held[3] == generation then
-    return nil
-  end
-  -- Records of an earlier generation were lost. They matter for as long as they would have been kept.
-  if not held[3] or tonumber(age) > LIFE[guard] then
-    local kept = redis.pcall('HSET', shape, field, generation)
-    return type(kept) == 'table' and kept or nil
-  end
-  if resent == '1' and redis.call('EXISTS', totals) == 1 then
-    return { err = 'FORGOTTEN the record of this writer is lost' }
-  end
-end
-
 local function keep(value, clock)
   local kept
   if clock then
@@ -126,9 +97,10 @@ local function guarded(body, replay)
   end
   local generation, age, clock = clock_of(both[2])
   if not held then
-    local refused = admit(generation, age)
+    local field = guard == 'w' and 'guards' or 'lanes'
+    local refused = admit(shape, field, generation, tonumber(age) > LIFE[guard], resent == '1' and totals)
     if refused then
-      return refused
+      return failed(refused, 3)
     end
     sweep(records, LIFE[guard], age)
   end

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use super::{Arg, LuaStore, Reply, Script, ScriptRunner, layout, reply, unexpected};
 use crate::{
     CounterComparator, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Epoch, Incarnation, Instance, InstanceSlice, Joined,
-        Member, Ordered, Outcome, Refusal, Scope, Slice, SliceChange, SliceWrite, Space, Standing,
+        Applied, Backend, BackendError, Epoch, Incarnation, Instance, InstanceBackend, InstanceSlice, Joined,
+        Member, Ordered, Outcome, RecordedSliceAnswers, Refusal, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing,
         Written,
     },
 };
@@ -44,15 +46,17 @@ static CLAIM: Script = script!("instance_claims.lua", "instance_claim.lua");
 static APPLY: Script = script!("instance_write.lua", "instance_apply.lua");
 static READ: Script =
     script!(["instance_quick.lua", "instance_read_quick.lua"] "instance_read.lua");
-static REMOVE: Script = script!("instance_remove.lua");
 static CLEAR: Script = script!("instance_clear.lua");
 static CLEAR_SLICES: Script = script!("instance_clear_slices.lua");
 static HEARTBEAT: Script = script!("instance_heartbeat.lua");
 static LEAVE: Script = script!("instance_leave.lua");
-static SLICES: Script = script!("instance_slices.lua");
+static LOOK: Script = script!("instance_look.lua");
 
 /// How many claims one script puts back: a few milliseconds of the server's time.
 const CLAIMS_AT_ONCE: usize = 250;
+
+/// Of how many keys one script adds up the slices.
+const LOOKS_AT_ONCE: usize = 10;
 
 /// How often a join begins anew because its lease ran out before its last claim was put back.
 const JOIN_ATTEMPTS: usize = 3;
@@ -66,14 +70,18 @@ const LONGEST_LEASE_MS: i64 = 1 << 48;
 type Args<'a> = Vec<Arg<'a>>;
 
 /// What running a script twice, or losing its answer, means.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
+#[derive(Debug, Clone, Copy)]
+enum Kind<'l> {
+    /// It changes no counter, and is run for somebody who is no member.
+    Look,
     /// It changes no counter.
     Read,
     /// It does no harm when run twice, or has a guard of its own.
     Write,
     /// It must be run once.
     Once,
+    /// It runs in a lane of the caller's.
+    Recorded(&'l ReplayGuard),
 }
 
 /// A number that the store gave out. It fits: it is near a time in microseconds.
@@ -91,8 +99,7 @@ fn sequence_or_none(sequence: Option<u64>) -> Arg<'static> {
 }
 
 fn as_member<'a>(member: &Member, more: usize) -> Args<'a> {
-    // One more for a lane.
-    let mut args = Vec::with_capacity(3 + more);
+    let mut args = Vec::with_capacity(2 + more);
     args.extend([number(member.incarnation.0), milliseconds(member.lease)]);
     args
 }
@@ -123,6 +130,8 @@ fn push_writes<'a>(args: &mut Args<'a>, writes: &'a [SliceWrite]) {
             SliceChange::Add(count) => ("a", count),
             SliceChange::SetTotal(count) => ("t", count),
             SliceChange::SetSlice(count) => ("s", count),
+            SliceChange::Remove => ("d", 0),
+            SliceChange::RemoveSlice => ("r", 0),
         };
         let (condition, operand) = match write.condition {
             CounterComparator::Nil => ("", None),
@@ -138,8 +147,9 @@ fn push_writes<'a>(args: &mut Args<'a>, writes: &'a [SliceWrite]) {
     }
 }
 
-impl<R: ScriptRunner> LuaStore<R> {
-    pub(super) async fn join_instance(
+#[async_trait]
+impl<R: ScriptRunner> InstanceBackend for LuaStore<R> {
+    async fn join(
         &self,
         space: &Space,
         instance: &Instance,
@@ -155,7 +165,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         ];
         push_claims(&mut args, now);
         for _ in 0..JOIN_ATTEMPTS {
-            let mut answer = self.call(&JOIN, space, &mut args, Kind::Write).await?;
+            let mut answer = self.call(&JOIN, space, &args, Kind::Write).await?;
             let incarnation = Incarnation(answer.number()?);
             let mut standings = answer.read_all()?;
             let member = Member { incarnation, lease: instance.lease };
@@ -170,45 +180,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         ))
     }
 
-    async fn claim(
-        &self,
-        space: &Space,
-        member: &Member,
-        claims: &[Slice],
-        standings: &mut Vec<Outcome<Standing>>,
-    ) -> Result<(), BackendError> {
-        for claims in claims.chunks(CLAIMS_AT_ONCE) {
-            let mut args = as_member(member, 3 * claims.len());
-            push_claims(&mut args, claims);
-            let mut answer = self.call(&CLAIM, space, &mut args, Kind::Write).await?;
-            answer.skip()?;
-            standings.extend(answer.read_all()?);
-        }
-        Ok(())
-    }
-
-    pub(super) async fn apply_slices(
-        &self,
-        space: &Space,
-        member: &Member,
-        writes: &[SliceWrite],
-        sequence: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        if writes.iter().all(|write| addition(write).is_some()) {
-            return self.add_to_slices(space, member, writes, sequence).await;
-        }
-        let kind = if sequence.is_none() { Kind::Once } else { Kind::Write };
-        let mut args = as_member(member, 1 + 5 * writes.len());
-        args.push(sequence_or_none(sequence));
-        push_writes(&mut args, writes);
-        let mut answer = self.call(&APPLY, space, &mut args, kind).await?;
-        let version = answer.number()?;
-        let replayed = answer.flag()?;
-        let outcomes = answer.written_all()?;
-        Ok(Ordered { version, answer: Applied { replayed, outcomes } })
-    }
-
-    async fn add_to_slices(
+    async fn apply_on(
         &self,
         space: &Space,
         member: &Member,
@@ -216,19 +188,10 @@ impl<R: ScriptRunner> LuaStore<R> {
         sequence: Option<u64>,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
         let kind = if sequence.is_none() { Kind::Once } else { Kind::Write };
-        let mut args = as_member(member, 1 + 2 * writes.len());
-        args.push(sequence_or_none(sequence));
-        for write in writes {
-            args.extend([Arg::Text(&write.key), Arg::Int(addition(write).unwrap_or_default())]);
-        }
-        let mut answer = self.call(&ADD, space, &mut args, kind).await?;
-        let version = answer.number()?;
-        let replayed = answer.replayed;
-        let outcomes = answer.added_all(writes)?;
-        Ok(Ordered { version, answer: Applied { replayed, outcomes } })
+        self.apply_as(space, member, writes, sequence, kind).await
     }
 
-    pub(super) async fn read_slices(
+    async fn read_on(
         &self,
         space: &Space,
         member: &Member,
@@ -236,79 +199,63 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
         let mut args = as_member(member, keys.len());
         push_keys(&mut args, keys);
-        let mut answer = self.call(&READ, space, &mut args, Kind::Read).await?;
+        let mut answer = self.call(&READ, space, &args, Kind::Read).await?;
         Ok(Ordered { version: answer.number()?, answer: answer.read_all()? })
     }
 
-    pub(super) async fn remove_slices(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        let mut args = as_member(member, 1 + keys.len());
-        args.push(Arg::Text(match scope {
-            Scope::Total => "t",
-            Scope::Slice => "s",
-        }));
-        push_keys(&mut args, keys);
-        let mut answer = self.call(&REMOVE, space, &mut args, Kind::Once).await?;
-        Ok(Ordered { version: answer.number()?, answer: answer.written_all()? })
-    }
-
-    pub(super) async fn clear_slices(
+    async fn clear_on(
         &self,
         space: &Space,
         member: &Member,
         scope: Scope,
     ) -> Result<(), BackendError> {
-        let mut args = as_member(member, 1);
-        if scope == Scope::Slice {
-            while self.call(&CLEAR_SLICES, space, &mut args, Kind::Write).await?.more {}
-            return Ok(());
+        if scope == Scope::Total {
+            return self.clear_as(space, member, Kind::Once).await;
         }
-        let mut answer = self.call(&CLEAR, space, &mut args, Kind::Once).await?;
-        args.push(number(answer.number()?));
-        loop {
-            match self.call(&HEARTBEAT, space, &mut args, Kind::Write).await {
-                Ok(answer) if answer.more => {}
-                // The space is clear as it is; others free the rest.
-                Ok(_) | Err(BackendError::NotJoined) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    pub(super) async fn renew_lease(
-        &self,
-        space: &Space,
-        member: &Member,
-    ) -> Result<(), BackendError> {
-        let mut args = as_member(member, 1);
-        args.push(Arg::Text(""));
-        self.call(&HEARTBEAT, space, &mut args, Kind::Write).await.map(drop)
-    }
-
-    pub(super) async fn end_membership(
-        &self,
-        space: &Space,
-        member: &Member,
-    ) -> Result<(), BackendError> {
-        let mut args = vec![number(member.incarnation.0)];
-        while self.call(&LEAVE, space, &mut args, Kind::Write).await?.more {}
+        let args = as_member(member, 0);
+        while self.call(&CLEAR_SLICES, space, &args, Kind::Write).await?.more {}
         Ok(())
     }
 
-    pub(super) async fn list_slices(
+    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        let mut args = as_member(member, 1);
+        args.push(Arg::Text(""));
+        self.call(&HEARTBEAT, space, &args, Kind::Write).await.map(drop)
+    }
+
+    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
+        let args = [number(member.incarnation.0)];
+        while self.call(&LEAVE, space, &args, Kind::Write).await?.more {}
+        Ok(())
+    }
+
+    async fn totals(
         &self,
         space: &Space,
-        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let mut totals = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(LOOKS_AT_ONCE) {
+            let mut args = vec![Arg::Text("t")];
+            push_keys(&mut args, keys);
+            let mut answer = self.call(&LOOK, space, &args, Kind::Look).await?;
+            for _ in keys {
+                totals.push(match &*answer.bytes()? {
+                    b"y" => answer.count()?,
+                    kind => Err(answer.refused(kind, 1)?),
+                });
+            }
+        }
+        Ok(totals)
+    }
+
+    async fn slices(
+        &self,
+        space: &Space,
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
-        let mut args = as_member(member, 1);
-        args.push(Arg::Text(key));
-        let mut answer = self.call(&SLICES, space, &mut args, Kind::Read).await?;
+        let args = [Arg::Text("s"), Arg::Text(key)];
+        let mut answer = self.call(&LOOK, space, &args, Kind::Look).await?;
         let mut slices = Vec::with_capacity(answer.left() / 3);
         while answer.left() > 0 {
             let instance_id = answer.text()?;
@@ -319,33 +266,124 @@ impl<R: ScriptRunner> LuaStore<R> {
         slices.sort();
         Ok(slices)
     }
+}
+
+#[async_trait]
+impl<R: ScriptRunner> RecordedSliceAnswers for LuaStore<R> {
+    async fn apply_on_recorded(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        lane: &ReplayGuard,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.apply_as(space, member, writes, None, Kind::Recorded(lane)).await
+    }
+
+    async fn clear_on_recorded(
+        &self,
+        space: &Space,
+        member: &Member,
+        lane: &ReplayGuard,
+    ) -> Result<(), BackendError> {
+        self.clear_as(space, member, Kind::Recorded(lane)).await
+    }
+}
+
+impl<R: ScriptRunner> LuaStore<R> {
+    async fn claim(
+        &self,
+        space: &Space,
+        member: &Member,
+        claims: &[Slice],
+        standings: &mut Vec<Outcome<Standing>>,
+    ) -> Result<(), BackendError> {
+        for claims in claims.chunks(CLAIMS_AT_ONCE) {
+            let mut args = as_member(member, 3 * claims.len());
+            push_claims(&mut args, claims);
+            let mut answer = self.call(&CLAIM, space, &args, Kind::Write).await?;
+            answer.skip()?;
+            standings.extend(answer.read_all()?);
+        }
+        Ok(())
+    }
+
+    async fn apply_as(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+        kind: Kind<'_>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let additions = writes.iter().all(|write| addition(write).is_some());
+        let mut args = as_member(member, 1 + if additions { 2 } else { 5 } * writes.len());
+        args.push(sequence_or_none(sequence));
+        if additions {
+            for write in writes {
+                args.extend([Arg::Text(&write.key), Arg::Int(addition(write).unwrap_or_default())]);
+            }
+            let mut answer = self.call(&ADD, space, &args, kind).await?;
+            let version = answer.number()?;
+            let replayed = answer.replayed;
+            let outcomes = answer.added_all(writes)?;
+            return Ok(Ordered { version, answer: Applied { replayed, outcomes } });
+        }
+        push_writes(&mut args, writes);
+        let mut answer = self.call(&APPLY, space, &args, kind).await?;
+        let version = answer.number()?;
+        let replayed = answer.flag()?;
+        let outcomes = answer.written_all()?;
+        Ok(Ordered { version, answer: Applied { replayed, outcomes } })
+    }
+
+    /// Removes every key, then helps to free what they held.
+    async fn clear_as(
+        &self,
+        space: &Space,
+        member: &Member,
+        kind: Kind<'_>,
+    ) -> Result<(), BackendError> {
+        let mut args = as_member(member, 1);
+        let mut answer = self.call(&CLEAR, space, &args, kind).await?;
+        args.push(number(answer.number()?));
+        loop {
+            match self.call(&HEARTBEAT, space, &args, Kind::Write).await {
+                Ok(answer) if answer.more => {}
+                // The space is clear as it is; others free the rest.
+                Ok(_) | Err(_) => return Ok(()),
+            }
+        }
+    }
 
     /// Runs a script until it has an answer.
     async fn call(
         &self,
         script: &'static Script,
         space: &Space,
-        args: &mut Args<'_>,
-        kind: Kind,
+        args: &[Arg<'_>],
+        kind: Kind<'_>,
     ) -> Result<Answer, BackendError> {
-        self.open(space).await?;
+        match kind {
+            Kind::Look => self.check(space).await?,
+            _ => self.open(space).await?,
+        }
         let (names, whole) = (layout::instance_names(space), layout::instance_whole(space));
         loop {
-            let reply = if kind == Kind::Once && self.runner.resends() {
-                let ticket = self.lanes.take(|| self.fresh_id());
-                let (lanes, id) = (layout::lanes(space), ticket.id());
-                let keys = [names.as_str(), &whole, &lanes];
-                let mut args = args.clone();
-                args.extend([Arg::Int(ticket.sequence as i64), Arg::Text(&id)]);
-                let reply = self.runner.script(script, &keys.map(Arg::Text), &args).await;
-                reply.map_err(|error| self.failed(error, &keys))
-            } else {
-                let keys = [names.as_str(), &whole];
-                let reply = self.runner.script(script, &keys.map(Arg::Text), args).await;
-                reply.map_err(|error| match kind {
-                    Kind::Read => self.failed_to_read(error, &keys),
-                    Kind::Write | Kind::Once => self.failed(error, &keys),
-                })
+            let reply = match kind {
+                Kind::Recorded(lane) => self.call_once(script, space, args, lane).await,
+                Kind::Once if self.runner.resends() => {
+                    let ticket = self.lanes.take(|| self.fresh_id());
+                    self.call_once(script, space, args, &ticket.guard()).await
+                }
+                _ => {
+                    let keys = [names.as_str(), &whole];
+                    let reply = self.runner.script(script, &keys.map(Arg::Text), args).await;
+                    reply.map_err(|error| match kind {
+                        Kind::Read | Kind::Look => self.failed_to_read(error, &keys),
+                        _ => self.failed(error, &keys),
+                    })
+                }
             };
             let mut answer = Answer::new(reply?)?;
             // The scripts that are run most begin with the version.
@@ -364,6 +402,24 @@ impl<R: ScriptRunner> LuaStore<R> {
                 other => return Err(unexpected(&other)),
             }
         }
+    }
+
+    /// Runs a script in a lane: see `instance_lane.lua`.
+    async fn call_once(
+        &self,
+        script: &'static Script,
+        space: &Space,
+        args: &[Arg<'_>],
+        lane: &ReplayGuard,
+    ) -> Result<Reply, BackendError> {
+        let (names, whole) = (layout::instance_names(space), layout::instance_whole(space));
+        let (lanes, shape) = (layout::lanes(space), layout::shape(space));
+        let keys = [names.as_str(), &whole, &lanes, &shape];
+        let resent = Arg::Text(if lane.resent { "1" } else { "" });
+        let guard = [number(lane.sequence), Arg::Text(&lane.writer), resent];
+        let args = [args, &guard].concat();
+        let reply = self.runner.script(script, &keys.map(Arg::Text), &args).await;
+        reply.map_err(|error| self.failed(error, &keys))
     }
 }
 

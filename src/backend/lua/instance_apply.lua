@@ -1,6 +1,6 @@
--- Adds to, sets, or replaces slices. Follows instance_write.lua.
+-- Changes keys and slices. Follows instance_write.lua.
 -- ARGV  incarnation, lease in ms, sequence or '', then 5 for each write:
---       key, 'a' add | 't' set the total | 's' set the slice, count, condition '' = ! < > <= >=, operand
+--       key, change (see there), count (0 for a removal), condition, operand
 -- Gives 'ok', version, '1' if replayed, then 7 for each write: 'y' written | 'n' condition failed |
 --       'o' overflow | 'x' not a number, with what was found; old total, slice, epoch; new ones.
 local stop = enter(ARGV[1], ARGV[2])

@@ -74,7 +74,7 @@
         call('HDEL', st.name, all[i])
         local slice = parse(call('HGET', st.name, who) or '0')
         local rest = slice and plus(slice, parse(value), -1) or pair(0, 0)
-        rest = less(rest, MIN) and MIN or less(MAX, rest) and MAX or rest
+        rest = clamp(rest)
         if show(rest) == '0' then
           call('HDEL', st.name, who)
           call('SREM', P .. 'keys:' .. who, st.key)

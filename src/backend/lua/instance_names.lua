@@ -2,8 +2,9 @@
 -- KEYS[1]  <P>, what all names of the space begin with, and no name itself (below)
 -- KEYS[2]  <P>-, no name either. While a cluster moves the slot, no node runs a script that declares two keys
 --          which it does not have both: so none runs on a half of the space.
--- KEYS[3]  with a client that may send a command twice by itself: the records of the lanes (see guard.lua). Then
---          the last of ARGV are the sequence and the lane.
+-- KEYS[3]  in a lane: the records of the lanes (see guard.lua). Then the last of ARGV are the sequence, the lane,
+--          and '1' if an earlier attempt may have arrived.
+-- KEYS[4]  in a lane: the shape of the space (see shape.lua)
 -- The names:
 --   <P>meta         hash: shape (layout and shards); born (twice the time of creation, in us); epoch (the latest);
 --                  floor (no key has one below; 0 until a clear); base and former (that of the keys which know none, now and before

@@ -46,6 +46,8 @@
 
   function tools.less(a, b) return less(parse(a), parse(b)) end
 
+  local function clamp(total) return less(total, MIN) and MIN or less(MAX, total) and MAX or total end
+
   -- Writes a total that may lie outside of an i64.
   local function put_total(st, total)
     st.big = nil
@@ -55,20 +57,25 @@
       st.s = nil
       call('HSET', st.name, 't', st.t)
     else
-      st.t, st.s, st.big = show(less(total, MIN) and MIN or MAX), '1', total
+      st.t, st.s, st.big = show(clamp(total)), '1', total
       call('HSET', st.name, 't', st.t, 's', '1')
     end
   end
 
-  -- The true sum of a key whose total is clamped.
-  local function rebuild(st)
-    local all, high, low = call('HGETALL', st.name), 0, 0
-    for i = 1, #all, 2 do
-      local slice = string.find(all[i], '^%d') and parse(all[i + 1])
+  -- The sum of the slices among the fields of a key; of those only whom `counts` holds for, if it is given.
+  local function sum_of(fields, counts)
+    local high, low = 0, 0
+    for i = 1, #fields, 2 do
+      local slice = string.find(fields[i], '^%d') and (not counts or counts(fields[i])) and parse(fields[i + 1])
       if slice then high, low = high + slice[1], low + slice[2] end
     end
-    put_total(st, pair(high, low))
+    return pair(high, low)
   end
+
+  function tools.sum_of(fields, counts) return show(clamp(sum_of(fields, counts))) end
+
+  -- The true sum of a key whose total is clamped.
+  local function rebuild(st) put_total(st, sum_of(call('HGETALL', st.name))) end
   tools.rebuild = rebuild
 
   -- Takes `part` away from the total; the slices that make it up are gone already.

@@ -20,7 +20,8 @@ local function begin(sequence)
   end
 end
 
--- Does one item of the batch: changes 'a' add | 't' set the total | 's' set the slice; conditions '' = ! < > <= >=.
+-- Does one item of the batch: changes 'a' add | 't' set the total | 's' set the slice | 'd' remove the key |
+-- 'r' remove the slice; conditions '' = ! < > <= >=.
 -- Gives 'y' written | 'n' condition failed | 'o' overflow | 'x' not a number, with what was found; old total,
 -- slice, epoch; new ones.
 local function write(item, key, change, count, condition, operand)
@@ -33,16 +34,25 @@ local function write(item, key, change, count, condition, operand)
     if st.bad then return 'x', st.bad, v, e, t, v, e end
     return 'y', t, v, e, t, v, e
   end
-  if st.bad and not (change == 't' and condition == '') then
+  local whole, own = change == 't' or change == 'd', change == 's' or change == 'r'
+  if st.bad and not (whole and condition == '') then
     refused[item], refuses = { 'x', st.bad }, true
     return 'x', st.bad, v, e, t, v, e
   end
-  if condition ~= '' and not slow().holds(condition, change == 's' and v or t, operand) then
+  if condition ~= '' and not slow().holds(condition, own and v or t, operand) then
     return 'n', t, v, e, t, v, e
   end
-  if change == 't' then
+  if whole then
     wrote, replaced = true, true
     slow().drop(st)
+  end
+  if change == 'd' then
+    local epoch = new_epoch()
+    slow().keep_epoch(st.key, epoch)
+    if not st.bad then return 'y', t, v, e, '0', '0', epoch end
+    refused[item], refuses = { 'x', st.bad }, true
+    return 'x', st.bad, v, e, '0', '0', epoch
+  elseif change == 't' then
     if st.bad then
       t, v = '0', '0'
       call('SREM', P .. 'keys:' .. INC, st.key)
@@ -51,13 +61,20 @@ local function write(item, key, change, count, condition, operand)
     store({ key = st.key, name = st.name, absent = true, tomb = st.tomb, e = epoch }, count, count)
     return 'y', t, v, e, count, count, epoch
   end
-  local nt = sum(st.big or t, count, change == 's' and v or '0')
-  local nv = change == 's' and count or sum(v, count, '0')
+  local nt = sum(st.big or t, count, own and v or '0')
+  local nv = own and count or sum(v, count, '0')
   if not (nt and nv) then
     refused[item], refuses = { 'o' }, true
     return 'o', t, v, e, t, v, e
   end
   wrote = true
+  if change == 'r' then
+    if st.v then
+      slow().remove_slice(st.key, INC)
+      call('SREM', P .. 'keys:' .. INC, st.key)
+    end
+    return 'y', t, v, e, nt, '0', e
+  end
   if change == 's' and not st.absent then call('HDEL', st.name, 'o' .. INC) end
   store(st, nt, nv)
   return 'y', t, v, e, nt, nv, e

@@ -11,6 +11,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::backend::ReplayGuard;
+
 /// A lane that was idle for longer is not used again: the server keeps its record for an hour only.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 
@@ -62,9 +64,10 @@ impl Lanes {
 }
 
 impl Ticket<'_> {
-    /// The lane's name in the store.
-    pub(crate) fn id(&self) -> String {
-        format!("{}:{}", self.process, self.number)
+    /// What guards the operation. That it is sent again is up to the client.
+    pub(crate) fn guard(&self) -> ReplayGuard {
+        let writer = format!("{}:{}", self.process, self.number).into();
+        ReplayGuard { writer, sequence: self.sequence, resent: false }
     }
 }
 

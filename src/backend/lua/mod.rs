@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use parking_lot::RwLock;
 
-use crate::backend::{Backend, BackendError, Space};
+use crate::backend::{Backend, BackendError, ReplayGuard, Space};
 
 use lanes::Lanes;
 pub(crate) use reply::unexpected;
@@ -26,8 +26,9 @@ static SHAPE: Script = Script::new(include_str!("shape.lua"));
 /// How many arguments of a script of plain counters belong to `guard.lua`.
 const GUARD: usize = 4;
 
-/// A [`Backend`] over any client.
-pub(crate) struct LuaStore<R> {
+/// Counters in Redis or Valkey over a client of this crate's: what `RedisStore` and `FredStore` are. The client is
+/// sealed.
+pub struct LuaStore<R> {
     pub(crate) runner: R,
     lanes: Lanes,
     spaces: RwLock<HashMap<Space, Opened, foldhash::fast::RandomState>>,
@@ -49,7 +50,7 @@ enum Opened {
 }
 
 impl<R: ScriptRunner> LuaStore<R> {
-    pub(crate) fn new(runner: R) -> Self {
+    pub(crate) fn over(runner: R) -> Self {
         Self {
             runner,
             lanes: Lanes::default(),
@@ -134,130 +135,38 @@ impl<R: ScriptRunner> LuaStore<R> {
             return answer.map_err(|error| self.failed(error, &[key]));
         }
         let ticket = self.lanes.take(|| self.fresh_id());
-        let id = ticket.id();
-        let (lanes, shape) = (layout::lanes(space), layout::shape(space));
+        self.run_guarded(space, script, key, args, Records::Lanes, &ticket.guard()).await
+    }
+
+    /// The same under a guard of the caller's.
+    pub(crate) async fn run_guarded(
+        &self,
+        space: &Space,
+        script: &'static Script,
+        key: &str,
+        args: &[Arg<'_>],
+        records: Records,
+        guard: &ReplayGuard,
+    ) -> Result<Reply, BackendError> {
+        let (kind, kept) = match records {
+            Records::Writers => ("w", layout::writers(space)),
+            Records::Lanes => ("l", layout::lanes(space)),
+        };
+        let shape = layout::shape(space);
         let mut args = args.to_vec();
-        args[0] = Arg::Text("l");
-        args[1] = Arg::Int(ticket.sequence as i64);
-        args[2] = Arg::Text(&id);
-        let keys = [key, &lanes, &shape];
+        args[0] = Arg::Text(kind);
+        args[1] = Arg::Int(guard.sequence as i64);
+        args[2] = Arg::Text(&guard.writer);
+        args[3] = Arg::Text(if guard.resent { "1" } else { "" });
+        let keys = [key, &kept, &shape];
         let answer = self.runner.script(script, &keys.map(Arg::Text), &args).await;
         answer.map_err(|error| self.failed(error, &keys))
     }
 }
 
-/// Implements [`Backend`] for a client's public store, whose field `0` is a [`LuaStore`].
-macro_rules! backend_through_lua {
-    ($store:ty $(, $bounded:ident)?) => {
-        #[async_trait::async_trait]
-        impl$(<$bounded: RedisConnection>)? $crate::backend::Backend for $store {
-            async fn apply(
-                &self,
-                space: &$crate::backend::Space,
-                writes: &[$crate::backend::Write],
-                guard: Option<&$crate::backend::ReplayGuard>,
-            ) -> Result<$crate::backend::Applied, $crate::backend::BackendError> {
-                self.0.apply(space, writes, guard).await
-            }
-
-            async fn read(
-                &self,
-                space: &$crate::backend::Space,
-                keys: &[$crate::RedisKey],
-            ) -> Result<Vec<$crate::backend::Outcome<i64>>, $crate::backend::BackendError> {
-                self.0.read(space, keys).await
-            }
-
-            async fn remove(
-                &self,
-                space: &$crate::backend::Space,
-                keys: &[$crate::RedisKey],
-            ) -> Result<Vec<$crate::backend::Outcome<i64>>, $crate::backend::BackendError> {
-                self.0.remove(space, keys).await
-            }
-
-            async fn clear(
-                &self,
-                space: &$crate::backend::Space,
-            ) -> Result<(), $crate::backend::BackendError> {
-                self.0.clear(space).await
-            }
-        }
-
-        #[async_trait::async_trait]
-        impl$(<$bounded: RedisConnection>)? $crate::backend::InstanceBackend for $store {
-            async fn join(
-                &self,
-                space: &$crate::backend::Space,
-                instance: &$crate::backend::Instance,
-                slices: &[$crate::backend::Slice],
-            ) -> Result<$crate::backend::Joined, $crate::backend::BackendError> {
-                self.0.join(space, instance, slices).await
-            }
-
-            async fn apply_on(
-                &self,
-                space: &$crate::backend::Space,
-                member: &$crate::backend::Member,
-                writes: &[$crate::backend::SliceWrite],
-                sequence: Option<u64>,
-            ) -> Result<$crate::backend::Ordered<$crate::backend::Applied<$crate::backend::Standing>>, $crate::backend::BackendError> {
-                self.0.apply_on(space, member, writes, sequence).await
-            }
-
-            async fn read_on(
-                &self,
-                space: &$crate::backend::Space,
-                member: &$crate::backend::Member,
-                keys: &[$crate::RedisKey],
-            ) -> Result<$crate::backend::Ordered<Vec<$crate::backend::Outcome<$crate::backend::Standing>>>, $crate::backend::BackendError> {
-                self.0.read_on(space, member, keys).await
-            }
-
-            async fn remove_on(
-                &self,
-                space: &$crate::backend::Space,
-                member: &$crate::backend::Member,
-                keys: &[$crate::RedisKey],
-                scope: $crate::backend::Scope,
-            ) -> Result<$crate::backend::Ordered<Vec<$crate::backend::Outcome<$crate::backend::Written<$crate::backend::Standing>>>>, $crate::backend::BackendError> {
-                self.0.remove_on(space, member, keys, scope).await
-            }
-
-            async fn clear_on(
-                &self,
-                space: &$crate::backend::Space,
-                member: &$crate::backend::Member,
-                scope: $crate::backend::Scope,
-            ) -> Result<(), $crate::backend::BackendError> {
-                self.0.clear_on(space, member, scope).await
-            }
-
-            async fn heartbeat(
-                &self,
-                space: &$crate::backend::Space,
-                member: &$crate::backend::Member,
-            ) -> Result<(), $crate::backend::BackendError> {
-                self.0.heartbeat(space, member).await
-            }
-
-            async fn leave(
-                &self,
-                space: &$crate::backend::Space,
-                member: &$crate::backend::Member,
-            ) -> Result<(), $crate::backend::BackendError> {
-                self.0.leave(space, member).await
-            }
-
-            async fn slices_on(
-                &self,
-                space: &$crate::backend::Space,
-                member: &$crate::backend::Member,
-                key: &$crate::RedisKey,
-            ) -> Result<Vec<$crate::backend::InstanceSlice>, $crate::backend::BackendError> {
-                self.0.slices_on(space, member, key).await
-            }
-        }
-    };
+/// Where a guard is recorded: see `guard.lua`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Records {
+    Writers,
+    Lanes,
 }
-pub(crate) use backend_through_lua;

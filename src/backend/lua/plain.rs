@@ -5,14 +5,13 @@ use async_trait::async_trait;
 use crate::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Change, CounterComparator, Instance, InstanceSlice, Joined,
-        Member, Ordered, Outcome, Refusal, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing,
-        Write, Written,
+        Applied, Backend, BackendError, Capabilities, Change, CounterComparator, Outcome,
+        RecordedAnswers, Refusal, ReplayGuard, Space, Write,
     },
 };
 
 use super::{
-    Arg, CallError, Command, GUARD, LuaStore, Reply, Script, ScriptRunner, layout,
+    Arg, CallError, Command, GUARD, LuaStore, Records, Reply, Script, ScriptRunner, layout,
     reply::{self, Answers},
     unexpected,
 };
@@ -26,11 +25,6 @@ static WRITE: Script = Script::new(concat!(
     include_str!("records.lua"),
     include_str!("guard.lua"),
     include_str!("write.lua")
-));
-static REMOVE: Script = Script::new(concat!(
-    include_str!("records.lua"),
-    include_str!("guard.lua"),
-    include_str!("remove.lua")
 ));
 static CLEAR: Script = Script::new(concat!(
     include_str!("records.lua"),
@@ -61,6 +55,7 @@ fn script_for(writes: &[Write]) -> (&'static Script, Vec<Arg<'_>>, Answers) {
         let (change, count) = match write.change {
             Change::Add(count) => ("+", count),
             Change::Set(count) => ("=", count),
+            Change::Remove => ("-", 0),
         };
         args.push(Arg::Text(&write.key));
         if additions {
@@ -79,18 +74,12 @@ impl<R: ScriptRunner> LuaStore<R> {
         &self,
         space: &Space,
         writes: &[Write],
+        records: Records,
         guard: &ReplayGuard,
     ) -> Result<Applied, BackendError> {
-        let (script, mut args, answers) = script_for(writes);
-        args[0] = Arg::Text("w");
-        args[1] = Arg::Int(guard.sequence as i64);
-        args[2] = Arg::Text(&guard.writer);
-        args[3] = Arg::Text(if guard.resent { "1" } else { "" });
+        let (script, args, answers) = script_for(writes);
         let totals = layout::totals(space);
-        let (writers, shape) = (layout::writers(space), layout::shape(space));
-        let keys = [totals.as_str(), &writers, &shape];
-        let answer = self.runner.script(script, &keys.map(Arg::Text), &args).await;
-        let reply = answer.map_err(|error| self.failed(error, &keys))?;
+        let reply = self.run_guarded(space, script, &totals, &args, records, guard).await?;
         reply::applied(reply, writes, answers)
     }
 
@@ -207,7 +196,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         }
         self.open(space).await?;
         if let Some(guard) = guard {
-            return self.apply_guarded(space, writes, guard).await;
+            return self.apply_guarded(space, writes, Records::Writers, guard).await;
         }
         let totals = layout::totals(space);
         if writes.len() <= CHUNK {
@@ -246,27 +235,6 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         Ok(held)
     }
 
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.open(space).await?;
-        let totals = layout::totals(space);
-        let mut held = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(CHUNK) {
-            let mut args = vec![Arg::Text(""); GUARD];
-            args.extend(chunk.iter().map(|key| Arg::Text(key)));
-            let answer = self.run_once(space, &REMOVE, &totals, &mut args).await;
-            match answer.and_then(|reply| reply::all_held(reply, chunk.len())) {
-                Ok(chunk) => held.extend(chunk),
-                Err(error) if held.is_empty() => return Err(error),
-                Err(error) => return Err(partly(error)),
-            }
-        }
-        Ok(held)
-    }
-
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.open(space).await?;
         let totals = layout::totals(space);
@@ -279,71 +247,28 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         }
         Ok(())
     }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none().with_recorded(self).with_recorded_slices(self)
+    }
 }
 
 #[async_trait]
-impl<R: ScriptRunner> crate::backend::InstanceBackend for LuaStore<R> {
-    async fn join(
+impl<R: ScriptRunner> RecordedAnswers for LuaStore<R> {
+    async fn apply_recorded(
         &self,
         space: &Space,
-        instance: &Instance,
-        slices: &[Slice],
-    ) -> Result<Joined, BackendError> {
-        self.join_instance(space, instance, slices).await
+        writes: &[Write],
+        lane: &ReplayGuard,
+    ) -> Result<Applied, BackendError> {
+        self.open(space).await?;
+        self.apply_guarded(space, writes, Records::Lanes, lane).await
     }
 
-    async fn apply_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        writes: &[SliceWrite],
-        sequence: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        self.apply_slices(space, member, writes, sequence).await
-    }
-
-    async fn read_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        self.read_slices(space, member, keys).await
-    }
-
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        self.remove_slices(space, member, keys, scope).await
-    }
-
-    async fn clear_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
-        self.clear_slices(space, member, scope).await
-    }
-
-    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.renew_lease(space, member).await
-    }
-
-    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.end_membership(space, member).await
-    }
-
-    async fn slices_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.list_slices(space, member, key).await
+    async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError> {
+        self.open(space).await?;
+        let (totals, args) = (layout::totals(space), [Arg::Text(""); GUARD]);
+        let cleared = self.run_guarded(space, &CLEAR, &totals, &args, Records::Lanes, lane);
+        cleared.await.map(drop)
     }
 }

@@ -30,6 +30,37 @@ local function sweep(records, life, age)
   end
 end
 
+-- Looks at the shape when an id comes without a record. Gives an error to answer instead of going on, if any:
+-- the shape is another, or the record is lost and the batch may have been applied.
+--
+-- `field` of the shape is the generation of the records; `past` says that they would have been forgotten by now.
+-- `counts` is the key that tells whether the counters are still there, where an earlier attempt may have arrived.
+local function admit(shape, field, generation, past, counts)
+  local held = redis.pcall('HMGET', shape, 'layout', 'shards', field)
+  if held.err then
+    return held
+  end
+  if not held[1] then
+    -- The server has lost its data, or this is the first use.
+    local made = redis.pcall('HSET', shape, 'layout', '1', 'shards', '1', field, generation)
+    return type(made) == 'table' and made or nil
+  end
+  if held[1] ~= '1' or held[2] ~= '1' then
+    return { err = 'SHAPE ' .. held[1] .. ' ' .. (held[2] or '') }
+  end
+  if held[3] == generation then
+    return nil
+  end
+  -- Records of an earlier generation were lost. They matter for as long as they would have been kept.
+  if not held[3] or past then
+    local kept = redis.pcall('HSET', shape, field, generation)
+    return type(kept) == 'table' and kept or nil
+  end
+  if counts and redis.call('EXISTS', counts) == 1 then
+    return { err = 'FORGOTTEN the record of this writer is lost' }
+  end
+end
+
 -- The answer of a lane that was given to `sequence`, once that is not above the record's.
 local function first_answer(held, sequence)
   local packed = string.match(held, '^%d+') == sequence and string.match(held, '^[^\n]*\n(.*)$')

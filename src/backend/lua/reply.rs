@@ -90,7 +90,7 @@ fn number(text: &[u8]) -> Outcome<i64> {
         .ok_or_else(|| refused_number(text))
 }
 
-/// A total as HMGET and `remove.lua` give it.
+/// A total as HMGET gives it.
 pub(super) fn held(reply: &Reply) -> Result<Outcome<i64>, BackendError> {
     match reply {
         Reply::Nil => Ok(Ok(0)),
@@ -174,6 +174,7 @@ fn outcome(
             Written { old: value, new: value.wrapping_add(count), condition_met: true }
         }
         (_, Change::Set(count)) => Written { old: value, new: count, condition_met: true },
+        (_, Change::Remove) => Written { old: value, new: 0, condition_met: true },
     }))
 }
 

@@ -5,13 +5,13 @@ use std::{fmt, future::Future, sync::OnceLock};
 use crate::backend::Cause;
 
 /// A script of the catalogue.
-pub(crate) struct Script {
+pub struct Script {
     source: &'static str,
     sha: OnceLock<String>,
 }
 
 impl Script {
-    pub(crate) const fn new(source: &'static str) -> Self {
+    pub const fn new(source: &'static str) -> Self {
         Self { source, sha: OnceLock::new() }
     }
 
@@ -22,7 +22,7 @@ impl Script {
 
 /// One argument of a command.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Arg<'a> {
+pub enum Arg<'a> {
     Text(&'a str),
     Int(i64),
 }
@@ -47,24 +47,24 @@ impl From<i64> for Arg<'_> {
 
 /// A command with its arguments.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Command<'a> {
-    pub(crate) name: &'static str,
-    pub(crate) args: &'a [Arg<'a>],
+pub struct Command<'a> {
+    pub name: &'static str,
+    pub args: &'a [Arg<'a>],
     /// Which argument is the key that a cluster routes by, for a client that does not know.
     #[cfg_attr(not(feature = "fred"), expect(dead_code))]
-    pub(crate) key_at: u8,
+    pub key_at: u8,
 }
 
 impl<'a> Command<'a> {
     /// A command whose first argument is its key.
-    pub(crate) fn keyed(name: &'static str, args: &'a [Arg<'a>]) -> Self {
+    pub fn keyed(name: &'static str, args: &'a [Arg<'a>]) -> Self {
         Self { name, args, key_at: 0 }
     }
 }
 
 /// What a server answers.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Reply {
+pub enum Reply {
     Nil,
     Int(i64),
     Bytes(Vec<u8>),
@@ -75,11 +75,11 @@ pub(crate) enum Reply {
 
 /// An error reply: the server took the command and turned it down.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ServerError {
+pub struct ServerError {
     /// The first word, such as `WRONGTYPE`.
-    pub(crate) code: String,
+    pub code: String,
     /// The rest.
-    pub(crate) detail: String,
+    pub detail: String,
 }
 
 impl ServerError {
@@ -110,7 +110,7 @@ impl ServerError {
 
     /// Whether a client that sends again by itself may get this for its last attempt although an
     /// earlier one was applied: the server did not come to look at the guard.
-    pub(crate) fn may_follow_success(&self) -> bool {
+    pub fn may_follow_success(&self) -> bool {
         matches!(
             &*self.code,
             "MOVED"
@@ -128,7 +128,7 @@ impl ServerError {
 impl ServerError {
     /// Whether a cluster turned the command down, before it did anything, because the slot moves or
     /// has no node just now.
-    pub(crate) fn turned_down_for_topology(&self) -> bool {
+    pub fn turned_down_for_topology(&self) -> bool {
         matches!(&*self.code, "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN")
     }
 }
@@ -146,7 +146,7 @@ impl std::error::Error for ServerError {}
 
 /// Why a command has no answer.
 #[derive(Debug, Clone)]
-pub(crate) enum CallError {
+pub enum CallError {
     /// The server turned it down.
     Server(ServerError),
     /// Neither it nor an earlier attempt of it left this process.
@@ -157,7 +157,7 @@ pub(crate) enum CallError {
 
 impl CallError {
     /// What the last attempt's error means where an earlier one may have reached the server.
-    pub(crate) fn of_last_attempt(self) -> Self {
+    pub fn of_last_attempt(self) -> Self {
         match self {
             Self::NotSent(cause) => Self::Lost(cause),
             error => error,
@@ -168,7 +168,7 @@ impl CallError {
 /// How a Redis client runs commands.
 ///
 /// Implementations are glue and error classification, nothing else.
-pub(crate) trait ScriptRunner: Send + Sync + 'static {
+pub trait ScriptRunner: Send + Sync + 'static {
     /// Sends one command.
     fn run(&self, command: Command<'_>) -> impl Future<Output = Result<Reply, CallError>> + Send;
 

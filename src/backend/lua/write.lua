@@ -1,7 +1,7 @@
--- Additions and assignments, with or without conditions.
+-- Additions, assignments and removals, with or without conditions.
 --
 -- KEYS, ARGV[1..4]  see guard.lua
--- ARGV[5..]         per item: counter; '+' or '='; its decimal i64; the condition on the value
+-- ARGV[5..]         per item: counter; '+', '=' or '-'; its decimal i64, 0 for '-'; the condition on the value
 --                   before, '' none, 'e' equal, 'n' not equal, 'l' less, 'g' greater, 'le', 'ge'; the
 --                   condition's decimal i64, or ''
 --
@@ -55,6 +55,8 @@ local function holds(condition, value, operand)
   return less(operand, value)
 end
 
+local COMMANDS = { ['+'] = 'HINCRBY', ['='] = 'HSET', ['-'] = 'HDEL' }
+
 -- One item's part of the answer, or a table if the script must stop.
 local function write(counter, change, count, condition, operand)
   local old = redis.pcall('HGET', totals, counter)
@@ -72,6 +74,8 @@ local function write(counter, change, count, condition, operand)
   local reply
   if change == '+' then
     reply = redis.pcall('HINCRBY', totals, counter, count)
+  elseif change == '-' then
+    reply = redis.pcall('HDEL', totals, counter)
   else
     reply = redis.pcall('HSET', totals, counter, count)
   end
@@ -82,15 +86,27 @@ local function write(counter, change, count, condition, operand)
     return failed(reply, 1)
   end
   wrote = true
+  if foreign and change == '-' then
+    return not_a_number(old)
+  end
   -- There is no number to answer with where foreign text was replaced.
   return foreign and '0' or old
 end
 
 local function write_all()
   local answer, lines = { 0 }, {}
-  local reply = #ARGV >= FIRST + 5 and denied({ 'HINCRBY', 'HSET' })
-  if reply then
-    return reply
+  if #ARGV >= FIRST + 5 then
+    local needed, seen = {}, {}
+    for at = FIRST + 1, #ARGV, 5 do
+      local change = ARGV[at]
+      if not seen[change] then
+        seen[change], needed[#needed + 1] = true, COMMANDS[change]
+      end
+    end
+    local reply = denied(needed)
+    if reply then
+      return reply
+    end
   end
   for at = FIRST, #ARGV, 5 do
     local index = #answer

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use super::records::Lanes;
 use crate::{
     RedisKey,
     backend::{
         Applied, BackendError, Epoch, Incarnation, Instance, InstanceSlice, Joined, Member,
-        Ordered, Outcome, Refusal, Scope, Slice, SliceChange, SliceWrite, Standing, Written,
+        Ordered, Outcome, Refusal, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Standing, Written,
     },
 };
 
@@ -87,6 +88,14 @@ pub(super) struct Instances {
     old_bare: BTreeMap<RedisKey, Epoch>,
     /// Those who died or left, and how old the space was then.
     gone: BTreeMap<Arc<str>, Duration>,
+    lanes: Option<Lanes<Answer>>,
+}
+
+/// What a request in a lane was answered.
+#[derive(Debug, Clone)]
+enum Answer {
+    Applied(Ordered<Applied<Standing>>),
+    Cleared,
 }
 
 impl Instances {
@@ -326,13 +335,68 @@ impl Instances {
         Ok(Ordered { version, answer: Applied { replayed, outcomes } })
     }
 
+    pub(super) fn apply_recorded(
+        &mut self,
+        now: u64,
+        member: &Member,
+        writes: &[SliceWrite],
+        lane: &ReplayGuard,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let answer = self.answer_once(now, lane, |members| {
+            members.apply(now, member, writes, None).map(Answer::Applied)
+        })?;
+        match answer {
+            Answer::Applied(applied) => Ok(applied),
+            Answer::Cleared => Err(reused()),
+        }
+    }
+
+    pub(super) fn clear_recorded(
+        &mut self,
+        now: u64,
+        member: &Member,
+        lane: &ReplayGuard,
+    ) -> Result<(), BackendError> {
+        let answer = self.answer_once(now, lane, |members| {
+            members.clear(now, member, Scope::Total).map(|()| Answer::Cleared)
+        })?;
+        match answer {
+            Answer::Cleared => Ok(()),
+            Answer::Applied(_) => Err(reused()),
+        }
+    }
+
+    fn answer_once(
+        &mut self,
+        now: u64,
+        lane: &ReplayGuard,
+        run: impl FnOnce(&mut Self) -> Result<Answer, BackendError>,
+    ) -> Result<Answer, BackendError> {
+        let time = Duration::from_millis(now);
+        let counts = self.born != Epoch::default();
+        let lanes = self.lanes.get_or_insert_with(|| Lanes::lanes(time));
+        if let Some(answer) = lanes.first_answer(lane) {
+            return answer;
+        }
+        lanes.admit(time, lane, counts)?;
+        let answer = run(self)?;
+        if let Some(lanes) = &mut self.lanes {
+            lanes.keep(lane, answer.clone());
+        }
+        Ok(answer)
+    }
+
+    /// Loses what the lanes were answered, and nothing else.
+    pub(super) fn lose_lanes(&mut self, now: Duration) {
+        if let Some(lanes) = &mut self.lanes {
+            lanes.lose(now);
+        }
+    }
+
     fn write(&mut self, who: Incarnation, write: &SliceWrite) -> Outcome<Written<Standing>> {
         let key = &write.key;
         let old = self.standing(key, who);
-        let subject = match write.change {
-            SliceChange::SetSlice(_) => old.slice,
-            SliceChange::Add(_) | SliceChange::SetTotal(_) => old.total,
-        };
+        let subject = if write.change.is_on_slice() { old.slice } else { old.total };
         if !write.condition.matches(subject) {
             return Ok(Written { old, new: old, condition_met: false });
         }
@@ -343,6 +407,15 @@ impl Instances {
                 count
             }
             SliceChange::SetSlice(count) => count,
+            SliceChange::Remove => {
+                self.renew_epoch(key);
+                return Ok(Written { old, new: self.standing(key, who), condition_met: true });
+            }
+            SliceChange::RemoveSlice => {
+                self.check_total(key, who, 0)?;
+                self.take_slices(key, &BTreeSet::from([who]));
+                return Ok(Written { old, new: self.standing(key, who), condition_met: true });
+            }
         };
         self.check_total(key, who, slice)?;
         if let Some(counter) = self.counters.get_mut(key)
@@ -362,30 +435,6 @@ impl Instances {
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
         let version = self.enter_as_heard(now, member)?;
         let answer = keys.iter().map(|key| Ok(self.standing(key, member.incarnation))).collect();
-        Ok(Ordered { version, answer })
-    }
-
-    pub(super) fn remove(
-        &mut self,
-        now: u64,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        let version = self.enter_as_heard(now, member)?;
-        let who = member.incarnation;
-        let remove = |key| {
-            let old = self.standing(key, who);
-            match scope {
-                Scope::Total => self.renew_epoch(key),
-                Scope::Slice => {
-                    self.check_total(key, who, 0)?;
-                    self.take_slices(key, &BTreeSet::from([who]));
-                }
-            }
-            Ok(Written { old, new: self.standing(key, who), condition_met: true })
-        };
-        let answer = keys.iter().map(remove).collect();
         Ok(Ordered { version, answer })
     }
 
@@ -413,24 +462,30 @@ impl Instances {
         self.remove_members(&BTreeSet::from([member.incarnation]));
     }
 
-    pub(super) fn slices(
-        &mut self,
-        now: u64,
-        member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.enter(now, member)?;
-        let slices = self.counters.get(key).into_iter().flat_map(|counter| &counter.slices);
-        let mut listed: Vec<_> = slices
-            .filter(|(_, value)| **value != 0)
-            .filter_map(|(who, value)| {
-                let joiner = self.joined.get(who)?;
-                let name = joiner.name.clone();
-                Some(InstanceSlice { instance_id: joiner.id.to_string(), name, value: *value })
-            })
-            .collect();
+    /// The total of the key's slices of the living, for somebody who is no member.
+    pub(super) fn total(&self, now: u64, key: &RedisKey) -> i64 {
+        clamp(self.living_slices(now, key).map(|(_, value)| i128::from(value)).sum())
+    }
+
+    /// The key's slices of the living, for somebody who is no member.
+    pub(super) fn slices(&self, now: u64, key: &RedisKey) -> Vec<InstanceSlice> {
+        let list = |(joiner, value): (&Joiner, i64)| InstanceSlice {
+            instance_id: joiner.id.to_string(),
+            name: joiner.name.clone(),
+            value,
+        };
+        let mut listed: Vec<_> = self.living_slices(now, key).map(list).collect();
         listed.sort();
-        Ok(listed)
+        listed
+    }
+
+    fn living_slices(&self, now: u64, key: &RedisKey) -> impl Iterator<Item = (&Joiner, i64)> {
+        let slices = self.counters.get(key).into_iter().flat_map(|counter| &counter.slices);
+        let slices = slices.filter(|(_, value)| **value != 0 && !self.lost_members);
+        slices.filter_map(move |(who, value)| {
+            let joiner = self.joined.get(who).filter(|joiner| joiner.lease_ends > now)?;
+            Some((joiner, *value))
+        })
     }
 
     /// The ids of those who are joined and whose lease has not expired.
@@ -552,6 +607,11 @@ impl Instances {
         self.highest = now.saturating_mul(1000).max(self.highest + 1);
         self.highest
     }
+}
+
+/// The lane had carried another kind of request under this sequence.
+fn reused() -> BackendError {
+    BackendError::outcome_unknown("the sequence was used for another request")
 }
 
 fn lease_end(now: u64, lease: Duration) -> u64 {

@@ -10,6 +10,7 @@ mod instance;
 mod link;
 mod named;
 mod plain;
+mod records;
 mod state;
 mod value;
 
@@ -23,8 +24,8 @@ use parking_lot::Mutex;
 
 use self::{clock::Clock, instance::Instances, state::State};
 use super::{
-    Applied, Backend, BackendError, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
-    ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+    Applied, Backend, BackendError, Capabilities, RecordedAnswers, RecordedSliceAnswers, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
+    ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write,
 };
 use crate::RedisKey;
 
@@ -102,12 +103,17 @@ impl MemoryBackend {
         })
     }
 
-    /// Loses the replay guards of the space and keeps its counters, as a Redis does that evicts the hash of
-    /// writers under an `allkeys-*` policy.
+    /// Loses the replay guards of the space, those of lanes too, and keeps its counters, as a Redis does that evicts
+    /// their hashes under an `allkeys-*` policy.
     ///
     /// A lax counter whose batch was in doubt then reports it as unknown instead of counting it twice.
     pub fn lose_guards(&self, space: &Space) {
-        self.locked(|state, now| state.plain.lose_guards(now, space));
+        self.locked(|state, now| {
+            state.plain.lose_guards(now, space);
+            if let Some(members) = state.instances.get_mut(space) {
+                members.lose_lanes(now);
+            }
+        });
     }
 
     /// Loses the memberships of the space, as a Redis does that evicts the leases: every instance has to rejoin, and
@@ -192,10 +198,6 @@ impl MemoryBackend {
         self.locked(|state, _| state.plain.read(space, keys))
     }
 
-    fn remove_now(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
-        self.locked(|state, _| state.plain.remove(space, keys))
-    }
-
     fn clear_now(&self, space: &Space) {
         self.locked(|state, _| state.plain.clear(space));
     }
@@ -235,17 +237,13 @@ impl Backend for MemoryBackend {
         Ok(self.read_now(space, keys))
     }
 
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        Ok(self.remove_now(space, keys))
-    }
-
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.clear_now(space);
         Ok(())
+    }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none().with_recorded(self).with_recorded_slices(self)
     }
 
     /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.
@@ -284,16 +282,6 @@ impl crate::backend::InstanceBackend for MemoryBackend {
         self.members(space, |members, ms| members.read(ms, member, keys))
     }
 
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        self.members(space, |members, ms| members.remove(ms, member, keys, scope))
-    }
-
     async fn clear_on(
         &self,
         space: &Space,
@@ -312,12 +300,59 @@ impl crate::backend::InstanceBackend for MemoryBackend {
         Ok(())
     }
 
-    async fn slices_on(
+    async fn totals(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.members(space, |members, ms| {
+            Ok(keys.iter().map(|key| Ok(members.total(ms, key))).collect())
+        })
+    }
+
+    async fn slices(
+        &self,
+        space: &Space,
+        key: &RedisKey,
+    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        Ok(self.members(space, |members, ms| members.slices(ms, key)))
+    }
+}
+
+#[async_trait]
+impl RecordedAnswers for MemoryBackend {
+    async fn apply_recorded(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        lane: &ReplayGuard,
+    ) -> Result<Applied, BackendError> {
+        self.locked(|state, now| state.plain.apply_recorded(now, space, writes, lane))
+    }
+
+    async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError> {
+        self.locked(|state, now| state.plain.clear_recorded(now, space, lane))
+    }
+}
+
+#[async_trait]
+impl RecordedSliceAnswers for MemoryBackend {
+    async fn apply_on_recorded(
         &self,
         space: &Space,
         member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.members(space, |members, ms| members.slices(ms, member, key))
+        writes: &[SliceWrite],
+        lane: &ReplayGuard,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        self.members(space, |members, ms| members.apply_recorded(ms, member, writes, lane))
+    }
+
+    async fn clear_on_recorded(
+        &self,
+        space: &Space,
+        member: &Member,
+        lane: &ReplayGuard,
+    ) -> Result<(), BackendError> {
+        self.members(space, |members, ms| members.clear_recorded(ms, member, lane))
     }
 }

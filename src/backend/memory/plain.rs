@@ -1,8 +1,11 @@
 //! The plain counters of a store, and what it remembers of guarded writers.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use super::value::Value;
+use super::{
+    records::{Lanes, Records, Remembered},
+    value::Value,
+};
 use crate::{
     CounterComparator, RedisKey,
     backend::{
@@ -10,54 +13,25 @@ use crate::{
     },
 };
 
-/// How long a writer is remembered after its last batch that was applied, by the age of its space's guards.
+/// How long a writer is remembered after its last batch.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
-/// By how much one step of the clock moves that age at most.
-const LONGEST_STEP: Duration = Duration::from_secs(60);
-/// How many expired writers a new one removes.
-const SWEPT: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Plain {
     spaces: BTreeMap<Space, Counters>,
-    guards: BTreeMap<Space, Guards>,
+    /// What the latest batch of each writer refused, by index.
+    writers: BTreeMap<Space, Records<Refusals>>,
+    lanes: BTreeMap<Space, Lanes<Answer>>,
 }
 
 type Counters = BTreeMap<RedisKey, Value>;
+type Refusals = BTreeMap<usize, Refusal>;
 
-/// The replay guards of one space.
-#[derive(Debug, Default)]
-struct Guards {
-    writers: BTreeMap<Arc<str>, Writer>,
-    /// When the age was last looked at.
-    seen: Duration,
-    age: Duration,
-    /// Whether earlier writers were lost.
-    lost: bool,
-}
-
-#[derive(Debug)]
-struct Writer {
-    sequence: u64,
-    /// The items that the batch of that sequence refused, by index.
-    refused: BTreeMap<usize, Refusal>,
-    /// The guards' age then.
-    used: Duration,
-}
-
-impl Guards {
-    fn tick(&mut self, now: Duration) {
-        self.age += now.saturating_sub(self.seen).min(LONGEST_STEP);
-        self.seen = now;
-        self.lost &= self.age <= REMEMBERED;
-    }
-
-    fn sweep(&mut self) {
-        let limit = self.age;
-        let expired = self.writers.iter().filter(|(_, writer)| limit - writer.used > REMEMBERED);
-        let expired: Vec<_> = expired.map(|(id, _)| Arc::clone(id)).take(SWEPT).collect();
-        expired.iter().for_each(|id| drop(self.writers.remove(id)));
-    }
+/// What a request in a lane was answered.
+#[derive(Debug, Clone)]
+enum Answer {
+    Applied(Applied),
+    Cleared,
 }
 
 impl Plain {
@@ -72,54 +46,91 @@ impl Plain {
             return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes) });
         };
         let counts = self.spaces.contains_key(space);
-        let guards = self
-            .guards
-            .entry(space.clone())
-            .or_insert_with(|| Guards { seen: now, ..Guards::default() });
-        if let Some(writer) = guards.writers.get(&guard.writer)
-            && guard.sequence <= writer.sequence
-        {
-            let refused = (guard.sequence == writer.sequence).then(|| writer.refused.clone());
-            let outcomes = self.stand_all(space, writes, refused.as_ref());
+        let records = self.writers.entry(space.clone());
+        let records = records.or_insert_with(|| Records::kept_for(REMEMBERED, now));
+        let refused = match records.of(guard) {
+            Remembered::Nothing => None,
+            Remembered::Latest(refused) => Some(refused.clone()),
+            Remembered::Older => Some(Refusals::new()),
+        };
+        if let Some(refused) = refused {
+            let outcomes = self.stand_all(space, writes, &refused);
             return Ok(Applied { replayed: true, outcomes });
         }
-        guards.tick(now);
-        if !guards.writers.contains_key(&guard.writer) {
-            if guards.lost && guard.resent && counts {
-                return Err(BackendError::Forgotten);
-            }
-            guards.sweep();
-        }
-        let used = guards.age;
+        records.admit(now, guard, counts)?;
         let outcomes = self.write_all(space, writes);
-        if let Some(guards) = self.guards.get_mut(space) {
-            let writer = Writer { sequence: guard.sequence, refused: refusals(&outcomes), used };
-            guards.writers.insert(Arc::clone(&guard.writer), writer);
+        if let Some(records) = self.writers.get_mut(space) {
+            records.keep(guard, refusals(&outcomes));
         }
         Ok(Applied { replayed: false, outcomes })
     }
 
+    pub(super) fn apply_recorded(
+        &mut self,
+        now: Duration,
+        space: &Space,
+        writes: &[Write],
+        lane: &ReplayGuard,
+    ) -> Result<Applied, BackendError> {
+        let answer = self.answer_once(now, space, lane, |plain| {
+            let outcomes = plain.write_all(space, writes);
+            Answer::Applied(Applied { replayed: false, outcomes })
+        })?;
+        match answer {
+            Answer::Applied(applied) => Ok(applied),
+            Answer::Cleared => Err(reused()),
+        }
+    }
+
+    pub(super) fn clear_recorded(
+        &mut self,
+        now: Duration,
+        space: &Space,
+        lane: &ReplayGuard,
+    ) -> Result<(), BackendError> {
+        let answer = self.answer_once(now, space, lane, |plain| {
+            plain.clear(space);
+            Answer::Cleared
+        })?;
+        match answer {
+            Answer::Cleared => Ok(()),
+            Answer::Applied(_) => Err(reused()),
+        }
+    }
+
+    fn answer_once(
+        &mut self,
+        now: Duration,
+        space: &Space,
+        lane: &ReplayGuard,
+        run: impl FnOnce(&mut Self) -> Answer,
+    ) -> Result<Answer, BackendError> {
+        let counts = self.spaces.contains_key(space);
+        let lanes = self.lanes.entry(space.clone()).or_insert_with(|| Lanes::lanes(now));
+        if let Some(answer) = lanes.first_answer(lane) {
+            return answer;
+        }
+        lanes.admit(now, lane, counts)?;
+        let answer = run(self);
+        if let Some(lanes) = self.lanes.get_mut(space) {
+            lanes.keep(lane, answer.clone());
+        }
+        Ok(answer)
+    }
+
     /// Loses the guards of a space, and nothing else.
     pub(super) fn lose_guards(&mut self, now: Duration, space: &Space) {
-        if let Some(guards) = self.guards.get_mut(space) {
-            *guards = Guards { seen: now, lost: true, ..Guards::default() };
+        if let Some(writers) = self.writers.get_mut(space) {
+            writers.lose(now);
+        }
+        if let Some(lanes) = self.lanes.get_mut(space) {
+            lanes.lose(now);
         }
     }
 
     pub(super) fn read(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
         let counters = self.spaces.get(space);
         keys.iter().map(|key| number(counters.and_then(|counters| counters.get(key)))).collect()
-    }
-
-    pub(super) fn remove(&mut self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
-        let Some(counters) = self.spaces.get_mut(space) else {
-            return vec![Ok(0); keys.len()];
-        };
-        let held = keys.iter().map(|key| number(counters.remove(key).as_ref())).collect();
-        if counters.is_empty() {
-            self.spaces.remove(space);
-        }
-        held
     }
 
     pub(super) fn clear(&mut self, space: &Space) {
@@ -135,7 +146,7 @@ impl Plain {
     }
 
     pub(super) fn writers(&self) -> usize {
-        self.guards.values().map(|guards| guards.writers.len()).sum()
+        self.writers.values().map(Records::len).sum()
     }
 
     fn write_all(&mut self, space: &Space, writes: &[Write]) -> Vec<Outcome<Written>> {
@@ -155,11 +166,11 @@ impl Plain {
         &self,
         space: &Space,
         writes: &[Write],
-        refused: Option<&BTreeMap<usize, Refusal>>,
+        refused: &Refusals,
     ) -> Vec<Outcome<Written>> {
         let counters = self.spaces.get(space);
         let stand = |(index, write): (usize, &Write)| {
-            if let Some(refusal) = refused.and_then(|refused| refused.get(&index)) {
+            if let Some(refusal) = refused.get(&index) {
                 return Err(refusal.clone());
             }
             let value = number(counters.and_then(|counters| counters.get(&write.key)))?;
@@ -171,6 +182,12 @@ impl Plain {
 
 fn write_one(counters: &mut Counters, write: &Write) -> Outcome<Written> {
     let found = number(counters.get(&write.key));
+    if found.is_err()
+        && write.change == Change::Remove
+        && write.condition == CounterComparator::Nil
+    {
+        counters.remove(&write.key);
+    }
     let old = match (&found, write.change, write.condition) {
         // There is no old number to tell, and an assignment needs none.
         (Err(_), Change::Set(_), CounterComparator::Nil) => 0,
@@ -182,6 +199,10 @@ fn write_one(counters: &mut Counters, write: &Write) -> Outcome<Written> {
     let new = match write.change {
         Change::Add(count) => old.checked_add(count).ok_or(Refusal::Overflow)?,
         Change::Set(count) => count,
+        Change::Remove => {
+            counters.remove(&write.key);
+            return Ok(Written { old, new: 0, condition_met: true });
+        }
     };
     counters.insert(write.key.clone(), Value::Number(new));
     Ok(Written { old, new, condition_met: true })
@@ -191,7 +212,12 @@ fn number(value: Option<&Value>) -> Outcome<i64> {
     value.map_or(Ok(0), Value::number)
 }
 
-fn refusals<T>(outcomes: &[Outcome<T>]) -> BTreeMap<usize, Refusal> {
+/// The lane had carried another kind of request under this sequence.
+fn reused() -> BackendError {
+    BackendError::outcome_unknown("the sequence was used for another request")
+}
+
+fn refusals<T>(outcomes: &[Outcome<T>]) -> Refusals {
     let refusal =
         |(index, outcome): (usize, &Outcome<T>)| Some((index, outcome.as_ref().err()?.clone()));
     outcomes.iter().enumerate().filter_map(refusal).collect()

@@ -9,7 +9,7 @@ use redis::aio::{ConnectionLike, ConnectionManager, MultiplexedConnection};
 
 use super::{
     into::connection,
-    lua::{LuaStore, backend_through_lua},
+    lua::LuaStore,
 };
 
 pub use reconnecting::ReconnectingConnection;
@@ -28,9 +28,9 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisConnection for C {}
 /// Waiting for an answer is bounded by the connection's own response timeout (default: 500 ms). A
 /// [`ConnectionManager`] whose server is unreachable waits for its attempts to reconnect besides, about
 /// 9.5 s with its defaults; [`connect`](super::connect()) sets fewer.
-pub struct RedisStore<C: RedisConnection>(LuaStore<Runner<C>>);
+pub type RedisStore<C> = LuaStore<Runner<C>>;
 
-impl<C: RedisConnection> RedisStore<C> {
+impl<C: RedisConnection> LuaStore<Runner<C>> {
     /// The store behind `connection`. No I/O.
     ///
     /// A [`ConnectionManager`] that finds itself connected to a read-only replica, as after a failover,
@@ -38,24 +38,16 @@ impl<C: RedisConnection> RedisStore<C> {
     /// again by itself, and is used as by [`resending`](Self::resending).
     pub fn new(connection: C) -> Self {
         let traits = Traits::of(&connection as &dyn Any);
-        Self(LuaStore::new(Runner::new(connection, traits)))
+        Self::over(Runner::new(connection, traits))
     }
 
     /// The store behind a connection that may send a command again by itself when an answer is lost.
     /// Every write then goes through a script that recognises what it has already applied. No I/O.
     pub fn resending(connection: C) -> Self {
         let traits = Traits { resends: true, ..Traits::of(&connection as &dyn Any) };
-        Self(LuaStore::new(Runner::new(connection, traits)))
+        Self::over(Runner::new(connection, traits))
     }
 }
-
-impl<C: RedisConnection> std::fmt::Debug for RedisStore<C> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisStore").finish_non_exhaustive()
-    }
-}
-
-backend_through_lua!(RedisStore<C>, C);
 
 /// A connection manager gives up for good when a reconnect is refused, as during a password rotation, and never
 /// replaces a connection that went silent: see [`ReconnectingConnection`].

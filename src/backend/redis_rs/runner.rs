@@ -34,7 +34,7 @@ impl Traits {
     }
 }
 
-pub(crate) struct Runner<C> {
+pub struct Runner<C> {
     connection: C,
     traits: Traits,
 }

@@ -1,5 +1,4 @@
 mod add;
-mod exclusive;
 mod handle;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -10,10 +9,10 @@ use futures_util::future::join_all;
 use super::{CounterOptions, CounterTrait, Keyed};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    answers::keyed,
-    backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written},
-    lax::{Cell, Committed, Core, Delta, Hold, Known, Ledger, Owner, Settings},
+    backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
+    lax::{Cell, Committed, Core, Delta, Hold, Known, Ledger, Owner},
     parts::in_parts,
+    space_store::{SpaceStore, keyed},
 };
 
 pub use crate::lax::Unflushed;
@@ -56,20 +55,13 @@ pub struct LaxCounter<B: Backend + ?Sized = dyn Backend> {
 impl<B: Backend + ?Sized> LaxCounter<B> {
     /// A counter with these options. No I/O; may be called outside of a runtime.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
-        let ledger =
-            Plain { backend: Arc::clone(options.backend()), space: options.space().clone() };
-        let settings = Settings {
-            lag: options.lag(),
-            interval: Duration::ZERO,
-            max_pending: options.pending_limit(),
-            evict_after: options.idle_limit(),
-        };
-        Arc::new(Self { owner: Arc::new(Owner(Core::new(ledger, settings))) })
+        let ledger = Plain { store: options.store };
+        Arc::new(Self { owner: Arc::new(Owner(Core::new(ledger, options.settings))) })
     }
 
     /// The store.
     pub fn store(&self) -> &B {
-        &self.core().ledger.backend
+        self.core().ledger.store.store()
     }
 
     fn core(&self) -> &Arc<Core<Plain<B>>> {
@@ -162,7 +154,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
 impl<B: Backend + ?Sized> fmt::Debug for LaxCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxCounter")
-            .field("prefix", self.core().ledger.space.prefix())
+            .field("prefix", self.core().ledger.store.prefix())
             .finish_non_exhaustive()
     }
 }
@@ -176,12 +168,11 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
         &self,
         writes: &[Write],
     ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
-        if writes.iter().any(|write| !is_plain_addition(write)) {
-            return in_parts!(writes, part => self.core().write_all(part).await);
-        }
+        let Some(counts) = writes.iter().map(plain_addition).collect::<Option<Vec<_>>>() else {
+            return in_parts!(writes, part => self.core().write_now(part).await);
+        };
         let cells = self.core().all_known(writes.iter().map(|write| &write.key)).await;
-        let outcomes = writes.iter().zip(cells).map(|(write, cell)| {
-            let (Change::Add(count) | Change::Set(count)) = write.change;
+        let outcomes = counts.into_iter().zip(cells).map(|(count, cell)| {
             let new = self.core().add_to(&cell?, count)?;
             Ok(Written { old: new.saturating_sub(count), new, condition_met: true })
         });
@@ -197,12 +188,8 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
         Ok(keyed(keys.iter().copied(), totals, |total| total))
     }
 
-    async fn del(&self, key: &RedisKey) -> Result<i64, DistkitError> {
-        self.core().del(key).await
-    }
-
     async fn clear(&self) -> Result<(), DistkitError> {
-        self.core().clear().await
+        self.core().clear(Scope::Total).await
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
@@ -214,14 +201,16 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
     }
 }
 
-fn is_plain_addition(write: &Write) -> bool {
-    matches!(write.change, Change::Add(_)) && write.condition == CounterComparator::Nil
+fn plain_addition(write: &Write) -> Option<i64> {
+    match (write.change, write.condition) {
+        (Change::Add(count), CounterComparator::Nil) => Some(count),
+        _ => None,
+    }
 }
 
 /// The plain counters of a space: the whole total is "own", for nobody's share is told apart.
 pub(super) struct Plain<B: ?Sized> {
-    backend: Arc<B>,
-    space: Space,
+    store: SpaceStore<B>,
 }
 
 fn known(total: i64) -> Known {
@@ -242,7 +231,7 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
     ) -> Result<Committed, DistkitError> {
         let writes: Vec<_> =
             deltas.iter().map(|delta| Write::add(delta.cell.key.clone(), delta.count)).collect();
-        let applied = self.backend.apply(&self.space, &writes, Some(guard)).await?;
+        let applied = self.store.apply(&writes, Some(guard)).await?;
         let outcomes = applied.outcomes.into_iter();
         Ok(Committed {
             replayed: applied.replayed,
@@ -252,15 +241,47 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
         let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
-        let totals = self.backend.read(&self.space, &keys).await?;
+        let totals = self.store.read(&keys).await?;
         Ok(totals.into_iter().map(|total| total.map(known)).collect())
     }
 
+    type Write = Write;
+    type Written = Written;
+
+    async fn write(
+        &self,
+        writes: &[Write],
+        guard: &ReplayGuard,
+    ) -> Result<Vec<Outcome<Written>>, DistkitError> {
+        Ok(self.store.apply(writes, Some(guard)).await?.outcomes)
+    }
+
+    fn replaces(write: &Write) -> bool {
+        matches!(write.change, Change::Set(_) | Change::Remove)
+            && write.condition == CounterComparator::Nil
+    }
+
+    fn left_by(write: &Write, outcome: &Outcome<Written>) -> Option<Known> {
+        match outcome {
+            Ok(written) => Some(known(written.new)),
+            // What is no number is removed, and refused.
+            Err(_) => (write.change == Change::Remove && Self::replaces(write)).then(|| known(0)),
+        }
+    }
+
+    fn held_besides(written: &mut Written, pending: i64) {
+        written.old = written.old.saturating_add(pending);
+    }
+
+    async fn clear(&self, _: Scope) -> Result<(), DistkitError> {
+        Ok(self.store.clear().await?)
+    }
+
     fn fresh_id(&self) -> Arc<str> {
-        self.backend.fresh_id()
+        self.store.store().fresh_id()
     }
 
     fn prefix(&self) -> &str {
-        self.space.prefix()
+        self.store.prefix()
     }
 }

@@ -3,9 +3,11 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    CounterComparator, DistkitError,
-    backend::{InstanceBackend, Outcome, ReplayGuard, SliceChange, SliceWrite, Standing},
-    icounter::membership::{Membership, as_member},
+    CounterComparator, DistkitError, RedisKey,
+    backend::{
+        InstanceBackend, Outcome, ReplayGuard, Scope, SliceChange, SliceWrite, Standing, Written,
+    },
+    icounter::membership::Membership,
     lax::{Cell, Committed, Delta, Known, Ledger},
     parts::PART,
 };
@@ -19,7 +21,7 @@ pub(super) struct Slices<B: ?Sized> {
     pub(super) membership: Arc<Membership<B>>,
 }
 
-pub(super) fn known(standing: &Standing) -> Known {
+fn known(standing: &Standing) -> Known {
     Known { own: standing.slice, others: standing.total.wrapping_sub(standing.slice) }
 }
 
@@ -35,38 +37,59 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
         deltas: &[Delta],
         guard: &ReplayGuard,
     ) -> Result<Committed, DistkitError> {
-        let membership = &self.membership;
-        let writes: Vec<_> = deltas
-            .iter()
-            .map(|delta| SliceWrite {
-                key: delta.cell.key.clone(),
-                change: delta.replace.map_or(SliceChange::Add(delta.count), SliceChange::SetSlice),
-                condition: CounterComparator::Nil,
-            })
-            .collect();
-        as_member!(
-            membership,
-            member => membership.backend().apply_on(
-                membership.space(), member, &writes, Some(guard.sequence)
-            ),
-            ordered => {
-                let standings = ordered.answer.outcomes.into_iter().zip(&writes);
-                let outcomes = standings.map(|(outcome, write)| {
-                    let standing = outcome?.new;
-                    membership.note(&write.key, ordered.version, &standing);
-                    Ok(known(&standing))
-                });
-                Committed { replayed: ordered.answer.replayed, outcomes: outcomes.collect() }
-            }
-        )
+        let write = |delta: &Delta| {
+            let change = delta.replace.map_or(SliceChange::Add(delta.count), SliceChange::SetSlice);
+            SliceWrite::new(delta.cell.key.clone(), change)
+        };
+        let writes: Vec<_> = deltas.iter().map(write).collect();
+        let applied = self.membership.apply(&writes, Some(guard.sequence)).await?;
+        let outcomes = applied.outcomes.into_iter();
+        Ok(Committed {
+            replayed: applied.replayed,
+            outcomes: outcomes.map(|outcome| outcome.map(|w| known(&w.new))).collect(),
+        })
     }
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
-        let mut known = Vec::with_capacity(cells.len());
-        for part in cells.chunks(PART) {
-            known.extend(self.read_part(part).await?);
+        let keys: Vec<RedisKey> = cells.iter().map(|cell| cell.key.clone()).collect();
+        let mut all = Vec::with_capacity(keys.len());
+        for part in keys.chunks(PART) {
+            let standings = self.membership.read(part).await?.into_iter();
+            all.extend(standings.map(|standing| standing.map(|standing| known(&standing))));
         }
-        Ok(known)
+        Ok(all)
+    }
+
+    type Write = SliceWrite;
+    type Written = Written<Standing>;
+
+    async fn write(
+        &self,
+        writes: &[SliceWrite],
+        guard: &ReplayGuard,
+    ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
+        Ok(self.membership.apply(writes, Some(guard.sequence)).await?.outcomes)
+    }
+
+    /// A slice that is to be replaced cannot be counted to what there was.
+    fn replaces(_: &SliceWrite) -> bool {
+        false
+    }
+
+    fn left_by(write: &SliceWrite, outcome: &Outcome<Written<Standing>>) -> Option<Known> {
+        let removed =
+            write.change == SliceChange::Remove && write.condition == CounterComparator::Nil;
+        match outcome {
+            Ok(written) => Some(known(&written.new)),
+            // What is no number is removed, and refused.
+            Err(_) => removed.then_some(Known { own: 0, others: 0 }),
+        }
+    }
+
+    fn held_besides(_: &mut Written<Standing>, _: i64) {}
+
+    async fn clear(&self, scope: Scope) -> Result<(), DistkitError> {
+        self.membership.clear(scope).await
     }
 
     fn fresh_id(&self) -> Arc<str> {
@@ -75,27 +98,6 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
     }
 
     fn prefix(&self) -> &str {
-        self.membership.space().prefix()
-    }
-}
-
-impl<B: InstanceBackend + ?Sized> Slices<B> {
-    async fn read_part(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
-        let membership = &self.membership;
-        let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
-        as_member!(
-            membership,
-            member => membership.backend().read_on(membership.space(), member, &keys),
-            ordered => {
-                let standings = ordered.answer.into_iter().zip(&keys);
-                standings
-                    .map(|(standing, key)| {
-                        let standing = standing?;
-                        membership.note_read(key, ordered.version, &standing);
-                        Ok(known(&standing))
-                    })
-                    .collect()
-            }
-        )
+        self.membership.prefix()
     }
 }

@@ -1,5 +1,4 @@
 mod ending;
-mod exclusive;
 mod handle;
 mod ledger;
 
@@ -11,18 +10,18 @@ use futures_util::future::join_all;
 use self::ledger::Slices;
 use super::{
     InstanceAwareCounterTrait, LaxInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::{pair, part_of},
-    membership::{Membership, as_member},
+    icounter_trait::part_of,
+    membership::Membership,
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    answers::{Keyed, named},
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
         Written,
     },
-    lax::{Cell, Core, Hold, Owner, Settings, easy, not_applied},
+    lax::{Cell, Core, Hold, Owner, easy, not_applied},
     parts::in_parts,
+    space_store::{Keyed, named},
 };
 
 pub use handle::LaxInstanceAwareHandle;
@@ -69,20 +68,14 @@ pub struct LaxInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBac
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
-        let settings = Settings {
-            lag: options.allowed_lag,
-            interval: options.flush_interval,
-            max_pending: options.max_pending_keys,
-            evict_after: options.evict_after,
-        };
-        let instance = options.instance;
-        let membership = instance.membership();
-        Arc::new(Self { owner: Arc::new(Owner(Core::new(Slices { membership }, settings))) })
+        let membership = options.instance.membership();
+        let core = Core::new(Slices { membership }, options.settings);
+        Arc::new(Self { owner: Arc::new(Owner(core)) })
     }
 
     /// The store.
     pub fn store(&self) -> &B {
-        self.membership().backend()
+        self.membership().store()
     }
 
     fn core(&self) -> &Arc<Core<Slices<B>>> {
@@ -174,14 +167,10 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         &self,
         writes: &[SliceWrite],
     ) -> Result<Option<Vec<Outcome<Written<Standing>>>>, DistkitError> {
-        let buffered = |write: &SliceWrite| {
-            write.condition == CounterComparator::Nil
-                && !matches!(write.change, SliceChange::SetTotal(_))
-        };
-        if !writes.iter().all(buffered) {
+        let Some(writes) = writes.iter().map(buffered).collect::<Option<Vec<_>>>() else {
             return Ok(None);
-        }
-        let found = self.core().all_known(writes.iter().map(|write| &write.key)).await;
+        };
+        let found = self.core().all_known(writes.iter().map(|(key, _)| *key)).await;
         let mut cells = Vec::with_capacity(writes.len());
         for cell in found {
             match cell {
@@ -190,9 +179,9 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
                 Err(error) => return Err(self.core().why(error)),
             }
         }
-        for (write, cell) in writes.iter().zip(&cells) {
-            if let (SliceChange::SetSlice(count), Ok(cell)) = (write.change, cell)
-                && !can_replace(cell, count)
+        for ((_, change), cell) in writes.iter().zip(&cells) {
+            if let (Buffered::Replace(count), Ok(cell)) = (change, cell)
+                && !can_replace(cell, *count)
             {
                 return Ok(None);
             }
@@ -202,16 +191,14 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
             self.core().reserve(cell)?;
         }
         let mut outcomes = Vec::with_capacity(writes.len());
-        for (write, cell) in writes.iter().zip(cells) {
+        for ((_, change), cell) in writes.into_iter().zip(cells) {
             let outcome = match cell {
                 Err(refusal) => Err(refusal),
                 Ok(cell) => {
                     let old = numbers(&cell);
-                    let new = match write.change {
-                        SliceChange::Add(count) => self.core().add_slice(&cell, count),
-                        SliceChange::SetSlice(count) | SliceChange::SetTotal(count) => {
-                            self.core().replace_slice(&cell, count)
-                        }
+                    let new = match change {
+                        Buffered::Add(count) => self.core().add_slice(&cell, count),
+                        Buffered::Replace(count) => self.core().replace_slice(&cell, count),
                     };
                     match new {
                         Ok(new) => Ok((old, new)),
@@ -289,6 +276,23 @@ impl<B: InstanceBackend + ?Sized> Core<Slices<B>> {
     }
 }
 
+/// A change of a slice that needs no answer of the store.
+#[derive(Clone, Copy)]
+enum Buffered {
+    Add(i64),
+    Replace(i64),
+}
+
+/// What a write is when it is buffered; `None` for one that acts on the store at once.
+fn buffered(write: &SliceWrite) -> Option<(&RedisKey, Buffered)> {
+    let change = match (write.change, write.condition) {
+        (SliceChange::Add(count), CounterComparator::Nil) => Buffered::Add(count),
+        (SliceChange::SetSlice(count), CounterComparator::Nil) => Buffered::Replace(count),
+        _ => return None,
+    };
+    Some((&write.key, change))
+}
+
 /// Numbers near the ends of `i64` are left to the store.
 fn can_replace(cell: &Cell, count: i64) -> bool {
     // The others' sum need not fit into an `i64`; the acknowledged total does.
@@ -319,11 +323,11 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
         if let Some(outcomes) = self.write_later(writes).await? {
-            return Ok(named(writes.iter().map(|write| &write.key), outcomes));
+            return Ok(named(writes, outcomes));
         }
         in_parts!(writes, part_of(writes), part => match self.core().write_now(part).await {
             Err(error) => Err(self.core().why(error)),
-            Ok(outcomes) => Ok(named(part.iter().map(|write| &write.key), outcomes)),
+            Ok(outcomes) => Ok(outcomes),
         })
     }
 
@@ -351,20 +355,6 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
         Ok(updates.iter().map(|(key, _)| *key).zip(answers).collect())
     }
 
-    async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
-        match self.core().remove(key, Scope::Total).await {
-            Ok(written) => Ok(pair(&written.old)),
-            Err(error) => Err(self.core().why(error)),
-        }
-    }
-
-    async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError> {
-        match self.core().remove(key, Scope::Slice).await {
-            Ok(written) => Ok((written.new.total, written.old.slice)),
-            Err(error) => Err(self.core().why(error)),
-        }
-    }
-
     async fn clear(&self) -> Result<(), DistkitError> {
         match self.core().clear(Scope::Total).await {
             Err(error) => Err(self.core().why(error)),
@@ -386,12 +376,7 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
             Err(error) => return Err(self.core().why(error)),
         };
         session.commit(vec![core.cell(key)]).await.map_err(not_applied)?;
-        let membership = self.membership();
-        as_member!(
-            membership,
-            member => membership.backend().slices_on(membership.space(), member, key),
-            slices => slices
-        )
+        self.membership().slices(key).await
     }
 }
 
@@ -399,7 +384,7 @@ impl<B: InstanceBackend + ?Sized> fmt::Debug for LaxInstanceAwareCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxInstanceAwareCounter")
             .field("instance_id", &self.instance_id())
-            .field("prefix", self.membership().space().prefix())
+            .field("prefix", self.membership().prefix())
             .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,98 @@
+//! What a store can do besides the contract that every store keeps.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::{Applied, BackendError, Member, Ordered, ReplayGuard, SliceWrite, Space, Standing, Write};
+
+/// The capabilities of a store: a view of each that it has.
+///
+/// Counters look here for what they need at run time, so that they work over `dyn Backend` too. A capability that
+/// a later version of this crate adds is missing in a store that was written before it.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Capabilities<'s> {
+    /// Answers to plain counters that outlive a lost reply.
+    pub recorded: Option<&'s dyn RecordedAnswers>,
+    /// The same for instance-aware counters.
+    pub recorded_slices: Option<&'s dyn RecordedSliceAnswers>,
+}
+
+impl<'s> Capabilities<'s> {
+    /// Those of a store that has the contract of [`Backend`](super::Backend), and of
+    /// [`InstanceBackend`](super::InstanceBackend) where it implements that, and no more.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Adds [`RecordedAnswers`].
+    pub fn with_recorded(self, recorded: &'s dyn RecordedAnswers) -> Self {
+        Self { recorded: Some(recorded), ..self }
+    }
+
+    /// Adds [`RecordedSliceAnswers`].
+    pub fn with_recorded_slices(self, recorded: &'s dyn RecordedSliceAnswers) -> Self {
+        Self { recorded_slices: Some(recorded), ..self }
+    }
+}
+
+/// Requests that can be sent again until they are answered, and then get their *original* answer.
+///
+/// A lane carries one request at a time: [`ReplayGuard::writer`] is its unique id, [`ReplayGuard::sequence`] the
+/// request's number in it. Lanes are apart from the writers of [`Backend::apply`](super::Backend::apply).
+///
+/// # Contract
+///
+/// 21. **Once.** A request whose sequence is not above the latest one answered in its lane changes nothing.
+/// 22. **The original answer.** One with that sequence is answered as it was the first time, whatever has happened
+///     since. One with a lower sequence fails with [`BackendError::OutcomeUnknown`]: its own answer is not kept.
+/// 23. **Failures are not answers.** A request that fails with [`BackendError::NotApplied`], or
+///     [`BackendError::NotJoined`], uses up no sequence.
+/// 24. **Memory.** The latest answer of a lane is kept for at least an hour after its last use. Where the store
+///     finds that it lost its records, a request that is [`resent`](ReplayGuard::resent) in a lane that it does not
+///     know changes nothing and fails with [`BackendError::Forgotten`].
+#[async_trait]
+pub trait RecordedAnswers: fmt::Debug + Send + Sync {
+    /// [`Backend::apply`](super::Backend::apply) in a lane. The whole batch is one request: keep it small.
+    async fn apply_recorded(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        lane: &ReplayGuard,
+    ) -> Result<Applied, BackendError>;
+
+    /// [`Backend::clear`](super::Backend::clear) in a lane.
+    async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError>;
+}
+
+/// [`RecordedAnswers`] for instance-aware counters.
+///
+/// A lane belongs to the space and outlives the incarnations that use it: a request that was answered is answered
+/// again also after its incarnation is gone, and only one that was not fails with [`BackendError::NotJoined`].
+#[async_trait]
+pub trait RecordedSliceAnswers: fmt::Debug + Send + Sync {
+    /// [`InstanceBackend::apply_on`](super::InstanceBackend::apply_on) in a lane. The version is that of the
+    /// original answer.
+    async fn apply_on_recorded(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        lane: &ReplayGuard,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError>;
+
+    /// [`InstanceBackend::clear_on`](super::InstanceBackend::clear_on) of [`Scope::Total`](super::Scope::Total) in a
+    /// lane.
+    async fn clear_on_recorded(
+        &self,
+        space: &Space,
+        member: &Member,
+        lane: &ReplayGuard,
+    ) -> Result<(), BackendError>;
+}
+
+/// The error of a request that needs a capability which the store does not have.
+pub(super) fn missing(capability: &str) -> BackendError {
+    BackendError::not_applied(format!("the store does not support {capability}"))
+}

@@ -1,0 +1,186 @@
+//! The one way of the counters to their store: a space of it, and answers that fit their questions.
+//!
+//! A store that gives another number of answers than it was asked for is not trusted with any.
+
+use std::sync::Arc;
+
+use crate::{
+    DistkitError, RedisKey,
+    backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write},
+};
+#[cfg(feature = "instance-aware-counter")]
+use crate::backend::{
+    Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice, SliceWrite,
+    Standing,
+};
+
+/// The counters of one prefix in a store.
+pub(crate) struct SpaceStore<B: ?Sized> {
+    store: Arc<B>,
+    space: Space,
+}
+
+impl<B: Backend + ?Sized> SpaceStore<B> {
+    pub(crate) fn new(store: Arc<B>, space: Space) -> Self {
+        Self { store, space }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<B> {
+        &self.store
+    }
+
+    pub(crate) fn prefix(&self) -> &RedisKey {
+        self.space.prefix()
+    }
+
+    pub(crate) async fn apply(
+        &self,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        let applied = self.store.apply(&self.space, writes, guard).await?;
+        counted(writes.len(), &applied.outcomes)?;
+        Ok(applied)
+    }
+
+    pub(crate) async fn read(&self, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let totals = self.store.read(&self.space, keys).await?;
+        counted(keys.len(), &totals).map_err(of_a_read)?;
+        Ok(totals)
+    }
+
+    pub(crate) async fn clear(&self) -> Result<(), BackendError> {
+        self.store.clear(&self.space).await
+    }
+}
+
+#[cfg(feature = "instance-aware-counter")]
+impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
+    pub(crate) async fn join(
+        &self,
+        instance: &Instance,
+        claims: &[Slice],
+    ) -> Result<Joined, BackendError> {
+        let joined = self.store.join(&self.space, instance, claims).await?;
+        counted(claims.len(), &joined.standings)?;
+        Ok(joined)
+    }
+
+    pub(crate) async fn apply_on(
+        &self,
+        member: &Member,
+        writes: &[SliceWrite],
+        sequence: Option<u64>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let ordered = self.store.apply_on(&self.space, member, writes, sequence).await?;
+        counted(writes.len(), &ordered.answer.outcomes)?;
+        Ok(ordered)
+    }
+
+    pub(crate) async fn read_on(
+        &self,
+        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
+        let ordered = self.store.read_on(&self.space, member, keys).await?;
+        counted(keys.len(), &ordered.answer).map_err(of_a_read)?;
+        Ok(ordered)
+    }
+
+    pub(crate) async fn clear_on(
+        &self,
+        member: &Member,
+        scope: Scope,
+    ) -> Result<(), BackendError> {
+        self.store.clear_on(&self.space, member, scope).await
+    }
+
+    pub(crate) async fn heartbeat(&self, member: &Member) -> Result<(), BackendError> {
+        self.store.heartbeat(&self.space, member).await
+    }
+
+    pub(crate) async fn leave(&self, member: &Member) -> Result<(), BackendError> {
+        self.store.leave(&self.space, member).await
+    }
+
+    pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
+        self.store.slices(&self.space, key).await
+    }
+}
+
+impl<B: ?Sized> Clone for SpaceStore<B> {
+    fn clone(&self) -> Self {
+        Self { store: Arc::clone(&self.store), space: self.space.clone() }
+    }
+}
+
+/// A store that breaks its contract: nobody knows what it did.
+fn counted<T>(asked: usize, answers: &[T]) -> Result<(), BackendError> {
+    if answers.len() == asked {
+        return Ok(());
+    }
+    let answered = answers.len();
+    let text = format!("the store gave {answered} answers to a request for {asked} items");
+    Err(BackendError::outcome_unknown(text))
+}
+
+/// What only reads changes nothing, whatever the answer.
+fn of_a_read(error: BackendError) -> BackendError {
+    match error {
+        BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
+        error => error,
+    }
+}
+
+/// An item of a batch.
+pub(crate) trait Item {
+    fn key(&self) -> &RedisKey;
+}
+
+impl Item for RedisKey {
+    fn key(&self) -> &RedisKey {
+        self
+    }
+}
+
+impl Item for Write {
+    fn key(&self) -> &RedisKey {
+        &self.key
+    }
+}
+
+#[cfg(feature = "instance-aware-counter")]
+impl Item for SliceWrite {
+    fn key(&self) -> &RedisKey {
+        &self.key
+    }
+}
+
+/// A key of a batch and its outcome.
+pub type Keyed<'k, T> = (&'k RedisKey, Result<T, DistkitError>);
+
+/// The outcomes, one for each item, the refused ones with their keys.
+pub(crate) fn named<T>(
+    items: &[impl Item],
+    outcomes: Vec<Outcome<T>>,
+) -> Vec<Result<T, DistkitError>> {
+    let named = items.iter().zip(outcomes);
+    named
+        .map(|(item, outcome)| outcome.map_err(|refusal| DistkitError::refused(item.key(), refusal)))
+        .collect()
+}
+
+/// The answer to a question about one item.
+pub(crate) fn only<T>(outcomes: Vec<Result<T, DistkitError>>) -> Result<T, DistkitError> {
+    let none = || Err(BackendError::outcome_unknown("the store gave no answer").into());
+    outcomes.into_iter().next().unwrap_or_else(none)
+}
+
+/// Puts each key next to its outcome.
+pub(crate) fn keyed<'k, T, U>(
+    keys: impl Iterator<Item = &'k RedisKey>,
+    outcomes: Vec<Result<T, DistkitError>>,
+    answer: impl Fn(T) -> U,
+) -> Vec<Keyed<'k, U>> {
+    keys.zip(outcomes).map(|(key, outcome)| (key, outcome.map(&answer))).collect()
+}
