@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use crate::{
-    DistkitError, RedisKey,
-    backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write},
-};
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
     Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice, SliceWrite,
     Standing,
+};
+use crate::{
+    DistkitError, RedisKey,
+    backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write},
 };
 
 /// The counters of one prefix in a store.
@@ -87,11 +87,7 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         Ok(ordered)
     }
 
-    pub(crate) async fn clear_on(
-        &self,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
+    pub(crate) async fn clear_on(&self, member: &Member, scope: Scope) -> Result<(), BackendError> {
         self.store.clear_on(&self.space, member, scope).await
     }
 
@@ -166,7 +162,9 @@ pub(crate) fn named<T>(
 ) -> Vec<Result<T, DistkitError>> {
     let named = items.iter().zip(outcomes);
     named
-        .map(|(item, outcome)| outcome.map_err(|refusal| DistkitError::refused(item.key(), refusal)))
+        .map(|(item, outcome)| {
+            outcome.map_err(|refusal| DistkitError::refused(item.key(), refusal))
+        })
         .collect()
 }
 

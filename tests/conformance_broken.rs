@@ -19,10 +19,8 @@ use async_trait::async_trait;
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Change, Instance, InstanceBackend, InstanceSlice, Joined,
-        Member, Ordered, Outcome, Refusal, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing,
-        Write, Written,
-        memory::{ManualClock, MemoryBackend},
+        Applied, Backend, BackendError, Capabilities, Change, Outcome, Refusal, ReplayGuard, Space,
+        Write, Written, memory::ManualClock,
     },
     conformance::{self as rules, Fixture},
 };
@@ -49,6 +47,7 @@ enum Fault {
     LeavesMinimaAlone,
     OverwritesForeignData,
     RemovalAnswersWhatIsLeft,
+    RemovalsHeedNoCondition,
     ClearTakesPrefixes,
     ClearKeepsTheLast,
     ClearForgetsGuards,
@@ -91,8 +90,6 @@ struct Broken {
     turn: tokio::sync::Mutex<()>,
     pending_answer: Mutex<Option<Vec<Outcome<i64>>>>,
     clock: ManualClock,
-    /// The instance-aware half, which has no faults here.
-    members: MemoryBackend,
 }
 
 type Address = (String, String);
@@ -108,7 +105,6 @@ impl Broken {
             locked: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
             pending_answer: Mutex::default(),
-            members: MemoryBackend::with_clock(clock.clone()),
             clock,
         })
     }
@@ -154,6 +150,14 @@ impl Broken {
     async fn write(&self, space: &Space, write: &Write) -> Outcome<Written> {
         let address = self.address(space, &write.key);
         let unconditional = write.condition == CounterComparator::Nil;
+        let removes = write.change == Change::Remove;
+        if removes && (unconditional || self.is(Fault::RemovalsHeedNoCondition)) {
+            let held = self.get(&address);
+            self.values.lock().unwrap().remove(&address);
+            let answers_late = self.is(Fault::RemovalAnswersWhatIsLeft);
+            let old = if answers_late { self.get(&address)? } else { held? };
+            return Ok(Written { old, new: 0, condition_met: true });
+        }
         let old = match (self.get(&address), write.change) {
             (Err(_), Change::Set(_)) if unconditional => 0,
             (old, _) => old?,
@@ -174,8 +178,13 @@ impl Broken {
                 Fault::LeavesMinimaAlone if count == i64::MIN => return Err(Refusal::Overflow),
                 _ => old.checked_add(count).ok_or(Refusal::Overflow)?,
             },
+            Change::Remove => 0,
             other => panic!("{other:?} is new"),
         };
+        if removes {
+            self.values.lock().unwrap().remove(&address);
+            return Ok(Written { old, new: 0, condition_met: true });
+        }
         match self.fault {
             Fault::AddsInTwoSteps => tokio::task::yield_now().await,
             Fault::WritesInTwoHalves => {
@@ -319,6 +328,9 @@ impl Backend for Broken {
     ) -> Result<Applied, BackendError> {
         let _turn = self.turn().await?;
         self.limit(Fault::FailsOnBigBatches, writes.len())?;
+        if writes.iter().any(|write| write.change == Change::Remove) {
+            self.limit(Fault::FailsOnBigRemovals, writes.len())?;
+        }
         let Some(guard) = guard else {
             return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes).await });
         };
@@ -363,24 +375,6 @@ impl Backend for Broken {
         Ok(answer)
     }
 
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let _turn = self.turn().await?;
-        self.limit(Fault::FailsOnBigRemovals, keys.len())?;
-        Ok(keys
-            .iter()
-            .map(|key| {
-                let address = self.address(space, key);
-                let held = self.get(&address);
-                self.values.lock().unwrap().remove(&address);
-                if self.is(Fault::RemovalAnswersWhatIsLeft) { self.get(&address) } else { held }
-            })
-            .collect())
-    }
-
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         let _turn = self.turn().await?;
         let prefix = &**space.prefix();
@@ -401,77 +395,14 @@ impl Backend for Broken {
         Ok(())
     }
 
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none()
+    }
+
     fn fresh_id(&self) -> Arc<str> {
         let id = self.ids.fetch_add(1, Ordering::SeqCst);
         let id = if self.is(Fault::RepeatsIds) { id % 5000 } else { id };
         format!("id{id}").into()
-    }
-}
-
-#[async_trait]
-impl InstanceBackend for Broken {
-    async fn join(
-        &self,
-        space: &Space,
-        instance: &Instance,
-        slices: &[Slice],
-    ) -> Result<Joined, BackendError> {
-        self.members.join(space, instance, slices).await
-    }
-
-    async fn apply_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        writes: &[SliceWrite],
-        sequence: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        self.members.apply_on(space, member, writes, sequence).await
-    }
-
-    async fn read_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        self.members.read_on(space, member, keys).await
-    }
-
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        self.members.remove_on(space, member, keys, scope).await
-    }
-
-    async fn clear_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
-        self.members.clear_on(space, member, scope).await
-    }
-
-    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.members.heartbeat(space, member).await
-    }
-
-    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.members.leave(space, member).await
-    }
-
-    async fn slices_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.members.slices_on(space, member, key).await
     }
 }
 
@@ -525,6 +456,7 @@ faults::caught! {
         long_mixed_runs_agree_with_a_reference,
     OverwritesForeignData by foreign_data_is_named_and_kept,
     RemovalAnswersWhatIsLeft by removal_answers_what_was_held,
+    RemovalsHeedNoCondition by a_removal_is_a_write_like_any_other,
     ClearTakesPrefixes by clear_removes_its_own_space_only,
     ClearKeepsTheLast by clear_removes_its_own_space_only big_removals_and_clears_are_one_call,
     ClearForgetsGuards by guards_survive_removal_and_clear,

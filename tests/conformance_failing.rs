@@ -6,15 +6,10 @@
 #[allow(dead_code, unused_imports, unused_macros, reason = "made for other tests besides")]
 mod faults;
 
-use std::time::Duration;
+use std::{future::Future, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use distkit::{
-    RedisKey,
-    backend::{
-        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
-        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
-    },
+    backend::{Around, BackendError, Layered, Op, memory::MemoryBackend},
     conformance::{self as rules, Fixture},
 };
 
@@ -27,83 +22,12 @@ impl std::fmt::Debug for Failing {
     }
 }
 
-#[async_trait]
-impl Backend for Failing {
-    async fn apply(
+impl Around for Failing {
+    async fn around<T: Send>(
         &self,
-        _: &Space,
-        _: &[Write],
-        _: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        Err(self.0())
-    }
-
-    async fn read(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-        Err(self.0())
-    }
-
-    async fn remove(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-        Err(self.0())
-    }
-
-    async fn clear(&self, _: &Space) -> Result<(), BackendError> {
-        Err(self.0())
-    }
-}
-
-#[async_trait]
-impl InstanceBackend for Failing {
-    async fn join(&self, _: &Space, _: &Instance, _: &[Slice]) -> Result<Joined, BackendError> {
-        Err(self.0())
-    }
-
-    async fn apply_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &[SliceWrite],
-        _: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        Err(self.0())
-    }
-
-    async fn read_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        Err(self.0())
-    }
-
-    async fn remove_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &[RedisKey],
-        _: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        Err(self.0())
-    }
-
-    async fn clear_on(&self, _: &Space, _: &Member, _: Scope) -> Result<(), BackendError> {
-        Err(self.0())
-    }
-
-    async fn heartbeat(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
-        Err(self.0())
-    }
-
-    async fn leave(&self, _: &Space, _: &Member) -> Result<(), BackendError> {
-        Err(self.0())
-    }
-
-    async fn slices_on(
-        &self,
-        _: &Space,
-        _: &Member,
-        _: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
+        _: Op<'_>,
+        _: impl Future<Output = Result<T, BackendError>> + Send,
+    ) -> Result<T, BackendError> {
         Err(self.0())
     }
 }
@@ -122,7 +46,8 @@ fn not_joined() -> BackendError {
 
 /// With every ability that a rule may ask for, so that each rule can check what it is about.
 fn able(failure: fn() -> BackendError) -> Fixture {
-    let fixture = Fixture::new(Failing(failure)).advance_with(|_: Duration| {});
+    let fixture = Fixture::new(Layered::new(Arc::new(MemoryBackend::new()), Failing(failure)))
+        .advance_with(|_: Duration| {});
     fixture.wipe_with(|_| async {}).plant_with(|_, _, _| async {})
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "support/lossy.rs"]
 mod lossy;
+#[path = "support/removals.rs"]
+mod removals;
 
 use std::{sync::Arc, time::Duration};
 
@@ -238,7 +240,7 @@ async fn a_removal_happens_once_and_answers_what_was_held() {
     for scene in scenes().await {
         scene.server.cli(&["HSET", "distkit:{p}:totals", "n", "7"]);
         scene.lossy.lose(1);
-        let result = scene.store.remove(&scene.space, &[key("n")]).await;
+        let result = removals::remove(&*scene.store, &scene.space, &[key("n")]).await;
         scene.check("removal", result, &vec![Ok(7)]).await;
         assert_eq!(scene.total("n"), "", "{scene:?}");
     }

@@ -15,8 +15,9 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Around, Backend, BackendError, DynAround, InstanceBackend, IntoBackend, Layered,
-        Op, Outcome, ReplayGuard, Space, Store, Write, connect, memory::MemoryBackend,
+        Applied, Around, Backend, BackendError, Capabilities, DynAround, InstanceBackend,
+        IntoBackend, Layered, Op, Outcome, ReplayGuard, Space, Store, Write, connect,
+        memory::MemoryBackend,
     },
     counter::{CounterOptions, CounterTrait, LaxCounter, LaxHandle, StrictCounter},
     icounter::{
@@ -52,16 +53,12 @@ impl Backend for PlainOnly {
         self.0.read(space, keys).await
     }
 
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.0.remove(space, keys).await
-    }
-
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.0.clear(space).await
+    }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none()
     }
 }
 

@@ -2,6 +2,9 @@
 #![cfg(all(feature = "instance-aware-counter", feature = "redis-rs", feature = "fred"))]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
+#[path = "support/removals.rs"]
+mod removals;
+
 use std::{sync::Arc, time::Duration};
 
 use distkit::{
@@ -253,7 +256,7 @@ mod found_by_review {
         let batch = [set(&a, 7, CounterComparator::Eq(5)), add(&b, 1)];
         let answer = store.apply_on(&space, &x, &batch, None).await;
         assert!(matches!(answer, Err(BackendError::OutcomeUnknown(_))), "{answer:?}");
-        let answer = store.remove_on(&space, &y, &[a, b], Scope::Total).await;
+        let answer = removals::remove_on(&*store, &space, &y, &[a, b], Scope::Total).await;
         assert!(matches!(answer, Err(BackendError::NotJoined)), "nothing was done yet: {answer:?}");
     }
 
@@ -310,7 +313,9 @@ mod found_by_review {
         let (x, y) = (join(&*store, &space, &[]).await, join(&*store, &space, &[]).await);
         store.apply_on(&space, &x, &[add(&k, 5)], None).await.unwrap();
         let Standing { epoch, .. } = standing(&*store, &space, &x, &k).await;
-        store.remove_on(&space, &y, std::slice::from_ref(&k), Scope::Total).await.unwrap();
+        removals::remove_on(&*store, &space, &y, std::slice::from_ref(&k), Scope::Total)
+            .await
+            .unwrap();
         lose(&server, "p", &["meta"]);
         let stale = Slice { key: k.clone(), epoch, value: 5 };
         let back = join(&*store, &space, &[stale]).await;

@@ -127,17 +127,17 @@ async fn each_strict_operation_is_one_call() {
         .times(1)
         .in_sequence(&mut order)
         .returning(|_, _| Ok(ordered(4, vec![Ok(standing(0, 0)), Ok(standing(4, 4))])));
-    for (version, scope) in [(5, Scope::Slice), (6, Scope::Total)] {
+    for (version, change) in [(5, SliceChange::RemoveSlice), (6, SliceChange::Remove)] {
         store
-            .expect_remove_on()
-            .withf(move |member, keys, s| is(member, 1) && *keys == [key("a")] && *s == scope)
+            .expect_apply_on()
+            .withf(move |member, writes, sequence| {
+                is(member, 1) && *writes == [write("a", change)] && sequence.is_none()
+            })
             .times(1)
             .in_sequence(&mut order)
             .returning(move |_, _, _| {
-                Ok(ordered(
-                    version,
-                    vec![Ok(Written { old: standing(4, 4), ..written(standing(0, 0)) })],
-                ))
+                let removed = Ok(Written { old: standing(4, 4), ..written(standing(0, 0)) });
+                Ok(ordered(version, Applied { replayed: false, outcomes: vec![removed] }))
             });
     }
     for scope in [Scope::Slice, Scope::Total] {
@@ -171,7 +171,7 @@ async fn a_strict_write_whose_reply_is_lost_is_not_sent_again() {
     for change in [SliceChange::Add(2), SliceChange::SetTotal(9), SliceChange::SetSlice(4)] {
         applies(&mut store, &mut order, 1, vec![write("a", change)], None, Err(lost()));
     }
-    store.expect_remove_on().times(2).in_sequence(&mut order).returning(|_, _, _| Err(lost()));
+    store.expect_apply_on().times(2).in_sequence(&mut order).returning(|_, _, _| Err(lost()));
     let counter = strict(store);
     let a = key("a");
     assert!(counter.inc(&a, 2).await.unwrap_err().may_have_happened());

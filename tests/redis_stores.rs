@@ -2,6 +2,9 @@
 #![cfg(all(feature = "redis-rs", feature = "redis-rs-cluster", feature = "fred"))]
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/removals.rs"]
+mod removals;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use distkit::{
@@ -75,7 +78,7 @@ async fn exercise(store: &dyn Backend, space: &Space, forget: impl Fn()) {
     forget();
     assert_eq!(apply(store, space, Write::add(n.clone(), 1), None).await.unwrap(), 8);
     forget();
-    assert_eq!(store.remove(space, &[n]).await.unwrap(), [Ok(8)]);
+    assert_eq!(removals::remove(store, space, &[n]).await.unwrap(), [Ok(8)]);
 }
 
 #[tokio::test]
@@ -245,7 +248,7 @@ async fn another_shape_is_refused_before_anything_is_written() {
                 apply(&**store, &space, add.clone(), None).await.unwrap_err(),
                 apply(&**store, &space, add, Some(&guard)).await.unwrap_err(),
                 store.read(&space, &[key("n")]).await.unwrap_err(),
-                store.remove(&space, &[key("n")]).await.unwrap_err(),
+                removals::remove(&**store, &space, &[key("n")]).await.unwrap_err(),
                 store.clear(&space).await.unwrap_err(),
                 store.join(&space, &instance, &[]).await.unwrap_err(),
             ] {
@@ -277,7 +280,7 @@ async fn a_key_of_a_wrong_type_is_named_and_kept() {
             (store.apply(&p, &add, Some(&guard)).await.err(), totals),
             (store.apply(&p, &[Write::set(n.clone(), 1)], None).await.err(), totals),
             (store.read(&p, std::slice::from_ref(&n)).await.err(), totals),
-            (store.remove(&p, std::slice::from_ref(&n)).await.err(), totals),
+            (removals::remove(&*store, &p, std::slice::from_ref(&n)).await.err(), totals),
             (store.apply(&space("q"), &add, Some(&guard)).await.err(), "distkit:{q}:writers"),
         ] {
             match result {

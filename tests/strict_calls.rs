@@ -103,11 +103,11 @@ async fn reads_removals_and_clear_are_one_call_each() {
         .in_sequence(&mut order)
         .return_once(|_| Ok(vec![Ok(0), Ok(5)]));
     store
-        .expect_remove()
-        .withf(|keys| *keys == [key("a")])
+        .expect_apply()
+        .withf(|writes, guard| *writes == [Write::remove(key("a"))] && guard.is_none())
         .times(1)
         .in_sequence(&mut order)
-        .return_once(|_| Ok(vec![Ok(5)]));
+        .return_once(|_, _| applied(vec![written(5, 0)]));
     store.expect_clear().times(1).in_sequence(&mut order).return_once(|| Ok(()));
 
     let counter = counter(store);
@@ -154,8 +154,6 @@ async fn failures(error: BackendError) -> Vec<DistkitError> {
         store.expect_apply().returning(move |_, _| Err(f()));
         let f = fail();
         store.expect_read().returning(move |_| Err(f()));
-        let f = fail();
-        store.expect_remove().returning(move |_| Err(f()));
         let f = fail();
         store.expect_clear().returning(move || Err(f()));
         let Err(failure) = call(&counter(store)).await else { panic!("the failure was hidden") };

@@ -4,7 +4,9 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{Applied, BackendError, Member, Ordered, ReplayGuard, SliceWrite, Space, Standing, Write};
+use super::{
+    Applied, BackendError, Member, Ordered, ReplayGuard, SliceWrite, Space, Standing, Write,
+};
 
 /// The capabilities of a store: a view of each that it has.
 ///

@@ -209,6 +209,11 @@ pub trait Around: fmt::Debug + Send + Sync + 'static {
         op: Op<'_>,
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> impl Future<Output = Result<T, BackendError>> + Send;
+
+    /// An id in the place of the store's; `None` for the store's. No I/O.
+    fn fresh_id(&self) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// A store with something around every request. Each half of the contract is forwarded once, here.
@@ -290,7 +295,7 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
     }
 
     fn fresh_id(&self) -> Arc<str> {
-        self.store.fresh_id()
+        self.around.fresh_id().unwrap_or_else(|| self.store.fresh_id())
     }
 }
 
@@ -421,6 +426,9 @@ pub trait DynAround: fmt::Debug + Send + Sync + 'static {
         op: Op<'a>,
         call: Pin<&'a mut (dyn Future<Output = Result<(), BackendError>> + Send + 'a)>,
     ) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// As [`Around::fresh_id`].
+    fn fresh_id_dyn(&self) -> Option<Arc<str>>;
 }
 
 impl<A: Around> DynAround for A {
@@ -430,6 +438,10 @@ impl<A: Around> DynAround for A {
         call: Pin<&'a mut (dyn Future<Output = Result<(), BackendError>> + Send + 'a)>,
     ) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(self.around(op, call))
+    }
+
+    fn fresh_id_dyn(&self) -> Option<Arc<str>> {
+        self.fresh_id()
     }
 }
 
@@ -448,5 +460,9 @@ impl Around for Arc<dyn DynAround> {
             (**self).around_dyn(op, call).await?;
         }
         answer.ok_or_else(|| BackendError::outcome_unknown("a layer made up an answer"))
+    }
+
+    fn fresh_id(&self) -> Option<Arc<str>> {
+        (**self).fresh_id_dyn()
     }
 }

@@ -36,9 +36,9 @@ pub use instance::{
     SliceChange, SliceWrite, Standing,
 };
 pub use into::{IntoBackend, Store};
+pub use layer::{Around, DynAround, Layered, Op};
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub use lua::LuaStore;
-pub use layer::{Around, DynAround, Layered, Op};
 pub use operation::{
     Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Space, Write, Written,
 };

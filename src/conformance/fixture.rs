@@ -245,12 +245,8 @@ impl Probe {
     }
 
     pub(super) async fn remove_outcomes(&self, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
-        let held = match self.backend.remove(&self.space, keys).await {
-            Ok(held) => held,
-            Err(error) => panic!("remove of {} keys failed: {error}", keys.len()),
-        };
-        assert_eq!(held.len(), keys.len(), "remove: one answer for each key");
-        held
+        let outcomes = self.send(&removals(keys), None).await.outcomes.into_iter();
+        outcomes.map(|outcome| outcome.map(|written| written.old)).collect()
     }
 
     pub(super) async fn remove(&self, keys: &[RedisKey]) -> Vec<i64> {
@@ -266,6 +262,11 @@ impl Probe {
     pub(super) fn guard(&self, sequence: u64) -> ReplayGuard {
         ReplayGuard { writer: self.backend.fresh_id(), sequence, resent: false }
     }
+}
+
+/// Unconditional removals.
+pub(super) fn removals(keys: &[RedisKey]) -> Vec<Write> {
+    keys.iter().cloned().map(Write::remove).collect()
 }
 
 fn numbers(what: &str, keys: &[RedisKey], outcomes: Vec<Outcome<i64>>) -> Vec<i64> {

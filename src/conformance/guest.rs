@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::fixture::{Fixture, Probe};
 use crate::{
-    CounterComparator, RedisKey,
+    RedisKey,
     backend::{
         Applied, BackendError, Epoch, Instance, InstanceBackend, Joined, Member, Outcome, Scope,
         Slice, SliceChange, SliceWrite, Standing, Written,
@@ -118,11 +118,11 @@ impl Guest {
         scope: Scope,
     ) -> Outcome<Written<Standing>> {
         let (backend, space) = (&self.store, &self.probe.space);
-        let keys = std::slice::from_ref(key);
-        let mut ordered =
-            ok("remove_on", backend.remove_on(space, &self.member, keys, scope).await);
-        assert_eq!(ordered.answer.len(), 1, "one outcome for each key");
-        ordered.answer.remove(0)
+        let write = [removal(key, scope)];
+        let applied = backend.apply_on(space, &self.member, &write, None).await;
+        let mut outcomes = ok("a removal", applied).answer.outcomes;
+        assert_eq!(outcomes.len(), 1, "one outcome for each key");
+        outcomes.remove(0)
     }
 
     pub(super) async fn remove(&self, key: &RedisKey, scope: Scope) -> Written<Standing> {
@@ -148,7 +148,7 @@ impl Guest {
     /// The values of the slices that the store lists, by instance id.
     pub(super) async fn slices(&self, key: &RedisKey) -> Vec<(String, i64)> {
         let (backend, space) = (&self.store, &self.probe.space);
-        let listed = ok("slices_on", backend.slices_on(space, &self.member, key).await);
+        let listed = ok("slices", backend.slices(space, key).await);
         assert!(listed.is_sorted(), "slices come in the order of the ids");
         listed.into_iter().map(|slice| (slice.instance_id, slice.value)).collect()
     }
@@ -168,11 +168,11 @@ impl Guest {
         not_joined("apply_on, guarded", backend.apply_on(space, me, &add, Some(1)).await);
         not_joined("read_on", backend.read_on(space, me, keys).await);
         for scope in [Scope::Slice, Scope::Total] {
-            not_joined("remove_on", backend.remove_on(space, me, keys, scope).await);
+            let removal = [removal(key, scope)];
+            not_joined("a removal", backend.apply_on(space, me, &removal, None).await);
             not_joined("clear_on", backend.clear_on(space, me, scope).await);
         }
         not_joined("heartbeat", backend.heartbeat(space, me).await);
-        not_joined("slices_on", backend.slices_on(space, me, key).await);
     }
 
     /// Lets its lease run out, and waits until `witness` finds it dead. It must have a slice of `key`.
@@ -182,12 +182,14 @@ impl Guest {
         ok("heartbeat", last.heartbeat().await);
         fixture.pass(Duration::from_millis(1));
         let start = tokio::time::Instant::now();
+        witness.read(key).await;
         while witness.slices(key).await.iter().any(|(id, _)| **id == *self.instance.id) {
             assert!(
                 start.elapsed() < DEADLINE,
                 "an instance whose lease ran out was not collected"
             );
             tokio::time::sleep(Duration::from_millis(1)).await;
+            witness.read(key).await;
         }
     }
 }
@@ -213,7 +215,17 @@ pub(super) fn accepted<T>(outcome: Outcome<T>) -> T {
 }
 
 pub(super) fn change(key: &RedisKey, change: SliceChange) -> SliceWrite {
-    SliceWrite { key: key.clone(), change, condition: CounterComparator::Nil }
+    SliceWrite::new(key.clone(), change)
+}
+
+pub(super) fn removal(key: &RedisKey, scope: Scope) -> SliceWrite {
+    change(
+        key,
+        match scope {
+            Scope::Total => SliceChange::Remove,
+            Scope::Slice => SliceChange::RemoveSlice,
+        },
+    )
 }
 
 pub(super) fn add(key: &RedisKey, count: i64) -> SliceWrite {

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::task::{JoinSet, yield_now};
 
-use super::fixture::{Fixture, Probe, key, keys};
+use super::fixture::{Fixture, Probe, key, keys, removals};
 use crate::backend::Write;
 
 /// Ids are never given twice, to whomever asks.
@@ -55,7 +55,8 @@ pub async fn cancelled_calls_break_nothing_else(fixture: &Fixture) {
             None => possible += 2,
         }
         cancel_after(backend.read(space, &fixed[..1]), polls).await;
-        cancel_after(backend.remove(space, &[key("absent"), key("absent too")]), polls).await;
+        let absent = removals(&[key("absent"), key("absent too")]);
+        cancel_after(backend.apply(space, &absent, None), polls).await;
         assert_eq!(
             probe.read(&fixed[1..]).await,
             [2, 3],

@@ -2,11 +2,11 @@ use tokio::task::JoinSet;
 
 use super::{
     fixture::{Fixture, key},
-    guest::{Guest, add, agreed_total, change},
+    guest::{Guest, add, agreed_total, change, removal},
 };
 use crate::{
     CounterComparator::Eq,
-    backend::{Refusal, SliceChange, SliceWrite},
+    backend::{Refusal, Scope, SliceChange, SliceWrite},
 };
 
 /// Rule 20: a batch that is sent again changes nothing and answers how the keys stand.
@@ -115,4 +115,40 @@ pub async fn concurrent_copies_of_a_slice_batch_happen_once(fixture: &Fixture) {
         assert_eq!(replayed.iter().filter(|replayed| !**replayed).count(), 1);
     }
     assert_eq!(guest.total(&k).await, 10);
+}
+
+/// Rules 16 and 20: a removal has its place in a batch, a condition of its own, and happens once under a guard.
+pub async fn a_removal_of_slices_is_a_write_like_any_other(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let (guest, other) = (Guest::join(&probe).await, Guest::join(&probe).await);
+    let k = key("k");
+    let (own, whole) = (removal(&k, Scope::Slice), removal(&k, Scope::Total));
+    let writes = [
+        add(&k, 5),
+        SliceWrite { condition: Eq(15), ..own.clone() },
+        SliceWrite { condition: Eq(5), ..own.clone() },
+        add(&k, 1),
+        SliceWrite { condition: Eq(1), ..whole.clone() },
+        SliceWrite { condition: Eq(11), ..whole.clone() },
+        add(&k, 3),
+    ];
+    let totals = [15, 15, 10, 11, 11, 0, 3];
+    let held = [true, false, true, true, false, true, true];
+    for sequence in [None, Some(1)] {
+        guest.remove(&k, Scope::Total).await;
+        other.add(&k, 10).await;
+        let epoch = guest.read(&k).await.epoch;
+        let applied = guest.send(&writes, sequence).await;
+        for (n, outcome) in applied.outcomes.iter().enumerate() {
+            let Ok(written) = outcome else { panic!("write {n}: {outcome:?}") };
+            assert_eq!(written.new.total, totals[n], "write {n}");
+            assert_eq!(written.condition_met, held[n], "write {n}");
+            assert_eq!(written.new.epoch != epoch, n >= 5, "write {n}: the epoch");
+        }
+        other.add(&k, 10).await;
+        if sequence.is_some() {
+            assert!(guest.send(&writes, sequence).await.replayed);
+        }
+        assert_eq!(agreed_total(&[guest.clone(), other.clone()], &k).await, 13);
+    }
 }

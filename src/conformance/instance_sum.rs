@@ -4,7 +4,7 @@ use tokio::task::JoinSet;
 
 use super::{
     fixture::{Fixture, key, keys},
-    guest::{Guest, accepted, add, agreed_total, change, standing},
+    guest::{Guest, accepted, add, agreed_total, change, removal, standing},
     spaces::awkward_keys,
 };
 use crate::{
@@ -289,7 +289,8 @@ pub async fn versions_grow(fixture: &Fixture) {
         let sequence = (round % 2 == 0).then_some(round + 1);
         let applied = backend.apply_on(space, member, &[add(&k[0], 1)], sequence).await;
         let read = backend.read_on(space, member, &k).await;
-        let removed = backend.remove_on(space, member, &k, Scope::Slice).await;
+        let removal = [removal(&k[0], Scope::Slice)];
+        let removed = backend.apply_on(space, member, &removal, None).await;
         let versions = [
             applied.map(|ordered| ordered.version),
             read.map(|ordered| ordered.version),

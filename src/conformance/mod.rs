@@ -21,7 +21,7 @@
 //!
 //! #[async_trait::async_trait]
 //! impl Backend for MyStore {
-//!     // apply, read, remove, clear
+//!     // apply, read, clear, capabilities
 //! #   async fn apply(
 //! #       &self,
 //! #       _: &Space,
@@ -33,8 +33,8 @@
 //! #   async fn read(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
 //! #       unreachable!()
 //! #   }
-//! #   async fn remove(&self, _: &Space, _: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-//! #       unreachable!()
+//! #   fn capabilities(&self) -> Capabilities<'_> {
+//! #       Capabilities::none()
 //! #   }
 //! #   async fn clear(&self, _: &Space) -> Result<(), BackendError> {
 //! #       unreachable!()
@@ -91,6 +91,7 @@ mod instance_guard;
 mod instance_life;
 mod instance_sum;
 mod model;
+mod recorded;
 mod removal;
 mod replay;
 mod spaces;
@@ -127,13 +128,15 @@ pub use instance_epochs::{
     slices_change_without_an_epoch, stale_slices_do_not_come_back,
 };
 pub use instance_guard::{
-    a_replayed_slice_batch_changes_nothing, concurrent_copies_of_a_slice_batch_happen_once,
-    guards_end_with_the_incarnation, refused_slices_are_refused_again,
+    a_removal_of_slices_is_a_write_like_any_other, a_replayed_slice_batch_changes_nothing,
+    concurrent_copies_of_a_slice_batch_happen_once, guards_end_with_the_incarnation,
+    refused_slices_are_refused_again,
 };
 pub use instance_life::{
     a_lease_that_nobody_found_is_renewed, a_name_has_one_holder, an_id_has_one_incarnation,
     any_id_and_name_work, big_joins_put_everything_back, every_operation_finds_the_dead,
-    leases_run_exactly, leaving_takes_the_slices_along, many_dead_are_collected_exactly,
+    leases_run_exactly, leaving_takes_the_slices_along,
+    looking_on_needs_no_membership_and_changes_nothing, many_dead_are_collected_exactly,
     the_dead_hold_no_names, the_dead_take_their_slices_only, those_not_joined_touch_nothing,
 };
 pub use instance_sum::{
@@ -142,9 +145,17 @@ pub use instance_sum::{
     slices_of_any_key_stay_apart, totals_are_the_sums_of_the_slices,
     totals_out_of_range_are_clamped, versions_grow,
 };
+pub use recorded::{
+    a_late_recorded_request_changes_nothing, a_recorded_clear_happens_once,
+    a_recorded_clear_of_slices_happens_once, a_recorded_request_gets_its_original_answer,
+    a_recorded_slice_request_gets_its_original_answer,
+    a_recorded_slice_request_may_be_sent_again_after_a_rejoin,
+    concurrent_copies_of_a_recorded_request_get_one_answer,
+};
 pub use removal::{
-    big_removals_and_clears_are_one_call, clear_removes_its_own_space_only,
-    guards_survive_removal_and_clear, removal_answers_what_was_held,
+    a_removal_is_a_write_like_any_other, big_removals_and_clears_are_one_call,
+    clear_removes_its_own_space_only, guards_survive_removal_and_clear,
+    removal_answers_what_was_held,
 };
 pub use replay::{
     a_lower_sequence_changes_nothing, a_replayed_batch_changes_nothing,
@@ -217,6 +228,7 @@ macro_rules! conformance_rules {
             a_lease_that_nobody_found_is_renewed
             a_missing_key_has_no_slices
             a_name_has_one_holder
+            a_removal_of_slices_is_a_write_like_any_other
             a_replayed_slice_batch_changes_nothing
             a_set_takes_all_slices
             an_id_has_one_incarnation
@@ -232,6 +244,7 @@ macro_rules! conformance_rules {
             invented_epochs_are_dropped
             leases_run_exactly
             leaving_takes_the_slices_along
+            looking_on_needs_no_membership_and_changes_nothing
             losses_in_a_row_heal
             lost_data_heals
             lost_data_heals_under_the_latest_epoch
@@ -263,6 +276,7 @@ macro_rules! plain_conformance_rules {
             a_key_named_twice_is_written_twice_in_order
             a_lower_sequence_changes_nothing
             a_missing_key_reads_zero
+            a_removal_is_a_write_like_any_other
             a_replayed_batch_changes_nothing
             additions_are_exact_on_the_whole_range
             an_empty_batch_uses_up_its_sequence
@@ -298,6 +312,49 @@ macro_rules! plain_conformance_rules {
     };
 }
 
+/// The suite of the capability [`RecordedAnswers`](crate::backend::RecordedAnswers), besides that of the store.
+#[macro_export]
+macro_rules! recorded_conformance_suite {
+    ($module:ident, $fixture:path) => {
+        $crate::recorded_conformance_rules! { [$crate::conformance_suite] @tests $module $fixture: }
+    };
+}
+
+/// The suite of the capability [`RecordedSliceAnswers`](crate::backend::RecordedSliceAnswers).
+#[macro_export]
+macro_rules! recorded_slices_conformance_suite {
+    ($module:ident, $fixture:path) => {
+        $crate::recorded_slices_conformance_rules! {
+            [$crate::conformance_suite] @tests $module $fixture:
+        }
+    };
+}
+
+/// The names of the rules of recorded answers, as [`conformance_rules!`](crate::conformance_rules).
+#[macro_export]
+macro_rules! recorded_conformance_rules {
+    ([$($callback:tt)+] $($before:tt)*) => {
+        $($callback)+! { $($before)*
+            a_late_recorded_request_changes_nothing
+            a_recorded_clear_happens_once
+            a_recorded_request_gets_its_original_answer
+            concurrent_copies_of_a_recorded_request_get_one_answer
+        }
+    };
+}
+
+/// The same for instance-aware counters.
+#[macro_export]
+macro_rules! recorded_slices_conformance_rules {
+    ([$($callback:tt)+] $($before:tt)*) => {
+        $($callback)+! { $($before)*
+            a_recorded_clear_of_slices_happens_once
+            a_recorded_slice_request_gets_its_original_answer
+            a_recorded_slice_request_may_be_sent_again_after_a_rejoin
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -313,6 +370,7 @@ mod tests {
             include_str!("instance_guard.rs"),
             include_str!("instance_life.rs"),
             include_str!("instance_sum.rs"),
+            include_str!("recorded.rs"),
             include_str!("removal.rs"),
             include_str!("replay.rs"),
             include_str!("spaces.rs"),

@@ -67,6 +67,10 @@ impl Model {
         let new = match write.change {
             Change::Add(count) => old.checked_add(count).ok_or(Refusal::Overflow)?,
             Change::Set(count) => count,
+            Change::Remove => {
+                self.values.remove(&write.key);
+                return wrote(old, 0);
+            }
         };
         self.values.insert(write.key.clone(), new);
         wrote(old, new)

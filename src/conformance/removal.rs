@@ -1,6 +1,6 @@
 use super::batches::BIG;
-use super::fixture::{Fixture, check_values, key, keys};
-use crate::backend::Write;
+use super::fixture::{Fixture, check, check_values, kept, key, keys, wrote};
+use crate::{CounterComparator, backend::Write};
 
 /// A removal answers what was held, and 0 for what is not there; the second of two removals of one key
 /// in one batch finds it gone.
@@ -83,4 +83,32 @@ pub async fn big_removals_and_clears_are_one_call(fixture: &Fixture) {
     probe.apply(&sets).await;
     probe.clear().await;
     check_values("read after clear", &all, &probe.read(&all).await, &vec![0; BIG]);
+}
+
+/// A removal has its place in a batch, and a condition of its own.
+pub async fn a_removal_is_a_write_like_any_other(fixture: &Fixture) {
+    let probe = fixture.fresh();
+    let (a, b) = (key("a"), key("b"));
+    let writes = [
+        Write::add(a.clone(), 5),
+        Write::remove(a.clone()).only_if(CounterComparator::Gt(5)),
+        Write::remove(a.clone()).only_if(CounterComparator::Eq(5)),
+        Write::add(a.clone(), 2),
+        Write::remove(b.clone()),
+        Write::set(b.clone(), 7),
+        Write::remove(b.clone()),
+    ];
+    let expected =
+        [wrote(0, 5), kept(5), wrote(5, 0), wrote(0, 2), wrote(0, 0), wrote(0, 7), wrote(7, 0)];
+    for guard in [None, Some(probe.guard(1))] {
+        probe.remove(&[a.clone(), b.clone()]).await;
+        let applied = probe.send(&writes, guard.as_ref()).await;
+        check(&writes, &applied.outcomes, &expected);
+        assert_eq!(probe.read(&[a.clone(), b.clone()]).await, [2, 0]);
+        if let Some(guard) = guard {
+            probe.apply(&[Write::set(b.clone(), 9)]).await;
+            assert!(probe.send(&writes, Some(&guard)).await.replayed);
+            assert_eq!(probe.read(&[a.clone(), b.clone()]).await, [2, 9], "a replayed removal");
+        }
+    }
 }

@@ -17,8 +17,8 @@ use super::acknowledged::{Acknowledged, UnderWay};
 use crate::{
     DistkitError, RedisKey,
     backend::{
-        Applied, BackendError, Incarnation, Instance, InstanceBackend, InstanceSlice, Member, Ordered,
-        Outcome, Scope, Slice, SliceWrite, Standing,
+        Applied, BackendError, Incarnation, Instance, InstanceBackend, InstanceSlice, Member,
+        Ordered, Outcome, Scope, Slice, SliceWrite, Standing,
     },
     outage::{self, Outage},
     space_store::SpaceStore,
@@ -175,10 +175,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     }
 
     /// Joins again, unless somebody did so since the incarnation `gone` was turned away.
-    async fn join_again(
-        self: &Arc<Self>,
-        gone: Incarnation,
-    ) -> Result<(), DistkitError> {
+    async fn join_again(self: &Arc<Self>, gone: Incarnation) -> Result<(), DistkitError> {
         let mut state = self.state.write().await;
         if state.member.as_ref().is_some_and(|member| member.incarnation == gone) {
             self.join(&mut state).await?;
@@ -228,11 +225,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// Whether the operation is to be done again as another incarnation: this one is not joined, or the store lost
     /// what it had answered it, and what it has just done goes with the old slices.
-    fn must_rejoin<T: Numbered>(
-        &self,
-        seat: &Seat<'_>,
-        answer: &Result<T, BackendError>,
-    ) -> bool {
+    fn must_rejoin<T: Numbered>(&self, seat: &Seat<'_>, answer: &Result<T, BackendError>) -> bool {
         match answer {
             Ok(answer) => self.went_back(seat, answer),
             Err(error) => matches!(error, BackendError::NotJoined),

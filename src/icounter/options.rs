@@ -80,11 +80,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
 
 impl<B: InstanceBackend + ?Sized> Clone for StrictInstanceAwareCounterOptions<B> {
     fn clone(&self) -> Self {
-        Self {
-            store: self.store.clone(),
-            name: self.name.clone(),
-            ..*self
-        }
+        Self { store: self.store.clone(), name: self.name.clone(), ..*self }
     }
 }
 

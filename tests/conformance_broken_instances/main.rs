@@ -17,9 +17,9 @@ use async_trait::async_trait;
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
-        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing,
-        Write, Written,
+        Applied, Backend, BackendError, Capabilities, Instance, InstanceBackend, InstanceSlice,
+        Joined, Member, Ordered, Outcome, ReplayGuard, Scope, Slice, SliceChange, SliceWrite,
+        Space, Standing, Write,
         memory::{ManualClock, MemoryBackend},
     },
     conformance::{self as rules, Fixture},
@@ -63,6 +63,8 @@ enum Fault {
     LeavingKeepsTheSlices,
     ListsSlicesInReverse,
     ListsStaleSlices,
+    ListsTheExpired,
+    LookingOnCollects,
     NamesGoToTheLatestJoin,
     PutsClaimsBackTwice,
     PutsStaleClaimsBack,
@@ -70,6 +72,7 @@ enum Fault {
     ReadsFindNoDead,
     ReadsMakeSlices,
     ReadsRenewNoLease,
+    RemovalsHeedNoCondition,
     RemovalsKeepTheEpoch,
     RemovedSlicesRenewTheEpoch,
     RenewsLeasesThatWereCollected,
@@ -153,16 +156,12 @@ impl Backend for Broken {
         self.plain.read(space, keys).await
     }
 
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.plain.remove(space, keys).await
-    }
-
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.plain.clear(space).await
+    }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none()
     }
 
     fn fresh_id(&self) -> Arc<str> {
@@ -214,16 +213,6 @@ impl InstanceBackend for Broken {
         self.on(space, |all| all.read(self.now(), member, keys))
     }
 
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        self.on(space, |all| all.remove(self.now(), member, keys, scope))
-    }
-
     async fn clear_on(
         &self,
         space: &Space,
@@ -242,13 +231,20 @@ impl InstanceBackend for Broken {
         Ok(())
     }
 
-    async fn slices_on(
+    async fn totals(
         &self,
         space: &Space,
-        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        Ok(self.on(space, |all| keys.iter().map(|key| Ok(all.total(self.now(), key))).collect()))
+    }
+
+    async fn slices(
+        &self,
+        space: &Space,
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.on(space, |all| all.slices(self.now(), member, key))
+        Ok(self.on(space, |all| all.slices(self.now(), key)))
     }
 }
 
@@ -304,6 +300,9 @@ faults::caught! {
     LeavingKeepsTheSlices by leaving_takes_the_slices_along,
     ListsSlicesInReverse by totals_are_the_sums_of_the_slices,
     ListsStaleSlices by a_set_takes_all_slices,
+    ListsTheExpired by looking_on_needs_no_membership_and_changes_nothing,
+    LookingOnCollects by looking_on_needs_no_membership_and_changes_nothing,
+    RemovalsHeedNoCondition by a_removal_of_slices_is_a_write_like_any_other,
     NamesGoToTheLatestJoin by a_name_has_one_holder,
     AcceptsClaimsAfterAnyAbsence by claims_are_refused_after_max_absence,
     PutsClaimsBackTwice by a_claim_is_put_back_once,

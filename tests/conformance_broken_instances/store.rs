@@ -339,22 +339,33 @@ impl Instances {
         }
     }
 
-    pub(super) fn slices(
-        &mut self,
-        now: u64,
-        member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.enter(now, member, Kind::Other)?;
+    pub(super) fn total(&self, now: u64, key: &RedisKey) -> i64 {
+        let epoch = self.epoch(key);
+        let mine = self.parts.iter().filter(|((of, _), part)| of == key && part.epoch == epoch);
+        let living = mine.filter(|((_, inc), _)| self.is_listed(now, *inc));
+        clamp(living.map(|(_, part)| i128::from(part.value)).sum())
+    }
+
+    fn is_listed(&self, now: u64, inc: u64) -> bool {
+        let expired = |seat: &Seat| seat.ends <= now && !self.is(Fault::ListsTheExpired);
+        self.seats.get(&inc).is_some_and(|seat| !expired(seat))
+    }
+
+    pub(super) fn slices(&mut self, now: u64, key: &RedisKey) -> Vec<InstanceSlice> {
+        if self.is(Fault::LookingOnCollects) {
+            self.collect(now, None);
+        }
         let epoch = self.epoch(key);
         let mut listed: Vec<_> = self
             .parts
             .iter()
             .filter(|((of, _), part)| {
-                of == key && (part.epoch == epoch || self.is(Fault::ListsStaleSlices))
+                of == key
+                    && part.value != 0
+                    && (part.epoch == epoch || self.is(Fault::ListsStaleSlices))
             })
             .filter_map(|((_, inc), part)| {
-                let seat = self.seats.get(inc)?;
+                let seat = self.seats.get(inc).filter(|_| self.is_listed(now, *inc))?;
                 let (instance_id, name) = (seat.id.to_string(), seat.name.clone());
                 Some(InstanceSlice { instance_id, name, value: part.value })
             })
@@ -363,7 +374,7 @@ impl Instances {
             Fault::ListsSlicesInReverse => listed.sort_by(|a, b| b.cmp(a)),
             _ => listed.sort(),
         }
-        Ok(listed)
+        listed
     }
 
     pub(super) fn standing(&self, key: &RedisKey, inc: u64) -> Standing {
@@ -387,7 +398,6 @@ enum Kind {
     Read,
     Write,
     Heartbeat,
-    Other,
 }
 
 fn clamp(sum: i128) -> i64 {

@@ -20,6 +20,8 @@ mod history;
 mod player;
 #[path = "../support/real_store.rs"]
 mod real_store;
+#[path = "../support/removals.rs"]
+mod removals;
 mod world;
 
 use std::{cell::Cell, fmt::Debug, time::Duration};

@@ -150,7 +150,9 @@ impl<'a> Player<'a> {
                 })
             }
             Step::Read { link, keys } => shown(world.link(*link).read(&space, keys).await),
-            Step::Remove { link, keys } => shown(world.link(*link).remove(&space, keys).await),
+            Step::Remove { link, keys } => {
+                shown(crate::removals::remove(&*world.link(*link), &space, keys).await)
+            }
             Step::Clear { link } => shown(world.link(*link).clear(&space).await),
             Step::World(event) => {
                 if let Event::Strike { link, fault: Fault::LoseRequest | Fault::LoseReply } = event
@@ -244,7 +246,8 @@ impl<'a> Player<'a> {
                 })
             }
             Step::RemoveOn { keys, scope, .. } => {
-                let answer = backend.remove_on(space, &member, keys, *scope).await;
+                let answer =
+                    crate::removals::remove_on(&*backend, space, &member, keys, *scope).await;
                 show(answer, |Ordered { answer, .. }| {
                     let lines = keys.iter().zip(answer).map(|(key, written)| {
                         let line = outcome(&written, |written| names.written(written));
@@ -257,7 +260,7 @@ impl<'a> Player<'a> {
             Step::ClearOn { scope, .. } => shown(backend.clear_on(space, &member, *scope).await),
             Step::Heartbeat { .. } => shown(backend.heartbeat(space, &member).await),
             Step::Leave { .. } => shown(backend.leave(space, &member).await),
-            Step::SlicesOn { key, .. } => shown(backend.slices_on(space, &member, key).await),
+            Step::SlicesOn { key, .. } => shown(backend.slices(space, key).await),
             other => panic!("not an instance's step: {other:?}"),
         })
     }

@@ -13,9 +13,8 @@ use async_trait::async_trait;
 use distkit::{
     DistkitError, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
-        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
-        memory::MemoryBackend,
+        Around, BackendError, InstanceBackend, InstanceSlice, Layered, Op, SliceWrite, Standing,
+        Written, memory::MemoryBackend,
     },
     icounter::{
         InstanceAwareCounterTrait, Keyed, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
@@ -32,127 +31,22 @@ pub(crate) fn key(name: &str) -> RedisKey {
     RedisKey::try_from(name).unwrap()
 }
 
-/// A store that can be cut off from one instance.
+/// Cuts a store off from one instance.
+#[derive(Debug, Clone, Default)]
 struct Gate {
-    store: Arc<dyn InstanceBackend>,
     shut: Arc<AtomicBool>,
 }
 
-impl Gate {
-    fn pass(&self) -> Result<&dyn InstanceBackend, BackendError> {
+impl Around for Gate {
+    async fn around<T: Send>(
+        &self,
+        _: Op<'_>,
+        call: impl Future<Output = Result<T, BackendError>> + Send,
+    ) -> Result<T, BackendError> {
         if self.shut.load(Ordering::SeqCst) {
             return Err(BackendError::not_applied("the test has cut this instance off"));
         }
-        Ok(&*self.store)
-    }
-}
-
-impl std::fmt::Debug for Gate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Backend for Gate {
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        self.pass()?.apply(space, writes, guard).await
-    }
-
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.pass()?.read(space, keys).await
-    }
-
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.pass()?.remove(space, keys).await
-    }
-
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.pass()?.clear(space).await
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.store.fresh_id()
-    }
-}
-
-#[async_trait]
-impl InstanceBackend for Gate {
-    async fn join(
-        &self,
-        space: &Space,
-        instance: &Instance,
-        slices: &[Slice],
-    ) -> Result<Joined, BackendError> {
-        self.pass()?.join(space, instance, slices).await
-    }
-
-    async fn apply_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        writes: &[SliceWrite],
-        sequence: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        self.pass()?.apply_on(space, member, writes, sequence).await
-    }
-
-    async fn read_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        self.pass()?.read_on(space, member, keys).await
-    }
-
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        self.pass()?.remove_on(space, member, keys, scope).await
-    }
-
-    async fn clear_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
-        self.pass()?.clear_on(space, member, scope).await
-    }
-
-    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.pass()?.heartbeat(space, member).await
-    }
-
-    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.pass()?.leave(space, member).await
-    }
-
-    async fn slices_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.pass()?.slices_on(space, member, key).await
+        call.await
     }
 }
 
@@ -276,8 +170,9 @@ impl World {
                 distkit::backend::connect(&url).await.unwrap()
             }
         };
-        let shut = Arc::new(AtomicBool::new(false));
-        let gate = Gate { store, shut: shut.clone() };
+        let gate = Gate::default();
+        let shut = gate.shut.clone();
+        let gate = Layered::new(store, gate);
         let counter: Arc<dyn Counter> = if self.lax {
             let mut options = LaxInstanceAwareCounterOptions::new(key("shop"), gate)
                 .allowed_lag(LAG)

@@ -4,6 +4,8 @@
 
 mod backlog;
 mod bed;
+#[path = "../support/removals.rs"]
+mod removals;
 
 use std::time::Duration;
 
@@ -33,8 +35,16 @@ async fn the_servers_own_data_add_up_after_every_step() {
             0 | 1 => drop(bed.apply(member, &[change(key, SliceChange::Add(count))]).await),
             2 => drop(bed.apply(member, &[change(key, SliceChange::SetTotal(count))]).await),
             3 => drop(bed.apply(member, &[change(key, SliceChange::SetSlice(count))]).await),
-            4 => drop(bed.store.remove_on(&bed.space, member, keys, Scope::Total).await.unwrap()),
-            5 => drop(bed.store.remove_on(&bed.space, member, keys, Scope::Slice).await.unwrap()),
+            4 => drop(
+                removals::remove_on(&bed.store, &bed.space, member, keys, Scope::Total)
+                    .await
+                    .unwrap(),
+            ),
+            5 => drop(
+                removals::remove_on(&bed.store, &bed.space, member, keys, Scope::Slice)
+                    .await
+                    .unwrap(),
+            ),
             _ => bed.store.clear_on(&bed.space, member, Scope::Slice).await.unwrap(),
         }
         bed.audit();
@@ -178,7 +188,7 @@ async fn foreign_data_is_named_and_harms_no_other_key() {
 async fn a_key_for_each_session_leaves_nothing_behind() {
     const SESSIONS: usize = 20_000;
     let bed = Bed::new().await;
-    let (member, other) = (bed.join(LONG).await, bed.join(LONG).await);
+    let (member, _other) = (bed.join(LONG).await, bed.join(LONG).await);
     let lasting = || -> Vec<_> {
         let names = bed.names_of_instances().into_iter();
         names.filter(|name| !name.ends_with(":i:quiet")).collect()
@@ -194,7 +204,7 @@ async fn a_key_for_each_session_leaves_nothing_behind() {
         }
     }
     assert_eq!(lasting(), keys);
-    assert!(bed.store.slices_on(&bed.space, &other, &session(7)).await.unwrap().is_empty());
+    assert!(bed.store.slices(&bed.space, &session(7)).await.unwrap().is_empty());
     // Set to 0, a key keeps its epoch and no more.
     let writes: Vec<_> = (0..300).map(|n| change(&session(n), SliceChange::SetTotal(0))).collect();
     bed.apply(&member, &writes).await;
@@ -225,7 +235,9 @@ async fn epochs_of_deleted_keys_are_dropped_after_max_absence() {
         for n in 0..10 {
             let key = key(&format!("job{minute}-{n}"));
             bed.apply(&gone, &[change(&key, SliceChange::SetTotal(5))]).await;
-            bed.store.remove_on(&bed.space, &member, &[key], Scope::Total).await.unwrap();
+            removals::remove_on(&bed.store, &bed.space, &member, &[key], Scope::Total)
+                .await
+                .unwrap();
         }
         bed.server.advance(Duration::from_secs(60));
         bed.store.heartbeat(&bed.space, &member).await.unwrap();

@@ -14,6 +14,8 @@ mod cases;
 mod cast;
 mod lax;
 mod reference;
+#[path = "../support/removals.rs"]
+mod removals;
 mod servers;
 mod store;
 mod strict;

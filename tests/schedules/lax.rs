@@ -4,6 +4,8 @@ mod batch;
 mod cell;
 #[path = "../../src/lax/core.rs"]
 mod core;
+#[path = "../../src/lax/exclusive.rs"]
+mod exclusive;
 #[path = "../../src/lax/flusher.rs"]
 mod flusher;
 #[path = "../../src/lax/ledger.rs"]
@@ -12,6 +14,9 @@ mod ledger;
 mod pending;
 #[path = "../../src/lax/report.rs"]
 mod report;
+#[path = "../../src/lax/settings.rs"]
+#[allow(unused_macros, unused_imports, reason = "for options")]
+mod settings;
 #[path = "../../src/lax/tally.rs"]
 mod tally;
 #[path = "../../src/lax/task.rs"]
@@ -26,9 +31,9 @@ mod atomic {
 use std::sync::atomic::Ordering::SeqCst;
 
 pub(crate) use cell::Cell;
-pub(crate) use core::{Core, Owner, Settings};
+pub(crate) use core::{Core, Owner};
 pub(crate) use ledger::{Committed, Delta, Known, Ledger};
-pub(crate) use writer::not_applied;
+pub(crate) use settings::Settings;
 
 impl<L: Ledger> Core<L> {
     pub(crate) fn number_pending(&self) -> usize {

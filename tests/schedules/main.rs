@@ -48,11 +48,28 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Of `src/answers.rs`, what the files of the lax engine use.
-pub(crate) mod answers {
-    use crate::{DistkitError, backend::BackendError};
+/// Of `src/space_store.rs`, what the files of the lax engine use.
+pub(crate) mod space_store {
+    use crate::{
+        DistkitError, RedisKey,
+        backend::{Outcome, Write},
+    };
 
-    pub(crate) fn miscounted(asked: usize, given: usize) -> DistkitError {
-        BackendError::outcome_unknown(format!("{given} answers to {asked} questions")).into()
+    pub(crate) trait Item {
+        fn key(&self) -> &RedisKey;
+    }
+
+    impl Item for Write {
+        fn key(&self) -> &RedisKey {
+            &self.key
+        }
+    }
+
+    pub(crate) fn named<T>(
+        items: &[impl Item],
+        outcomes: Vec<Outcome<T>>,
+    ) -> Vec<Result<T, DistkitError>> {
+        let named = items.iter().zip(outcomes);
+        named.map(|(i, o)| o.map_err(|refusal| DistkitError::refused(i.key(), refusal))).collect()
     }
 }

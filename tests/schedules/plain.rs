@@ -1,7 +1,5 @@
 #[path = "../../src/counter/lax/add.rs"]
 mod add;
-#[path = "../../src/counter/lax/exclusive.rs"]
-mod exclusive;
 
 use std::{marker::PhantomData, sync::Arc};
 
@@ -37,11 +35,11 @@ impl Core<Plain> {
 
     /// Answers what the key held.
     pub(crate) async fn set(self: &Arc<Self>, write: Write) -> i64 {
-        let mut outcomes = self.write_all(&[write]).await.unwrap();
+        let mut outcomes = self.write_now(&[write]).await.unwrap();
         outcomes.remove(0).unwrap().old
     }
 
     pub(crate) async fn delete(self: &Arc<Self>, key: &RedisKey) -> i64 {
-        self.del(key).await.unwrap()
+        self.set(Write::remove(key.clone())).await
     }
 }

@@ -11,8 +11,8 @@ use shuttle::{
 };
 
 use crate::{
-    DistkitError, RedisKey,
-    backend::{Applied, BackendError, Change, Outcome, ReplayGuard, Write, Written},
+    CounterComparator, DistkitError, RedisKey,
+    backend::{Applied, BackendError, Change, Outcome, ReplayGuard, Scope, Write, Written},
     counter::lax::{Plain, known},
     lax::{Cell, Committed, Delta, Known, Ledger},
 };
@@ -85,21 +85,13 @@ impl Store {
                     _ if replayed => {}
                     Change::Add(count) => *total += count,
                     Change::Set(count) => *total = count,
+                    Change::Remove => *total = 0,
                 }
                 Ok(Written { old, new: *total, condition_met: true })
             });
             Applied { replayed, outcomes: outcomes.collect() }
         })
         .await
-    }
-
-    pub(crate) async fn remove(
-        &self,
-        (): &(),
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let take = |state: &mut State, key| Ok(state.totals.remove(key).unwrap_or(0));
-        self.ask(|state| keys.iter().map(|key| take(state, key)).collect()).await
     }
 
     pub(crate) async fn clear(&self, (): &()) -> Result<(), BackendError> {
@@ -134,6 +126,34 @@ impl<B: crate::backend::Backend + ?Sized> Ledger for Plain<B> {
         };
         let totals: Vec<i64> = self.backend.ask(totals).await?;
         Ok(totals.into_iter().map(|total| Ok(known(total))).collect())
+    }
+
+    type Write = Write;
+    type Written = Written;
+
+    async fn write(
+        &self,
+        writes: &[Write],
+        guard: &ReplayGuard,
+    ) -> Result<Vec<Outcome<Written>>, DistkitError> {
+        Ok(self.backend.apply(&self.space, writes, Some(guard)).await?.outcomes)
+    }
+
+    fn replaces(write: &Write) -> bool {
+        matches!(write.change, Change::Set(_) | Change::Remove)
+            && write.condition == CounterComparator::Nil
+    }
+
+    fn left_by(_: &Write, outcome: &Outcome<Written>) -> Option<Known> {
+        outcome.as_ref().ok().map(|written| known(written.new))
+    }
+
+    fn held_besides(written: &mut Written, pending: i64) {
+        written.old = written.old.saturating_add(pending);
+    }
+
+    async fn clear(&self, _: Scope) -> Result<(), DistkitError> {
+        Ok(self.backend.clear(&self.space).await?)
     }
 
     fn fresh_id(&self) -> Arc<str> {

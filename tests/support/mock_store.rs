@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
-        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write, Written,
+        Applied, Backend, BackendError, Capabilities, Instance, InstanceBackend, InstanceSlice,
+        Joined, Member, Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing,
+        Write,
     },
 };
 use mockall::mock;
@@ -23,20 +24,17 @@ mock! {
         pub(crate) fn apply(&self, writes: Vec<Write>, guard: Option<ReplayGuard>)
             -> Result<Applied, BackendError>;
         pub(crate) fn read(&self, keys: Vec<RedisKey>) -> Result<Vec<Outcome<i64>>, BackendError>;
-        pub(crate) fn remove(&self, keys: Vec<RedisKey>) -> Result<Vec<Outcome<i64>>, BackendError>;
         pub(crate) fn clear(&self) -> Result<(), BackendError>;
         pub(crate) fn join(&self, instance: Instance, slices: Vec<Slice>) -> Result<Joined, BackendError>;
         pub(crate) fn apply_on(&self, member: Member, writes: Vec<SliceWrite>, sequence: Option<u64>)
             -> Result<Ordered<Applied<Standing>>, BackendError>;
         pub(crate) fn read_on(&self, member: Member, keys: Vec<RedisKey>)
             -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError>;
-        pub(crate) fn remove_on(&self, member: Member, keys: Vec<RedisKey>, scope: Scope)
-            -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError>;
         pub(crate) fn clear_on(&self, member: Member, scope: Scope) -> Result<(), BackendError>;
         pub(crate) fn heartbeat(&self, member: Member) -> Result<(), BackendError>;
         pub(crate) fn leave(&self, member: Member) -> Result<(), BackendError>;
-        pub(crate) fn slices_on(&self, member: Member, key: RedisKey)
-            -> Result<Vec<InstanceSlice>, BackendError>;
+        pub(crate) fn totals(&self, keys: Vec<RedisKey>) -> Result<Vec<Outcome<i64>>, BackendError>;
+        pub(crate) fn slices(&self, key: RedisKey) -> Result<Vec<InstanceSlice>, BackendError>;
     }
 }
 
@@ -71,18 +69,13 @@ impl Backend for MockStore {
         Self::read(self, keys.to_vec())
     }
 
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        check(space);
-        Self::remove(self, keys.to_vec())
-    }
-
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         check(space);
         Self::clear(self)
+    }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none()
     }
 
     fn fresh_id(&self) -> Arc<str> {
@@ -123,17 +116,6 @@ impl InstanceBackend for MockStore {
         Self::read_on(self, member.clone(), keys.to_vec())
     }
 
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        check(space);
-        Self::remove_on(self, member.clone(), keys.to_vec(), scope)
-    }
-
     async fn clear_on(
         &self,
         space: &Space,
@@ -154,13 +136,21 @@ impl InstanceBackend for MockStore {
         Self::leave(self, member.clone())
     }
 
-    async fn slices_on(
+    async fn totals(
         &self,
         space: &Space,
-        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        check(space);
+        Self::totals(self, keys.to_vec())
+    }
+
+    async fn slices(
+        &self,
+        space: &Space,
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         check(space);
-        Self::slices_on(self, member.clone(), key.clone())
+        Self::slices(self, key.clone())
     }
 }

@@ -13,14 +13,9 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use distkit::{
     RedisKey,
-    backend::{
-        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, IntoBackend,
-        Joined, Member, Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing,
-        Write, Written,
-    },
+    backend::{Around, BackendError, InstanceBackend, IntoBackend, Layered, Op, Space},
 };
 use distkit_testkit::{Server, ServerBuilder};
 use fred::{
@@ -93,14 +88,16 @@ impl RealStore {
         let mut all = Vec::new();
         for _ in 0..links {
             let proxy = Proxy::before(server.port()).await;
-            all.push(Arc::new(Link {
-                store: client.connect(proxy.port()),
+            let store = client.connect(proxy.port());
+            let line = Line {
+                store: store.clone(),
                 proxy,
                 cut: AtomicBool::new(false),
                 shaken: AtomicBool::new(true),
                 settling: Mutex::default(),
                 ids: ids.clone(),
-            }));
+            };
+            all.push(Arc::new(Link::new(store, line)));
         }
         Self { server, links: all }
     }
@@ -110,21 +107,21 @@ impl RealStore {
     }
 
     pub(crate) fn set_cut(&self, link: usize, cut: bool) {
-        self.links[link].cut.store(cut, SeqCst);
+        self.links[link].layer().cut.store(cut, SeqCst);
     }
 
     pub(crate) fn lose_next_request(&self, link: usize) {
-        self.links[link].proxy.lose_next_requests(1);
+        self.links[link].layer().proxy.lose_next_requests(1);
     }
 
     /// The next request is applied, and its answer gets lost.
     pub(crate) fn lose_next_reply(&self, link: usize) {
-        self.links[link].proxy.lose_next_replies(1);
+        self.links[link].layer().proxy.lose_next_replies(1);
     }
 
     /// Ends all faults, and numbers fresh ids from 1 again: the next history uses another prefix.
     pub(crate) fn mend(&self) {
-        for link in &self.links {
+        for link in self.links.iter().map(|link| link.layer()) {
             link.cut.store(false, SeqCst);
             link.proxy.lose_next_requests(0);
             link.proxy.lose_next_replies(0);
@@ -150,7 +147,7 @@ impl RealStore {
     /// Kills the server and starts it again with its data.
     pub(crate) fn restart(&self) {
         self.server.restart();
-        self.links.iter().for_each(|link| link.shaken.store(true, SeqCst));
+        self.links.iter().for_each(|link| link.layer().shaken.store(true, SeqCst));
     }
 
     /// Loses who is joined, as by an eviction.
@@ -175,7 +172,9 @@ impl RealStore {
 ///
 /// A cut is made on this side of the client: what a client says of a server that it cannot reach has tests of
 /// its own.
-struct Link {
+type Link = Layered<dyn InstanceBackend, Line>;
+
+struct Line {
     store: Arc<dyn InstanceBackend>,
     proxy: Proxy,
     cut: AtomicBool,
@@ -185,7 +184,7 @@ struct Link {
     ids: Arc<AtomicU64>,
 }
 
-impl Link {
+impl Line {
     /// Waits for a connection, so that each fault is met by one request and not by the next one too.
     async fn settle(&self) {
         let _one_at_a_time = self.settling.lock().await;
@@ -201,10 +200,13 @@ impl Link {
         }
         self.shaken.store(false, SeqCst);
     }
+}
 
-    async fn through<T>(
+impl Around for Line {
+    async fn around<T: Send>(
         &self,
-        call: impl Future<Output = Result<T, BackendError>>,
+        _: Op<'_>,
+        call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, BackendError> {
         if self.cut.load(SeqCst) {
             return Err(BackendError::not_applied("the link is cut"));
@@ -216,113 +218,14 @@ impl Link {
         }
         answer
     }
+
+    fn fresh_id(&self) -> Option<Arc<str>> {
+        Some(format!("id-{}", self.ids.fetch_add(1, SeqCst) + 1).into())
+    }
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Backend for Link {
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        self.through(self.store.apply(space, writes, guard)).await
-    }
-
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.through(self.store.read(space, keys)).await
-    }
-
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.through(self.store.remove(space, keys)).await
-    }
-
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.through(self.store.clear(space)).await
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        format!("id-{}", self.ids.fetch_add(1, SeqCst) + 1).into()
-    }
-}
-
-#[async_trait]
-impl InstanceBackend for Link {
-    async fn join(
-        &self,
-        space: &Space,
-        instance: &Instance,
-        slices: &[Slice],
-    ) -> Result<Joined, BackendError> {
-        self.through(self.store.join(space, instance, slices)).await
-    }
-
-    async fn apply_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        writes: &[SliceWrite],
-        sequence: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        self.through(self.store.apply_on(space, member, writes, sequence)).await
-    }
-
-    async fn read_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        self.through(self.store.read_on(space, member, keys)).await
-    }
-
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        self.through(self.store.remove_on(space, member, keys, scope)).await
-    }
-
-    async fn clear_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
-        self.through(self.store.clear_on(space, member, scope)).await
-    }
-
-    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.through(self.store.heartbeat(space, member)).await
-    }
-
-    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.through(self.store.leave(space, member)).await
-    }
-
-    async fn slices_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.through(self.store.slices_on(space, member, key)).await
+        f.debug_struct("Line").finish_non_exhaustive()
     }
 }

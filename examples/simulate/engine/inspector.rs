@@ -105,7 +105,7 @@ impl Inspector {
                 }
                 answer => {
                     let standing = answer.unwrap().answer.remove(0).unwrap();
-                    return (standing, store.slices_on(&space, &seat, &key).await.unwrap());
+                    return (standing, store.slices(&space, &key).await.unwrap());
                 }
             }
         }

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Joined, Member,
-        Ordered, Outcome, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing,
-        Write, Written, memory::MemoryLink,
+        Applied, Backend, BackendError, Capabilities, Instance, InstanceBackend, InstanceSlice,
+        Joined, Member, Ordered, Outcome, ReplayGuard, Scope, Slice, SliceChange, SliceWrite,
+        Space, Standing, Write, memory::MemoryLink,
     },
 };
 
@@ -116,18 +116,13 @@ impl Backend for Wire {
         self.answered("read", self.link.read(space, keys).await)
     }
 
-    async fn remove(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.sent(format_args!("remove {keys:?}"));
-        self.answered("remove", self.link.remove(space, keys).await)
-    }
-
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.sent(format_args!("clear"));
         self.answered("clear", self.link.clear(space).await)
+    }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none()
     }
 
     fn fresh_id(&self) -> Arc<str> {
@@ -187,20 +182,6 @@ impl InstanceBackend for Wire {
         self.answered("read_on", self.link.read_on(space, &self.seat(member), keys).await)
     }
 
-    async fn remove_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        self.sent(format_args!("remove_on {} {scope:?} {keys:?}", member.incarnation));
-        self.answered(
-            "remove_on",
-            self.link.remove_on(space, &self.seat(member), keys, scope).await,
-        )
-    }
-
     async fn clear_on(
         &self,
         space: &Space,
@@ -224,13 +205,21 @@ impl InstanceBackend for Wire {
         self.answered("leave", self.link.leave(space, member).await)
     }
 
-    async fn slices_on(
+    async fn totals(
         &self,
         space: &Space,
-        member: &Member,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.sent(format_args!("totals {keys:?}"));
+        self.answered("totals", self.link.totals(space, keys).await)
+    }
+
+    async fn slices(
+        &self,
+        space: &Space,
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.sent(format_args!("slices_on {} {key}", member.incarnation));
-        self.answered("slices_on", self.link.slices_on(space, &self.seat(member), key).await)
+        self.sent(format_args!("slices {key}"));
+        self.answered("slices", self.link.slices(space, key).await)
     }
 }

@@ -10,11 +10,7 @@ use fred::{
     types::ConnectHandle,
 };
 
-use super::{
-    Store,
-    into::connection,
-    lua::LuaStore,
-};
+use super::{Store, into::connection, lua::LuaStore};
 
 use runner::{Runner, Source};
 

@@ -8,9 +8,9 @@ use super::{Arg, LuaStore, Reply, Script, ScriptRunner, layout, reply, unexpecte
 use crate::{
     CounterComparator, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Epoch, Incarnation, Instance, InstanceBackend, InstanceSlice, Joined,
-        Member, Ordered, Outcome, RecordedSliceAnswers, Refusal, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing,
-        Written,
+        Applied, Backend, BackendError, Epoch, Incarnation, Instance, InstanceBackend,
+        InstanceSlice, Joined, Member, Ordered, Outcome, RecordedSliceAnswers, Refusal,
+        ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space, Standing, Written,
     },
 };
 

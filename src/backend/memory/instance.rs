@@ -11,7 +11,8 @@ use crate::{
     RedisKey,
     backend::{
         Applied, BackendError, Epoch, Incarnation, Instance, InstanceSlice, Joined, Member,
-        Ordered, Outcome, Refusal, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Standing, Written,
+        Ordered, Outcome, Refusal, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Standing,
+        Written,
     },
 };
 

@@ -24,8 +24,9 @@ use parking_lot::Mutex;
 
 use self::{clock::Clock, instance::Instances, state::State};
 use super::{
-    Applied, Backend, BackendError, Capabilities, RecordedAnswers, RecordedSliceAnswers, Instance, InstanceSlice, Joined, Member, Ordered, Outcome,
-    ReplayGuard, Scope, Slice, SliceWrite, Space, Standing, Write,
+    Applied, Backend, BackendError, Capabilities, Instance, InstanceSlice, Joined, Member, Ordered,
+    Outcome, RecordedAnswers, RecordedSliceAnswers, ReplayGuard, Scope, Slice, SliceWrite, Space,
+    Standing, Write,
 };
 use crate::RedisKey;
 

@@ -182,9 +182,7 @@ impl Plain {
 
 fn write_one(counters: &mut Counters, write: &Write) -> Outcome<Written> {
     let found = number(counters.get(&write.key));
-    if found.is_err()
-        && write.change == Change::Remove
-        && write.condition == CounterComparator::Nil
+    if found.is_err() && write.change == Change::Remove && write.condition == CounterComparator::Nil
     {
         counters.remove(&write.key);
     }

@@ -78,7 +78,8 @@ async fn arithmetic_is_exact_up_to_the_limits() {
         assert_eq!(outcomes[1], written(limit - one, limit));
         assert_eq!(outcomes[2..4], [Err(Refusal::Overflow), Err(Refusal::Overflow)]);
         assert_eq!(outcomes[4], written(limit, limit));
-        assert_eq!(store.remove(&space(), &[hits]).await.unwrap(), [Ok(limit)]);
+        let removed = store.apply(&space(), &[Write::remove(hits)], None).await.unwrap();
+        assert_eq!(removed.outcomes, [written(limit, 0)]);
     }
 }
 
@@ -170,7 +171,7 @@ async fn a_cut_link_sends_nothing_and_the_others_go_on() {
     let refused = cut.apply(&space(), &add(1), None).await;
     assert_eq!(fault(refused), (false, LinkFault::Cut));
     assert_eq!(fault(cut.read(&space(), &[]).await), (false, LinkFault::Cut));
-    assert_eq!(fault(cut.remove(&space(), &[]).await), (false, LinkFault::Cut));
+    assert_eq!(fault(cut.apply(&space(), &[], None).await), (false, LinkFault::Cut));
     assert_eq!(fault(cut.clear(&space()).await), (false, LinkFault::Cut));
     whole.apply(&space(), &add(10), None).await.unwrap();
     cut.restore();

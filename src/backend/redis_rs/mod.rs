@@ -7,10 +7,7 @@ use std::{any::Any, sync::Once};
 
 use redis::aio::{ConnectionLike, ConnectionManager, MultiplexedConnection};
 
-use super::{
-    into::connection,
-    lua::LuaStore,
-};
+use super::{into::connection, lua::LuaStore};
 
 pub use reconnecting::ReconnectingConnection;
 use runner::{Runner, Traits};

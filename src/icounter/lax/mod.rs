@@ -10,8 +10,7 @@ use futures_util::future::join_all;
 use self::ledger::Slices;
 use super::{
     InstanceAwareCounterTrait, LaxInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::part_of,
-    membership::Membership,
+    icounter_trait::part_of, membership::Membership,
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,

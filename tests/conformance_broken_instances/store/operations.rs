@@ -88,12 +88,15 @@ impl Instances {
     fn write(&mut self, inc: u64, write: &SliceWrite) -> Outcome<Written<Standing>> {
         let key = &write.key;
         let old = self.standing(key, inc);
-        let subject = match write.change {
-            SliceChange::SetSlice(_) if !self.is(Fault::ComparesSlicesWithTotals) => old.slice,
-            _ => old.total,
-        };
-        if !self.matches(write.condition, subject) {
+        let on_slice = write.change.is_on_slice() && !self.is(Fault::ComparesSlicesWithTotals);
+        let removes = matches!(write.change, SliceChange::Remove | SliceChange::RemoveSlice);
+        let heeded = !(removes && self.is(Fault::RemovalsHeedNoCondition));
+        let subject = if on_slice { old.slice } else { old.total };
+        if heeded && !self.matches(write.condition, subject) {
             return Ok(Written { old, new: old, condition_met: false });
+        }
+        if removes {
+            return self.remove(inc, write, old);
         }
         let total = self.totals.get(key).copied().unwrap_or(0);
         let slice = match write.change {
@@ -167,39 +170,27 @@ impl Instances {
         Ok(Ordered { version, answer: answer.collect() })
     }
 
-    pub(crate) fn remove(
+    fn remove(
         &mut self,
-        now: u64,
-        member: &Member,
-        keys: &[RedisKey],
-        scope: Scope,
-    ) -> Result<Ordered<Vec<Outcome<Written<Standing>>>>, BackendError> {
-        let version = self.enter(now, member, Kind::Write)?;
-        let inc = member.incarnation.0;
-        let mut answer = Vec::new();
-        for key in keys {
-            let old = self.standing(key, inc);
+        inc: u64,
+        write: &SliceWrite,
+        old: Standing,
+    ) -> Outcome<Written<Standing>> {
+        let key = &write.key;
+        if write.change == SliceChange::Remove && self.is(Fault::RemovalsKeepTheEpoch) {
+            self.parts.retain(|(of, _), _| of != key);
+            self.totals.remove(key);
+        } else if write.change == SliceChange::Remove {
+            self.renew_epoch(key);
+        } else {
             let left = self.totals.get(key).copied().unwrap_or(0) - i128::from(old.slice);
-            if scope == Scope::Slice && i64::try_from(left).is_err() {
-                answer.push(Err(Refusal::Overflow));
-                continue;
+            i64::try_from(left).map_err(|_| Refusal::Overflow)?;
+            self.take_part(key, inc);
+            if self.is(Fault::RemovedSlicesRenewTheEpoch) {
+                self.renew_epoch(key);
             }
-            match scope {
-                Scope::Total if self.is(Fault::RemovalsKeepTheEpoch) => {
-                    self.parts.retain(|(of, _), _| of != key);
-                    self.totals.remove(key);
-                }
-                Scope::Total => self.renew_epoch(key),
-                Scope::Slice => {
-                    self.take_part(key, inc);
-                    if self.is(Fault::RemovedSlicesRenewTheEpoch) {
-                        self.renew_epoch(key);
-                    }
-                }
-            }
-            answer.push(Ok(Written { old, new: self.standing(key, inc), condition_met: true }));
         }
-        Ok(Ordered { version, answer })
+        Ok(Written { old, new: self.standing(key, inc), condition_met: true })
     }
 
     fn renew_epoch(&mut self, key: &RedisKey) {

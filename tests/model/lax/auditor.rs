@@ -51,7 +51,7 @@ impl Auditor {
         let standings = self.store.read_on(&self.space, member, keys).await?.answer;
         let mut looks = Vec::new();
         for (key, standing) in keys.iter().zip(standings) {
-            let slices = self.store.slices_on(&self.space, member, key).await?;
+            let slices = self.store.slices(&self.space, key).await?;
             let slices = slices.into_iter().map(|slice| (slice.instance_id, slice.value));
             looks.push((standing.unwrap().total, slices.collect()));
         }

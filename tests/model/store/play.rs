@@ -279,7 +279,7 @@ impl<'a, W: World> Player<'a, W> {
             let keys = [key.redis()];
             let read = client.backend.read_on(&self.space, &member, &keys).await;
             let total = read.map_err(|error| error.to_string())?.answer[0].clone();
-            let slices = client.backend.slices_on(&self.space, &member, &key.redis()).await;
+            let slices = client.backend.slices(&self.space, &key.redis()).await;
             let slices = slices.map_err(|error| error.to_string())?;
             let slices: Vec<_> = slices.into_iter().map(|s| (s.instance_id, s.value)).collect();
             if total.map(|standing| standing.total) != Ok(sum(&slices)) {
@@ -347,7 +347,11 @@ impl Client {
                 }
             }
             Ask::PlainRemove(keys) => {
-                match backend.remove(space, &redis(keys)).await?.into_iter().collect() {
+                match crate::removals::remove(&*backend, space, &redis(keys))
+                    .await?
+                    .into_iter()
+                    .collect()
+                {
                     Ok(values) => Answer::Values(values),
                     Err(refusal) => return Ok(Err(format!("a removal was refused: {refusal}"))),
                 }
@@ -399,7 +403,9 @@ impl Client {
                 return Ok(self.stands(keys, &given.answer).map(Answer::Stands));
             }
             Ask::Remove(keys, scope) => {
-                let given = backend.remove_on(space, member()?, &redis(keys), *scope).await?;
+                let given =
+                    crate::removals::remove_on(&*backend, space, member()?, &redis(keys), *scope)
+                        .await?;
                 if let Err(why) = self.newer(given.version) {
                     return Ok(Err(why));
                 }
@@ -424,7 +430,7 @@ impl Client {
                 Answer::Done
             }
             Ask::Slices(key) => {
-                let slices = backend.slices_on(space, member()?, &key.redis()).await?;
+                let slices = backend.slices(space, &key.redis()).await?;
                 Answer::Slices(slices.into_iter().map(|s| (s.instance_id, s.value)).collect())
             }
         }))
