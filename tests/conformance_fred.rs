@@ -92,6 +92,10 @@ async fn valkey_cluster() -> Fixture {
 distkit::conformance_suite!(redis_with_a_manual_clock, client_of_clocked_redis);
 distkit::conformance_suite!(valkey_with_a_manual_clock, client_of_clocked_valkey);
 distkit::conformance_suite!(redis_through_a_client, client_of_redis);
+distkit::recorded_conformance_suite!(recorded_by_redis, client_of_redis);
+distkit::recorded_slices_conformance_suite!(recorded_slices_by_redis, client_of_redis);
+distkit::recorded_conformance_suite!(recorded_by_a_cluster, valkey_cluster);
+distkit::recorded_slices_conformance_suite!(recorded_slices_by_a_cluster, valkey_cluster);
 distkit::conformance_suite!(valkey_with_a_password_through_a_pool, pool_of_valkey);
 distkit::conformance_suite!(redis_cluster_through_a_client, redis_cluster);
 distkit::conformance_suite!(valkey_cluster_through_a_client, valkey_cluster);

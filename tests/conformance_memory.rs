@@ -52,3 +52,7 @@ distkit::conformance_suite!(direct_store, direct);
 distkit::conformance_suite!(manual_clock, clocked);
 distkit::conformance_suite!(behind_a_link, linked);
 distkit::conformance_suite!(behind_a_slow_link, slow);
+distkit::recorded_conformance_suite!(recorded_directly, direct);
+distkit::recorded_slices_conformance_suite!(recorded_slices_directly, direct);
+distkit::recorded_conformance_suite!(recorded_behind_a_slow_link, slow);
+distkit::recorded_slices_conformance_suite!(recorded_slices_behind_a_slow_link, slow);

@@ -74,6 +74,10 @@ async fn resending_to_clocked_valkey() -> Fixture {
 distkit::conformance_suite!(redis_with_a_manual_clock, manager_to_clocked_redis);
 distkit::conformance_suite!(valkey_with_a_manual_clock, resending_to_clocked_valkey);
 distkit::conformance_suite!(redis_through_a_manager, manager_to_redis);
+distkit::recorded_conformance_suite!(recorded_by_redis, manager_to_redis);
+distkit::recorded_slices_conformance_suite!(recorded_slices_by_redis, manager_to_redis);
+distkit::recorded_conformance_suite!(recorded_by_valkey, multiplexed_to_valkey);
+distkit::recorded_slices_conformance_suite!(recorded_slices_by_valkey, multiplexed_to_valkey);
 distkit::conformance_suite!(redis_through_a_resending_connection, resending_to_redis);
 distkit::conformance_suite!(valkey_with_a_password_through_one_connection, multiplexed_to_valkey);
 
@@ -104,5 +108,7 @@ mod cluster {
     }
 
     distkit::conformance_suite!(of_redis, redis_cluster);
+    distkit::recorded_conformance_suite!(recorded_by_redis, redis_cluster);
+    distkit::recorded_slices_conformance_suite!(recorded_slices_by_redis, redis_cluster);
     distkit::conformance_suite!(of_valkey, valkey_cluster);
 }

@@ -119,7 +119,7 @@ async fn what_is_left_of_a_space_heals_and_nothing_counts_twice() {
                 lose(&server, &prefix, parts);
                 println!("{client}: without {parts:?}");
                 // A heartbeat would do: any operation that looks at the leases.
-                counters[2].slices(&b).await.unwrap();
+                counters[2].get(&b).await.unwrap();
                 for (k, total) in [(&a, 6), (&b, 60), (&set, 605)] {
                     until_total(&counters, k, total).await;
                 }

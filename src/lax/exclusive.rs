@@ -76,7 +76,7 @@ impl<L: Ledger> Core<L> {
             let all = replaced || session.is_corrupt(&cell);
             (cell, all)
         });
-        Ok((Affected::new(&self.replacing, cells), place_of))
+        Ok((Affected::new::<L>(&self.replacing, cells), place_of))
     }
 
     /// Removes all keys, or the own parts of them, and with them what is pending.
@@ -84,7 +84,8 @@ impl<L: Ledger> Core<L> {
         let _session = self.session().await?;
         let cells = self.all_cells();
         let known_at: Vec<_> = cells.iter().map(|cell| cell.forget_total()).collect();
-        let affected = Affected::new(&self.replacing, cells.into_iter().map(|cell| (cell, true)));
+        let affected =
+            Affected::new::<L>(&self.replacing, cells.into_iter().map(|cell| (cell, true)));
         let at = self.now();
         if let Err(error) = self.ledger.clear(scope).await {
             if !error.may_have_happened() {
@@ -117,22 +118,27 @@ struct AffectedCell {
 }
 
 /// The cells in the way of one request. When they are dropped, as with a future that nobody waits for any longer,
-/// what was pending still is, and the totals are unknown: a read asks for them, and additions go on.
+/// what was pending still is, and the totals are unknown.
 struct Affected<'c> {
     replacing: &'c Mutex<()>,
     cells: Vec<AffectedCell>,
+    adds_in_doubt: bool,
 }
 
 impl<'c> Affected<'c> {
     /// Takes all that is pending of each cell that comes with `true`.
-    fn new(replacing: &'c Mutex<()>, cells: impl IntoIterator<Item = (Arc<Cell>, bool)>) -> Self {
+    fn new<L: Ledger>(
+        replacing: &'c Mutex<()>,
+        cells: impl IntoIterator<Item = (Arc<Cell>, bool)>,
+    ) -> Self {
         let _replacing = replacing.lock();
         let take = |(cell, all): (Arc<Cell>, bool)| {
             let (pending, replaced) =
                 if all { (cell.tally.pending(), cell.set_replaces(false)) } else { (0, false) };
             AffectedCell { cell, pending, replaced }
         };
-        Self { replacing, cells: cells.into_iter().map(take).collect() }
+        let cells = cells.into_iter().map(take).collect();
+        Self { replacing, cells, adds_in_doubt: L::ADDS_IN_DOUBT }
     }
 
     fn absorb(&self) -> Vec<(Arc<Cell>, i64)> {
@@ -195,7 +201,11 @@ impl Drop for Affected<'_> {
             let _replacing = self.replacing.lock();
             for affected in &self.cells {
                 affected.stays();
-                affected.cell.outdate();
+                if self.adds_in_doubt {
+                    affected.cell.outdate();
+                } else {
+                    affected.cell.forget_total();
+                }
             }
         }
     }

@@ -68,6 +68,10 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     /// How a write left its key; `None` where it changed nothing.
     fn left_by(write: &Self::Write, outcome: &Outcome<Self::Written>) -> Option<Known>;
 
+    /// Whether additions go on, from the last known total, to a key of which it is unknown whether a write
+    /// happened. Else they read it first.
+    const ADDS_IN_DOUBT: bool;
+
     /// Counts `pending` to what the key held before.
     fn held_besides(written: &mut Self::Written, pending: i64);
 

@@ -361,7 +361,7 @@ impl Instances {
             .iter()
             .filter(|((of, _), part)| {
                 of == key
-                    && part.value != 0
+                    && (part.value != 0 || self.is(Fault::ReadsMakeSlices))
                     && (part.epoch == epoch || self.is(Fault::ListsStaleSlices))
             })
             .filter_map(|((_, inc), part)| {

@@ -65,9 +65,17 @@ fn named(known: &mut Vec<u64>, number: u64) -> usize {
 }
 
 impl Names {
+    /// The epochs of keys that nobody set or deleted are one: when a turn makes another of it is up to the store.
+    fn epoch(&mut self, epoch: u64) -> String {
+        match epoch % 2 {
+            0 => "no epoch".to_owned(),
+            _ => format!("E{}", named(&mut self.epochs, epoch)),
+        }
+    }
+
     fn standing(&mut self, standing: &Standing) -> String {
         let Standing { total, slice, epoch: Epoch(epoch) } = standing;
-        format!("{total} of which {slice} in E{}", named(&mut self.epochs, *epoch))
+        format!("{total} of which {slice} in {}", self.epoch(*epoch))
     }
 
     fn written(&mut self, written: &Written<Standing>) -> String {

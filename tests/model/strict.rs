@@ -205,7 +205,9 @@ impl<'a, W: World> Player<'a, W> {
         self.story.tell(format!("{who}: {ask} -> {}", without_epochs(&given)));
         let id = who.id(self.processes[at].deaths);
         let request = Request { who, id, ask, sequence: None, resent: false };
-        if !request.ask.needs_membership() {
+        // Looking on needs no membership; a counter that ended does not do it all the same.
+        let looks = matches!(request.ask, Ask::Slices(_)) && self.processes[at].ended.is_none();
+        if looks || !request.ask.needs_membership() && !matches!(request.ask, Ask::Slices(_)) {
             return self.settle(&request, &given);
         }
         if let Some(ended) = &self.processes[at].ended {

@@ -148,6 +148,8 @@ impl<B: crate::backend::Backend + ?Sized> Ledger for Plain<B> {
         outcome.as_ref().ok().map(|written| known(written.new))
     }
 
+    const ADDS_IN_DOUBT: bool = true;
+
     fn held_besides(written: &mut Written, pending: i64) {
         written.old = written.old.saturating_add(pending);
     }

@@ -4,11 +4,12 @@
 --       id, name or '', value; or 'x' with what is not ours.
 local oldest, living, found = tonumber(call('HGET', META, 'floor')) or 0, {}, { 'ok' }
 
--- Whether an instance is joined, and its lease has not run out.
+-- Whether an instance is joined, and its lease has not run out. Who is buried has no key of a lease; the set may be
+-- lost.
 local function lives(who)
   if living[who] == nil then
-    local ends = tonumber(call('ZSCORE', LEASES, who) or nil)
-    living[who] = ends ~= nil and (ends > NOW or call('PTTL', P .. 'lease:' .. who) >= 0)
+    living[who] = call('PTTL', P .. 'lease:' .. who) >= 0
+      or (tonumber(call('ZSCORE', LEASES, who) or '') or 0) > NOW
   end
   return living[who]
 end

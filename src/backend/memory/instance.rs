@@ -482,7 +482,7 @@ impl Instances {
 
     fn living_slices(&self, now: u64, key: &RedisKey) -> impl Iterator<Item = (&Joiner, i64)> {
         let slices = self.counters.get(key).into_iter().flat_map(|counter| &counter.slices);
-        let slices = slices.filter(|(_, value)| **value != 0 && !self.lost_members);
+        let slices = slices.filter(|(_, value)| **value != 0);
         slices.filter_map(move |(who, value)| {
             let joiner = self.joined.get(who).filter(|joiner| joiner.lease_ends > now)?;
             Some((joiner, *value))

@@ -269,6 +269,8 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
         }
     }
 
+    const ADDS_IN_DOUBT: bool = true;
+
     fn held_besides(written: &mut Written, pending: i64) {
         written.old = written.old.saturating_add(pending);
     }

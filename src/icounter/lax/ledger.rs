@@ -86,6 +86,8 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
         }
     }
 
+    const ADDS_IN_DOUBT: bool = false;
+
     fn held_besides(_: &mut Written<Standing>, _: i64) {}
 
     async fn clear(&self, scope: Scope) -> Result<(), DistkitError> {

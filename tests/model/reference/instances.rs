@@ -52,6 +52,8 @@ pub(crate) struct Instances {
     births: BTreeSet<Epoch>,
     last_epoch: Epoch,
     last_member: Member,
+    /// Who is joined is lost, and nobody has joined since.
+    lost: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +124,8 @@ impl Instances {
 
     /// Begins each operation of a member.
     pub(crate) fn enter(&mut self, now: u64, who: Member) -> Result<(), Turned> {
-        let joined = self.joined.get_mut(&who).ok_or(Turned::NotJoined)?;
+        let joined = self.joined.get_mut(&who).filter(|_| !self.lost);
+        let joined = joined.ok_or(Turned::NotJoined)?;
         joined.lease_ends = now + joined.lease;
         self.collect(now);
         Ok(())
@@ -138,6 +141,9 @@ impl Instances {
             self.born = self.new_epoch();
             self.births.insert(self.born);
             self.floor = self.born;
+        }
+        if std::mem::take(&mut self.lost) {
+            self.joined.clear();
         }
         self.collect(now);
         let Newcomer { id, name, lease, first } = newcomer;
@@ -294,8 +300,11 @@ impl Instances {
         self.joined.remove(&who);
     }
 
-    pub(crate) fn slices(&self, key: Key) -> Vec<(String, i64)> {
-        let counted = self.counted(key).into_iter().filter(|(_, value)| *value != 0);
+    /// Those of the living, whoever asks.
+    pub(crate) fn slices(&self, now: u64, key: Key) -> Vec<(String, i64)> {
+        let lives = |who: &Member| self.joined[who].lease_ends > now;
+        let counted = self.counted(key).into_iter();
+        let counted = counted.filter(|(who, value)| *value != 0 && lives(who));
         let mut slices: Vec<_> =
             counted.map(|(who, value)| (self.joined[&who].id.clone(), clamped(value))).collect();
         slices.sort();
@@ -304,7 +313,7 @@ impl Instances {
 
     /// The store takes everybody for gone.
     pub(crate) fn lose_members(&mut self) {
-        self.joined.clear();
+        self.lost = true;
     }
 
     /// The store restarts empty. Numbers given before do not come again.

@@ -79,6 +79,7 @@ impl Ask {
                 | Self::PlainClear
                 | Self::Join
                 | Self::LateHeartbeat
+                | Self::Slices(_)
         )
     }
 }
