@@ -56,6 +56,7 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Store>, BackendError> {
     }
     if let Some((scheme @ ("unix" | "redis+unix" | "valkey+unix"), address)) = url.split_once("://")
     {
+        check_parameters(scheme, address, &["db", "user", "pass", "protocol"])?;
         return unix_socket(scheme, address).await;
     }
     let target = Target::parse(url)?;
@@ -93,6 +94,21 @@ struct Target<'a> {
     address: &'a str,
 }
 
+/// Refuses what nobody would look at, such as a misspelt name.
+fn check_parameters(scheme: &str, address: &str, known: &[&str]) -> Result<(), BackendError> {
+    let (_, query) = address.split_once('?').unwrap_or_default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+        if !known.contains(&name) {
+            let known = known.join(", ");
+            return Err(unusable(format!(
+                "a {scheme}:// URL has no parameter `{name}`; it may have {known}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn unusable(text: impl Into<String>) -> BackendError {
     BackendError::not_applied(text.into())
 }
@@ -124,35 +140,20 @@ impl<'a> Target<'a> {
             _ => return Err(unusable(format!("no store has URLs that begin with {scheme}://"))),
         };
         let target = Self { client, layout, tls, address };
-        target.check_parameters(scheme)?;
-        match target.missing_feature() {
-            Some(feature) => Err(unusable(format!(
-                "{scheme}:// needs the feature {feature} of distkit, which is off"
-            ))),
-            None => Ok(target),
-        }
-    }
-
-    /// Refuses what nobody would look at, such as a misspelt name.
-    fn check_parameters(&self, scheme: &str) -> Result<(), BackendError> {
-        let known: &[&str] = match self.layout {
+        let known: &[&str] = match layout {
             Layout::Server => &["protocol"],
             Layout::Cluster => &["node"],
             Layout::Sentinel => {
                 &["sentinelServiceName", "node", "sentinelUsername", "sentinelPassword"]
             }
         };
-        let (_, query) = self.address.split_once('?').unwrap_or_default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
-            if !known.contains(&name) {
-                let known = known.join(", ");
-                return Err(unusable(format!(
-                    "a {scheme}:// URL has no parameter `{name}`; it may have {known}"
-                )));
-            }
+        check_parameters(scheme, address, known)?;
+        match target.missing_feature() {
+            Some(feature) => Err(unusable(format!(
+                "{scheme}:// needs the feature {feature} of distkit, which is off"
+            ))),
+            None => Ok(target),
         }
-        Ok(())
     }
 
     fn missing_feature(&self) -> Option<&'static str> {
@@ -372,6 +373,15 @@ mod tests {
             }
         }
         assert_eq!(totals, [1, 1, 1, 1, 1, 2, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_has_no_other_parameters() {
+        let text = cause(connect("redis+unix:///no/such?db=1&timeout=3").await.err().unwrap());
+        assert!(
+            text.contains("no parameter `timeout`; it may have db, user, pass, protocol"),
+            "{text}"
+        );
     }
 
     #[test]
