@@ -1,4 +1,4 @@
-//! Guards for what a client may send a second time by itself.
+//! Guards for requests that may be sent a second time.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::backend::ReplayGuard;
 
-/// A lane that was idle for longer is not used again: the server keeps its record for an hour only.
+/// A lane that was idle for longer is not used again: the store keeps its record for an hour only.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 
 /// The lanes of one store. A lane carries one operation at a time and numbers what it carries, so that
@@ -27,7 +27,7 @@ pub(crate) struct Lanes {
 
 #[derive(Debug)]
 struct Lane {
-    number: u64,
+    id: Arc<str>,
     sequence: u64,
     used: Instant,
 }
@@ -39,14 +39,12 @@ struct Lane {
 #[derive(Debug)]
 pub(crate) struct Ticket<'a> {
     lanes: &'a Lanes,
-    process: Arc<str>,
-    number: u64,
-    pub(crate) sequence: u64,
+    id: Arc<str>,
+    sequence: u64,
 }
 
 impl Lanes {
     pub(crate) fn take(&self, fresh_id: impl FnOnce() -> Arc<str>) -> Ticket<'_> {
-        let process = self.process.get_or_init(fresh_id).clone();
         let idle = {
             let mut idle = self.idle.lock();
             // Those below the latest one have been idle for longer.
@@ -55,25 +53,29 @@ impl Lanes {
             }
             idle.pop()
         };
-        let (number, sequence) = match idle {
-            Some(lane) => (lane.number, lane.sequence),
-            None => (self.opened.fetch_add(1, Ordering::Relaxed), 0),
+        let (id, sequence) = match idle {
+            Some(lane) => (lane.id, lane.sequence),
+            None => {
+                let process = self.process.get_or_init(fresh_id);
+                let number = self.opened.fetch_add(1, Ordering::Relaxed);
+                (format!("{process}:{number}").into(), 0)
+            }
         };
-        Ticket { lanes: self, process, number, sequence: sequence + 1 }
+        Ticket { lanes: self, id, sequence: sequence + 1 }
     }
 }
 
 impl Ticket<'_> {
     /// What guards the operation. That it is sent again is up to the client.
     pub(crate) fn guard(&self) -> ReplayGuard {
-        let writer = format!("{}:{}", self.process, self.number).into();
-        ReplayGuard { writer, sequence: self.sequence, resent: false }
+        ReplayGuard { writer: Arc::clone(&self.id), sequence: self.sequence, resent: false }
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        let lane = Lane { number: self.number, sequence: self.sequence, used: Instant::now() };
+        let id = Arc::clone(&self.id);
+        let lane = Lane { id, sequence: self.sequence, used: Instant::now() };
         self.lanes.idle.lock().push(lane);
     }
 }
@@ -88,9 +90,10 @@ mod tests {
         let take = || lanes.take(|| "p".into());
         drop((take(), take()));
         tokio::time::advance(IDLE).await;
-        assert_eq!(take().number, 1);
+        assert_eq!(&*take().id, "p:1");
         tokio::time::advance(IDLE + Duration::from_millis(1)).await;
-        assert_eq!((take().number, take().sequence), (2, 1), "the other one is not used either");
+        let ticket = take();
+        assert_eq!((&*ticket.id, ticket.sequence), ("p:2", 1), "the other one is not used either");
     }
 
     #[test]
@@ -98,9 +101,9 @@ mod tests {
         let lanes = Lanes::default();
         let take = || lanes.take(|| "p".into());
         let (first, second) = (take(), take());
-        assert_ne!(first.number, second.number);
+        assert_ne!(first.id, second.id);
         drop(first);
         let third = take();
-        assert_eq!((third.number, third.sequence), (0, 2));
+        assert_eq!((&*third.id, third.sequence), ("p:0", 2));
     }
 }

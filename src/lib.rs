@@ -26,6 +26,7 @@ pub mod trypema;
 
 mod error;
 mod key;
+mod lanes;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
     not(all(feature = "counter", feature = "instance-aware-counter")),
@@ -40,6 +41,8 @@ mod outage_tests;
 mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod space_store;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod strict;
 
 pub use backend::CounterComparator;
 pub use error::DistkitError;

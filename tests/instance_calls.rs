@@ -385,8 +385,10 @@ async fn operations_that_are_turned_away_together_join_again_once() {
     link.restore();
     link.set_latency(Duration::from_millis(2));
     let before = link.requests();
-    let (one, two, three) = tokio::join!(away.inc(&a, 1), away.inc(&a, 1), away.inc(&a, 1));
-    let mut totals = [one, two, three].map(|answer| answer.unwrap().0);
+    // With a condition, so that they do not share a request.
+    let add = || away.inc_if(&a, CounterComparator::Ge(0), 1);
+    let (one, two, three) = tokio::join!(add(), add(), add());
+    let mut totals = [one, two, three].map(|answer| answer.unwrap().0.0);
     totals.sort_unstable();
     assert_eq!(totals, [2, 3, 4]);
     assert_eq!(link.requests() - before, 3 + 1 + 3, "each twice, and one join");

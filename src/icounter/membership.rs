@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     task::AbortHandle,
+    time::Instant,
 };
 
 use super::acknowledged::{Acknowledged, UnderWay};
@@ -22,6 +23,7 @@ use crate::{
     },
     outage::{self, Outage},
     space_store::SpaceStore,
+    strict::Sender,
 };
 
 /// How often one operation joins again before it gives up: a lease shorter than a round trip would
@@ -256,14 +258,35 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         sequence: Option<u64>,
     ) -> Result<Applied<Standing>, DistkitError> {
         as_member!(self, member => self.store.apply_on(member, writes, sequence), ordered => {
-            let mut acknowledged = self.acknowledged.lock();
-            for (write, outcome) in writes.iter().zip(&ordered.answer.outcomes) {
-                if let Ok(written) = outcome {
-                    acknowledged.note(&write.key, ordered.version, &written.new);
-                }
-            }
+            self.acknowledge(writes, &ordered);
             ordered.answer
         })
+    }
+
+    /// Does each write once: sent again until they are answered, or the deadline.
+    ///
+    /// The same request, by the same incarnation, is sent again until the store answers it, or that the incarnation is
+    /// not joined; only then the instance rejoins.
+    pub(crate) async fn apply_once(
+        self: &Arc<Self>,
+        writes: &[SliceWrite],
+        sender: &Sender,
+        deadline: Option<Instant>,
+    ) -> Result<Ordered<Applied<Standing>>, DistkitError> {
+        let store = &self.store;
+        as_member!(self, member => store.apply_on_once(member, writes, sender, deadline), ordered => {
+            self.acknowledge(writes, &ordered);
+            ordered
+        })
+    }
+
+    fn acknowledge(&self, writes: &[SliceWrite], ordered: &Ordered<Applied<Standing>>) {
+        let mut acknowledged = self.acknowledged.lock();
+        for (write, outcome) in writes.iter().zip(&ordered.answer.outcomes) {
+            if let Ok(written) = outcome {
+                acknowledged.note(&write.key, ordered.version, &written.new);
+            }
+        }
     }
 
     /// Reads how each key stands.
@@ -290,8 +313,13 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// Removes every counter of the space, or this instance's slices, and forgets them. No other operation of this
     /// instance is under way meanwhile.
-    pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
-        self.exclusive().await?.clear(scope).await
+    pub(crate) async fn clear(
+        self: &Arc<Self>,
+        scope: Scope,
+        sender: &Sender,
+        deadline: Option<Instant>,
+    ) -> Result<(), DistkitError> {
+        self.exclusive().await?.clear(scope, sender, deadline).await
     }
 
     /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on. Outside of a
@@ -346,14 +374,19 @@ struct Exclusive<'a, B: ?Sized> {
 }
 
 impl<B: InstanceBackend + ?Sized> Exclusive<'_, B> {
-    async fn clear(mut self, scope: Scope) -> Result<(), DistkitError> {
+    async fn clear(
+        mut self,
+        scope: Scope,
+        sender: &Sender,
+        deadline: Option<Instant>,
+    ) -> Result<(), DistkitError> {
         let membership = self.membership;
         for _ in 0..=MAX_JOINS {
             let Some(member) = &self.state.member else {
                 membership.join(&mut self.state).await?;
                 continue;
             };
-            match membership.store.clear_on(member, scope).await {
+            match membership.store.clear_on_once(member, scope, sender, deadline).await {
                 Err(BackendError::NotJoined) => membership.join(&mut self.state).await?,
                 Err(error) => return Err(error.into()),
                 Ok(()) => {
