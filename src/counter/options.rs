@@ -30,7 +30,7 @@ pub struct CounterOptions<B: Backend + ?Sized = dyn Backend> {
     pub(super) store: SpaceStore<B>,
     pub(super) settings: Settings,
     pub(super) strict: strict::Settings,
-    pub(super) sending: Arc<Sending<B>>,
+    pub(super) sending: Arc<Sending>,
 }
 
 impl CounterOptions {

@@ -9,7 +9,7 @@ use crate::{
     backend::{Backend, Outcome, Write, Written},
     parts::in_parts,
     space_store::{SpaceStore, keyed, named, only},
-    strict::{Joint, Queue, Queues, Sender, Settings},
+    strict::{Joint, Queues, Sender, Settings},
 };
 
 /// A counter whose every call is one atomic operation in the store.
@@ -46,7 +46,7 @@ use crate::{
 pub struct StrictCounter<B: Backend + ?Sized = dyn Backend> {
     store: SpaceStore<B>,
     settings: Settings,
-    sending: Arc<Sending<B>>,
+    sending: Arc<Sending>,
 }
 
 impl<B: Backend + ?Sized> StrictCounter<B> {
@@ -111,7 +111,12 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
-        match self.sending.queue(&self.store, self.settings.is_guarded()) {
+        let guarded = self.settings.is_guarded();
+        let joint = || -> Box<dyn Joint<i64>> {
+            let sender = Arc::clone(&self.sending.sender);
+            Box::new(Totals { store: self.store.clone(), sender, guarded })
+        };
+        match self.sending.queues.current(guarded, joint) {
             Some(queue) => queue.add(key, count, &self.settings).await,
             None => Ok(only(self.write_part(&[Write::add(key.clone(), count)]).await?)?.new),
         }
@@ -139,22 +144,10 @@ impl<B: Backend + ?Sized> fmt::Debug for StrictCounter<B> {
 }
 
 /// What the strict counters of clones of one options value send with.
-pub(super) struct Sending<B: Backend + ?Sized> {
+#[derive(Default)]
+pub(super) struct Sending {
     sender: Arc<Sender>,
-    queues: Queues<Totals<B>>,
-}
-
-impl<B: Backend + ?Sized> Default for Sending<B> {
-    fn default() -> Self {
-        Self { sender: Arc::default(), queues: Queues::default() }
-    }
-}
-
-impl<B: Backend + ?Sized> Sending<B> {
-    fn queue(&self, store: &SpaceStore<B>, guarded: bool) -> Option<Arc<Queue<Totals<B>>>> {
-        let joint = || Totals { store: store.clone(), sender: Arc::clone(&self.sender), guarded };
-        self.queues.current(guarded, joint)
-    }
+    queues: Queues<i64>,
 }
 
 /// Joined additions to totals.
@@ -164,9 +157,8 @@ struct Totals<B: ?Sized> {
     guarded: bool,
 }
 
-impl<B: Backend + ?Sized> Joint for Totals<B> {
-    type Total = i64;
-
+#[async_trait]
+impl<B: Backend + ?Sized> Joint<i64> for Totals<B> {
     fn is_eager(&self) -> bool {
         !self.guarded
     }

@@ -36,7 +36,7 @@ pub struct StrictInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn Instance
     membership: Arc<Membership<B>>,
     settings: Settings,
     sender: Arc<Sender>,
-    queues: Queues<Slices<B>>,
+    queues: Queues<Numbers>,
 }
 
 impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
@@ -103,10 +103,9 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
         let guarded = self.settings.is_guarded();
-        let joint = || Slices {
-            membership: Arc::clone(&self.membership),
-            sender: Arc::clone(&self.sender),
-            guarded,
+        let joint = || -> Box<dyn Joint<Numbers>> {
+            let membership = Arc::clone(&self.membership);
+            Box::new(Slices { membership, sender: Arc::clone(&self.sender), guarded })
         };
         match self.queues.current(guarded, joint) {
             Some(queue) => {
@@ -161,9 +160,8 @@ struct Slices<B: ?Sized> {
     guarded: bool,
 }
 
-impl<B: InstanceBackend + ?Sized> Joint for Slices<B> {
-    type Total = Numbers;
-
+#[async_trait]
+impl<B: InstanceBackend + ?Sized> Joint<Numbers> for Slices<B> {
     fn is_eager(&self) -> bool {
         !self.guarded
     }

@@ -52,9 +52,9 @@ impl Settings {
 
 /// The queues of one store's additions: one for each runtime, so that none waits for a runtime that has ended or is
 /// not driven, and each guard setting.
-pub(crate) struct Queues<J: Joint>(Mutex<HashMap<(Id, bool), Arc<Queue<J>>>>);
+pub(crate) struct Queues<T>(Mutex<HashMap<(Id, bool), Arc<Queue<T>>>>);
 
-impl<J: Joint> Default for Queues<J> {
+impl<T> Default for Queues<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
@@ -63,13 +63,13 @@ impl<J: Joint> Default for Queues<J> {
 /// A map of more runtimes than this holds some that have ended.
 const MANY: usize = 16;
 
-impl<J: Joint> Queues<J> {
+impl<T: Tally> Queues<T> {
     /// The queue of the current runtime; `None` outside of one.
     pub(crate) fn current(
         &self,
         guarded: bool,
-        joint: impl FnOnce() -> J,
-    ) -> Option<Arc<Queue<J>>> {
+        joint: impl FnOnce() -> Box<dyn Joint<T>>,
+    ) -> Option<Arc<Queue<T>>> {
         let id = Handle::try_current().ok()?.id();
         let mut queues = self.0.lock();
         if queues.len() > MANY {

@@ -6,12 +6,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::Future,
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
@@ -41,25 +40,24 @@ const ROUND_TRIP: Duration = Duration::from_micros(100);
 const SLACK: Duration = Duration::from_millis(50);
 
 /// What a queue's additions are for.
-pub(crate) trait Joint: Send + Sync + 'static {
-    type Total: Tally;
-
+#[async_trait]
+pub(crate) trait Joint<T>: Send + Sync + 'static {
     /// Whether many requests may be in flight although the server is busy with one: those without a guard cost it
     /// little more than one that is joined.
     fn is_eager(&self) -> bool;
 
     /// Adds to each key in one request, which counts as unknown after the deadline. A key may be named twice.
-    fn add(
+    async fn add(
         &self,
         items: &[(RedisKey, i64)],
         deadline: Option<Instant>,
-    ) -> impl Future<Output = Result<Vec<Outcome<Self::Total>>, DistkitError>> + Send;
+    ) -> Result<Vec<Outcome<T>>, DistkitError>;
 }
 
 /// The additions of one runtime's calls.
-pub(crate) struct Queue<J: Joint> {
-    joint: J,
-    state: Mutex<State<J::Total>>,
+pub(crate) struct Queue<T> {
+    joint: Box<dyn Joint<T>>,
+    state: Mutex<State<T>>,
 }
 
 struct State<T> {
@@ -89,8 +87,8 @@ struct Waiter<T> {
     reply: oneshot::Sender<Result<T, DistkitError>>,
 }
 
-impl<J: Joint> Queue<J> {
-    pub(crate) fn new(joint: J) -> Arc<Self> {
+impl<T: Tally> Queue<T> {
+    pub(crate) fn new(joint: Box<dyn Joint<T>>) -> Arc<Self> {
         let state = State {
             alone: false,
             drivers: 0,
@@ -117,7 +115,7 @@ impl<J: Joint> Queue<J> {
         key: &RedisKey,
         count: i64,
         settings: &Settings,
-    ) -> Result<J::Total, DistkitError> {
+    ) -> Result<T, DistkitError> {
         let deadline = settings.deadline();
         match self.enter(key, count, deadline, settings.max_waiting)? {
             None => {
@@ -137,7 +135,7 @@ impl<J: Joint> Queue<J> {
         count: i64,
         deadline: Option<Instant>,
         max_waiting: usize,
-    ) -> Result<Option<oneshot::Receiver<Result<J::Total, DistkitError>>>, DistkitError> {
+    ) -> Result<Option<oneshot::Receiver<Result<T, DistkitError>>>, DistkitError> {
         let (answer, drives) = {
             let mut state = self.state.lock();
             if !state.alone && state.drivers == 0 {
@@ -162,7 +160,7 @@ impl<J: Joint> Queue<J> {
         Ok(Some(answer))
     }
 
-    async fn commit(&self, groups: Vec<Group<J::Total>>) {
+    async fn commit(&self, groups: Vec<Group<T>>) {
         let now = Instant::now();
         let (mut items, mut parts) = (Vec::with_capacity(groups.len()), Vec::new());
         for Group { key, waiters } in groups {
@@ -204,15 +202,15 @@ impl<J: Joint> Queue<J> {
     async fn send(
         &self,
         items: Vec<(RedisKey, i64)>,
-        mut parts: Vec<Vec<Waiter<J::Total>>>,
-    ) -> Vec<((RedisKey, i64), Waiter<J::Total>)> {
+        mut parts: Vec<Vec<Waiter<T>>>,
+    ) -> Vec<((RedisKey, i64), Waiter<T>)> {
         if items.is_empty() {
             return Vec::new();
         }
         let began = Instant::now();
         let deadline = parts.iter().flatten().filter_map(|waiter| waiter.deadline).max();
         let answer = {
-            let mut request = pin!(self.joint.add(&items, deadline));
+            let mut request = self.joint.add(&items, deadline);
             loop {
                 // Those who wait for less long give up before.
                 let next = earliest(&parts, deadline);
@@ -336,21 +334,21 @@ fn runtime_ended() -> BackendError {
 }
 
 /// A caller that sends its own addition. Dropped with its future, also half way.
-struct Alone<'q, J: Joint>(&'q Queue<J>);
+struct Alone<'q, T>(&'q Queue<T>);
 
-impl<J: Joint> Drop for Alone<'_, J> {
+impl<T> Drop for Alone<'_, T> {
     fn drop(&mut self) {
         self.0.state.lock().alone = false;
     }
 }
 
 /// A task that sends what has gathered, until nothing has.
-struct Driver<J: Joint> {
-    queue: Arc<Queue<J>>,
+struct Driver<T> {
+    queue: Arc<Queue<T>>,
     counted: bool,
 }
 
-impl<J: Joint> Driver<J> {
+impl<T: Tally> Driver<T> {
     async fn drive(mut self) {
         while let Some(groups) = self.take() {
             self.queue.commit(groups).await;
@@ -359,7 +357,7 @@ impl<J: Joint> Driver<J> {
         }
     }
 
-    fn take(&mut self) -> Option<Vec<Group<J::Total>>> {
+    fn take(&mut self) -> Option<Vec<Group<T>>> {
         let mut state = self.queue.state.lock();
         if state.groups.is_empty() {
             state.drivers -= 1;
@@ -370,7 +368,7 @@ impl<J: Joint> Driver<J> {
     }
 }
 
-impl<J: Joint> Drop for Driver<J> {
+impl<T> Drop for Driver<T> {
     /// Where its runtime has ended with work to do: nobody else sends what is left.
     fn drop(&mut self) {
         if !self.counted {
