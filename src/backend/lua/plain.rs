@@ -17,6 +17,7 @@ use super::{
 };
 
 static ADD: Script = Script::new(concat!(
+    include_str!("add_quick.lua"),
     include_str!("records.lua"),
     include_str!("guard.lua"),
     include_str!("add.lua")
