@@ -114,7 +114,7 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
         let guarded = self.settings.is_guarded();
         let joint = || -> Box<dyn Joint<i64>> {
             let sender = Arc::clone(&self.sending.sender);
-            Box::new(Totals { store: self.store.clone(), sender, guarded })
+            Box::new(Totals { store: self.store.clone(), sender })
         };
         match self.sending.queues.current(guarded, joint) {
             Some(queue) => queue.add(key, count, &self.settings).await,
@@ -154,15 +154,10 @@ pub(super) struct Sending {
 struct Totals<B: ?Sized> {
     store: SpaceStore<B>,
     sender: Arc<Sender>,
-    guarded: bool,
 }
 
 #[async_trait]
 impl<B: Backend + ?Sized> Joint<i64> for Totals<B> {
-    fn is_eager(&self) -> bool {
-        !self.guarded
-    }
-
     async fn add(
         &self,
         items: &[(RedisKey, i64)],

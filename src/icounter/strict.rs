@@ -105,7 +105,7 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
         let guarded = self.settings.is_guarded();
         let joint = || -> Box<dyn Joint<Numbers>> {
             let membership = Arc::clone(&self.membership);
-            Box::new(Slices { membership, sender: Arc::clone(&self.sender), guarded })
+            Box::new(Slices { membership, sender: Arc::clone(&self.sender) })
         };
         match self.queues.current(guarded, joint) {
             Some(queue) => {
@@ -157,15 +157,10 @@ impl<B: InstanceBackend + ?Sized> fmt::Debug for StrictInstanceAwareCounter<B> {
 struct Slices<B: ?Sized> {
     membership: Arc<Membership<B>>,
     sender: Arc<Sender>,
-    guarded: bool,
 }
 
 #[async_trait]
 impl<B: InstanceBackend + ?Sized> Joint<Numbers> for Slices<B> {
-    fn is_eager(&self) -> bool {
-        !self.guarded
-    }
-
     async fn add(
         &self,
         items: &[(RedisKey, i64)],

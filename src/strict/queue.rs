@@ -42,10 +42,6 @@ const SLACK: Duration = Duration::from_millis(50);
 /// What a queue's additions are for.
 #[async_trait]
 pub(crate) trait Joint<T>: Send + Sync + 'static {
-    /// Whether many requests may be in flight although the server is busy with one: those without a guard cost it
-    /// little more than one that is joined.
-    fn is_eager(&self) -> bool;
-
     /// Adds to each key in one request, which counts as unknown after the deadline. A key may be named twice.
     async fn add(
         &self,
@@ -148,7 +144,7 @@ impl<T: Tally> Queue<T> {
             }
             let (reply, answer) = oneshot::channel();
             state.push(key, Waiter { count, deadline, reply });
-            let drives = state.drivers < state.most_drivers(self.joint.is_eager());
+            let drives = state.drivers < state.most_drivers();
             state.drivers += usize::from(drives);
             (answer, drives)
         };
@@ -282,11 +278,8 @@ impl<T> State<T> {
         groups
     }
 
-    fn most_drivers(&self, eager: bool) -> usize {
+    fn most_drivers(&self) -> usize {
         let (least, most) = DRIVERS;
-        if eager {
-            return most;
-        }
         let trips = self.round_trip.as_micros() / ROUND_TRIP.as_micros();
         usize::try_from(trips).unwrap_or(most).clamp(least, most)
     }

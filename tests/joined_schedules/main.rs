@@ -135,10 +135,6 @@ struct Link(Arc<Store>);
 
 #[async_trait]
 impl Joint<i64> for Link {
-    fn is_eager(&self) -> bool {
-        false
-    }
-
     async fn add(
         &self,
         items: &[(RedisKey, i64)],
