@@ -1,6 +1,6 @@
 //! A whole cluster and its faults in one process, from one seed:
 //!
-//! `cargo run --release --example simulate -- --seed 7 --instances 20 --hours 24`
+//! `cargo run --release -p distkit-simulate -- --seed 7 --instances 20 --hours 24`
 
 mod args;
 mod engine;
@@ -75,7 +75,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
 /// Beside the program, which cargo builds into a folder for what it builds.
 fn default_path(seed: u64) -> PathBuf {
     let program = std::env::current_exe().ok();
-    let folder = program.as_deref().and_then(|program| program.parent()?.parent());
+    let folder = program.as_deref().and_then(|program| program.parent());
     let folder = folder.map_or_else(std::env::temp_dir, PathBuf::from);
     folder.join(format!("simulation-{seed}.svg"))
 }
