@@ -1,7 +1,6 @@
 //! The same histories on real servers, whose clock the test moves.
 //!
 //! Their answers are held against the model, and must be the simulator's to the letter.
-#![cfg(all(feature = "redis-rs", feature = "fred"))]
 
 #[path = "../support/real_store.rs"]
 mod real_store;

@@ -1,27 +1,27 @@
-#[path = "../../src/lax/batch.rs"]
+#[path = "../../../src/lax/batch.rs"]
 mod batch;
-#[path = "../../src/lax/cell.rs"]
+#[path = "../../../src/lax/cell.rs"]
 mod cell;
-#[path = "../../src/lax/core.rs"]
+#[path = "../../../src/lax/core.rs"]
 mod core;
-#[path = "../../src/lax/exclusive.rs"]
+#[path = "../../../src/lax/exclusive.rs"]
 mod exclusive;
-#[path = "../../src/lax/flusher.rs"]
+#[path = "../../../src/lax/flusher.rs"]
 mod flusher;
-#[path = "../../src/lax/ledger.rs"]
+#[path = "../../../src/lax/ledger.rs"]
 mod ledger;
-#[path = "../../src/lax/pending.rs"]
+#[path = "../../../src/lax/pending.rs"]
 mod pending;
-#[path = "../../src/lax/report.rs"]
+#[path = "../../../src/lax/report.rs"]
 mod report;
-#[path = "../../src/lax/settings.rs"]
+#[path = "../../../src/lax/settings.rs"]
 #[allow(unused_macros, unused_imports, reason = "for options")]
 mod settings;
-#[path = "../../src/lax/tally.rs"]
+#[path = "../../../src/lax/tally.rs"]
 mod tally;
-#[path = "../../src/lax/task.rs"]
+#[path = "../../../src/lax/task.rs"]
 mod task;
-#[path = "../../src/lax/writer.rs"]
+#[path = "../../../src/lax/writer.rs"]
 mod writer;
 
 mod atomic {

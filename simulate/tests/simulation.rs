@@ -1,10 +1,10 @@
-//! Whole clusters with faults: see `examples/simulate`, which shows one run and has the same engine.
+//! Whole clusters with faults: see `simulate/src`, which shows one run and has the same engine.
 //!
-//! `DISTKIT_SEEDS=1000 cargo test --test simulation` tries that many seeds instead of the usual few.
-#![cfg(feature = "counter")]
+//! `DISTKIT_SEEDS=1000 cargo test -p distkit-simulate --test simulation` tries that many seeds instead of
+//! the usual few.
 
 #[allow(dead_code, unused_imports, reason = "the picture needs more than the tests")]
-#[path = "../examples/simulate/engine/mod.rs"]
+#[path = "../src/engine/mod.rs"]
 mod engine;
 
 use std::{

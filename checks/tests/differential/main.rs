@@ -7,12 +7,6 @@
 //! and numbers that are out of date, and through lax counters.
 //!
 //! `DISTKIT_SOAK=seconds` makes each of the tests go on for that long.
-#![cfg(all(
-    feature = "redis-rs",
-    feature = "fred",
-    feature = "counter",
-    feature = "instance-aware-counter"
-))]
 #![allow(clippy::unwrap_used)]
 
 mod counters;
@@ -20,7 +14,7 @@ mod history;
 mod player;
 #[path = "../support/real_store.rs"]
 mod real_store;
-#[path = "../support/removals.rs"]
+#[path = "../../../tests/support/removals.rs"]
 mod removals;
 mod world;
 

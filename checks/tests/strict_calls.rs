@@ -1,5 +1,4 @@
 //! Which calls the strict counter makes, one by one.
-#![cfg(feature = "counter")]
 
 #[allow(dead_code, reason = "other tests need the rest")]
 #[path = "support/mock_store.rs"]

@@ -1,6 +1,6 @@
 //! A whole cluster and its faults in one process, from one seed:
 //!
-//! `cargo run --release --example simulate -- --seed 7 --instances 20 --hours 24`
+//! `cargo run --release -p distkit-simulate -- --seed 7 --instances 20 --hours 24`
 
 mod args;
 mod engine;
@@ -58,7 +58,8 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
     let report = engine::run(config, sink, &mut Progress::default().shown())?;
     let took = started.elapsed();
 
-    print_summary(config, &report, took);
+    print_summary(config, &report);
+    print_speed(&report, took);
     let out = args.out.clone().unwrap_or_else(|| default_path(config.seed));
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder)?;
@@ -75,7 +76,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
 /// Beside the program, which cargo builds into a folder for what it builds.
 fn default_path(seed: u64) -> PathBuf {
     let program = std::env::current_exe().ok();
-    let folder = program.as_deref().and_then(|program| program.parent()?.parent());
+    let folder = program.as_deref().and_then(|program| program.parent());
     let folder = folder.map_or_else(std::env::temp_dir, PathBuf::from);
     folder.join(format!("simulation-{seed}.svg"))
 }
@@ -100,10 +101,9 @@ impl Progress {
     }
 }
 
-fn print_summary(config: &Config, report: &Report, took: Duration) {
+fn print_summary(config: &Config, report: &Report) {
     let stats = &report.stats;
-    let hours = report.simulated as f64 / 3_600_000.0;
-    let speed = hours / took.as_secs_f64();
+    let hours = hours(report);
     println!("{} processes for {hours:.2} h, seed {}\n", config.instances, config.seed);
     let operations = stats.acknowledged + stats.not_applied + stats.unknown;
     println!(
@@ -133,5 +133,15 @@ fn print_summary(config: &Config, report: &Report, took: Duration) {
     let verdict = if report.violation.is_none() { "All rules held." } else { "A RULE WAS BROKEN." };
     println!("{verdict}");
     println!("Trace: {} lines, {:016x}", report.fingerprint.lines, report.fingerprint.hash);
-    println!("Time: {:.1} s, {speed:.1} simulated hours a second", took.as_secs_f64());
+}
+
+/// To stderr: what stdout gets follows from the arguments alone.
+fn print_speed(report: &Report, took: Duration) {
+    let seconds = took.as_secs_f64();
+    let speed = hours(report) / seconds;
+    eprintln!("Time: {seconds:.1} s, {speed:.1} simulated hours a second");
+}
+
+fn hours(report: &Report) -> f64 {
+    report.simulated as f64 / 3_600_000.0
 }

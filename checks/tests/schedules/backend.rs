@@ -1,8 +1,8 @@
-#[path = "../../src/backend/error.rs"]
+#[path = "../../../src/backend/error.rs"]
 mod error;
-#[path = "../../src/backend/instance.rs"]
+#[path = "../../../src/backend/instance.rs"]
 mod instance;
-#[path = "../../src/backend/operation.rs"]
+#[path = "../../../src/backend/operation.rs"]
 mod operation;
 
 pub use error::*;

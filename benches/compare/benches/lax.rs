@@ -1,6 +1,7 @@
 //! The lax counters' hot paths next to what it cannot be faster than.
 //!
-//! `cargo bench --bench lax`. No thresholds: compare the pairs. The store is in memory.
+//! `cargo bench -p distkit-compare --bench lax`. No thresholds: compare the pairs. The store is in
+//! memory.
 
 use std::{
     hint::black_box,

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test binary has a use for all of it")]
 
 mod proxy;
+#[path = "../../../tests/support/resp.rs"]
 mod resp;
 
 use std::{

@@ -1,4 +1,4 @@
-#[path = "../../src/counter/lax/add.rs"]
+#[path = "../../../src/counter/lax/add.rs"]
 mod add;
 
 use std::{marker::PhantomData, sync::Arc};

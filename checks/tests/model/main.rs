@@ -7,14 +7,13 @@
 //! stays a candidate until an answer contradicts it.
 //!
 //! `DISTKIT_CASES=20` runs twenty times as many histories.
-#![cfg(all(feature = "counter", feature = "instance-aware-counter"))]
 
 mod candidates;
 mod cases;
 mod cast;
 mod lax;
 mod reference;
-#[path = "../support/removals.rs"]
+#[path = "../../../tests/support/removals.rs"]
 mod removals;
 mod servers;
 mod store;

@@ -4,8 +4,8 @@
 //! map by shuttle's, and time by one in which every sleep ends when it likes. So a timer may fire
 //! before, between or after anything else that can happen.
 //!
-//! `DISTKIT_SCHEDULES=100000 cargo test --test schedules` tries that many schedules for each model.
-#![cfg(feature = "counter")]
+//! `DISTKIT_SCHEDULES=100000 cargo test -p distkit-checks --test schedules` tries that many schedules
+//! for each model.
 #![allow(dead_code, unreachable_pub, reason = "the included files have more than the models need")]
 #![allow(missing_docs, reason = "stand-ins for documented crates")]
 
@@ -15,11 +15,12 @@ extern crate self as parking_lot;
 extern crate self as tokio;
 extern crate tokio as real_tokio;
 
-#[path = "../../src/error.rs"]
+#[allow(unexpected_cfgs, reason = "rate limiting has no part here")]
+#[path = "../../../src/error.rs"]
 mod error;
-#[path = "../../src/key.rs"]
+#[path = "../../../src/key.rs"]
 mod key;
-#[path = "../../src/outage.rs"]
+#[path = "../../../src/outage.rs"]
 mod outage;
 
 mod backend;

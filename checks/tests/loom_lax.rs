@@ -52,7 +52,7 @@ mod atomic {
     }
 }
 
-#[path = "../src/lax/tally.rs"]
+#[path = "../../src/lax/tally.rs"]
 mod tally;
 
 use loom::{

@@ -45,7 +45,7 @@ impl Config {
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, instances, hours, sabotage } = self;
-        write!(f, "cargo run --release --example simulate -- ")?;
+        write!(f, "cargo run --release -p distkit-simulate -- ")?;
         write!(f, "--seed {seed} --instances {instances} --hours {hours}")?;
         match sabotage {
             Some(sabotage) => write!(f, " --sabotage {sabotage}"),

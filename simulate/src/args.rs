@@ -7,7 +7,7 @@ Runs a cluster of processes with distkit's counters on a simulated store: they d
 messages and come back, the store restarts with and without its data, and what must hold is checked
 throughout. The same arguments give the same run.
 
-Usage: cargo run --release --example simulate -- [OPTIONS]
+Usage: cargo run --release -p distkit-simulate -- [OPTIONS]
 
 Options:
   --seed N         which run [default: 1]
