@@ -26,6 +26,12 @@ pub mod trypema;
 
 mod error;
 mod key;
+#[cfg(any(
+    feature = "counter",
+    feature = "instance-aware-counter",
+    feature = "redis-rs",
+    feature = "fred"
+))]
 mod lanes;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "counter")]
+use crate::backend::ReplayGuard;
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
     Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice, SliceWrite,
@@ -13,7 +15,7 @@ use crate::backend::{
 };
 use crate::{
     DistkitError, RedisKey,
-    backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write},
+    backend::{Applied, Backend, BackendError, Outcome, Space, Write},
     strict::Sender,
 };
 
@@ -35,7 +37,10 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     pub(crate) fn prefix(&self) -> &RedisKey {
         self.space.prefix()
     }
+}
 
+#[cfg(feature = "counter")]
+impl<B: Backend + ?Sized> SpaceStore<B> {
     pub(crate) async fn apply(
         &self,
         writes: &[Write],
@@ -254,6 +259,7 @@ pub(crate) fn only<T>(outcomes: Vec<Result<T, DistkitError>>) -> Result<T, Distk
 }
 
 /// Puts each key next to its outcome.
+#[cfg(feature = "counter")]
 pub(crate) fn keyed<'k, T, U>(
     keys: impl Iterator<Item = &'k RedisKey>,
     outcomes: Vec<Result<T, DistkitError>>,

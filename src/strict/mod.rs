@@ -52,7 +52,9 @@ impl Settings {
 
 /// The queues of one store's additions: one for each runtime, so that none waits for a runtime that has ended or is
 /// not driven, and each guard setting.
-pub(crate) struct Queues<T>(Mutex<HashMap<(Id, bool), Arc<Queue<T>>>>);
+pub(crate) struct Queues<T>(Mutex<ByRuntime<T>>);
+
+type ByRuntime<T> = HashMap<(Id, bool), Arc<Queue<T>>>;
 
 impl<T> Default for Queues<T> {
     fn default() -> Self {

@@ -51,7 +51,6 @@ pub struct Command<'a> {
     pub name: &'static str,
     pub args: &'a [Arg<'a>],
     /// Which argument is the key that a cluster routes by, for a client that does not know.
-    #[cfg_attr(not(feature = "fred"), expect(dead_code))]
     pub key_at: u8,
 }
 

@@ -103,8 +103,12 @@ enum Subject {
 impl Subject {
     async fn inc(&self, key: &RedisKey) {
         match self {
-            Self::Counter(counter) => drop(counter.inc(key, 1).await.map(|_| ()).expect("served")),
-            Self::Slices(counter) => drop(counter.inc(key, 1).await.map(|_| ()).expect("served")),
+            Self::Counter(counter) => {
+                counter.inc(key, 1).await.expect("served");
+            }
+            Self::Slices(counter) => {
+                counter.inc(key, 1).await.expect("served");
+            }
             Self::Raw(raw) => raw.inc(key).await,
             Self::Script(raw, sha) => raw.script(sha, key).await,
         }

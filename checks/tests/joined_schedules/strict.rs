@@ -1,6 +1,6 @@
-#[path = "../../src/strict/queue.rs"]
+#[path = "../../../src/strict/queue.rs"]
 pub(crate) mod queue;
-#[path = "../../src/strict/settle.rs"]
+#[path = "../../../src/strict/settle.rs"]
 pub(crate) mod settle;
 
 use crate::time::Instant;

@@ -2,7 +2,7 @@
 //! and drivers that are lost.
 //!
 //! The files of `src/strict` are included as they are; locks, tasks and time are replaced.
-//! `DISTKIT_SCHEDULES=100000 cargo test --test joined_schedules` tries that many schedules for each model.
+//! `DISTKIT_SCHEDULES=100000 cargo test -p distkit-checks --test joined_schedules` tries that many schedules for each model.
 #![cfg(feature = "counter")]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 #![allow(dead_code, unreachable_pub, reason = "the included files have more than the models need")]
@@ -16,9 +16,10 @@ extern crate tokio as real_tokio;
 #[path = "../schedules/backend.rs"]
 #[allow(unused_imports, reason = "made for other models besides")]
 mod backend;
-#[path = "../../src/error.rs"]
+#[allow(unexpected_cfgs, reason = "features that only the library has")]
+#[path = "../../../src/error.rs"]
 mod error;
-#[path = "../../src/key.rs"]
+#[path = "../../../src/key.rs"]
 mod key;
 #[path = "../schedules/time.rs"]
 pub mod time;
