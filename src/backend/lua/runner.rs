@@ -187,6 +187,11 @@ pub trait ScriptRunner: Send + Sync + 'static {
     /// nothing that may not take effect twice is sent without a guard.
     fn resends(&self) -> bool;
 
+    /// Whether many commands in a pipeline cost the client about as little as one script with as many items.
+    fn pipelines_well(&self) -> bool {
+        true
+    }
+
     /// Runs a script, also on a server that has forgotten it.
     fn script(
         &self,
