@@ -80,3 +80,73 @@ fn delays() -> ExponentialBackoff {
         .without_max_times()
         .build()
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Answers each attempt with the next of these, and gives the guards that came.
+    async fn sent(
+        answers: Vec<Result<u32, BackendError>>,
+    ) -> (Result<u32, BackendError>, Vec<ReplayGuard>) {
+        let (sender, guards) = (Sender::default(), Mutex::new(Vec::new()));
+        let answers = Mutex::new(answers.into_iter());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let request = |lane: ReplayGuard| {
+            guards.lock().push(lane);
+            let answer = answers.lock().next();
+            async move {
+                match answer {
+                    Some(answer) => answer,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let answer = sender.send(|| "p".into(), deadline, request).await;
+        (answer, guards.into_inner())
+    }
+
+    fn lost() -> Result<u32, BackendError> {
+        Err(BackendError::outcome_unknown("lost"))
+    }
+
+    fn refused() -> Result<u32, BackendError> {
+        Err(BackendError::not_applied("LOADING"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_after_a_lost_answer_says_nothing() {
+        let (answer, guards) = sent(vec![lost(), refused(), refused(), Ok(7)]).await;
+        assert_eq!(answer.unwrap(), 7);
+        let resent: Vec<_> = guards.iter().map(|guard| (guard.sequence, guard.resent)).collect();
+        assert_eq!(resent, [(1, false), (1, true), (1, true), (1, true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_never_sent_fails_at_once() {
+        let (answer, guards) = sent(vec![refused(), Ok(7)]).await;
+        assert!(matches!(answer, Err(BackendError::NotApplied(_))), "{answer:?}");
+        assert_eq!(guards.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_store_knows_ends_the_attempts() {
+        for error in [BackendError::NotJoined, BackendError::Forgotten, BackendError::Replaced] {
+            let (answer, guards) = sent(vec![lost(), Err(error.clone()), Ok(7)]).await;
+            assert_eq!(answer.unwrap_err().to_string(), error.to_string());
+            assert_eq!(guards.len(), 2);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_unknown_after_the_deadline() {
+        let began = Instant::now();
+        for answers in [vec![lost(); 100], vec![lost(), refused()], Vec::new()] {
+            let (answer, _) = sent(answers).await;
+            assert!(answer.unwrap_err().may_have_happened());
+        }
+        assert!(began.elapsed() <= Duration::from_secs(15));
+    }
+}
