@@ -5,8 +5,8 @@ use distkit::{
     RedisKey,
     backend::{
         Applied, Backend, BackendError, Capabilities, Instance, InstanceBackend, InstanceSlice,
-        Joined, Member, Ordered, Outcome, ReplayGuard, Scope, Slice, SliceChange, SliceWrite,
-        Space, Standing, Write, memory::MemoryLink,
+        Joined, Member, Ordered, Outcome, RecordedAnswers, RecordedSliceAnswers, ReplayGuard,
+        Scope, Slice, SliceChange, SliceWrite, Space, Standing, Write, memory::MemoryLink,
     },
 };
 
@@ -122,7 +122,7 @@ impl Backend for Wire {
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities::none()
+        Capabilities::none().with_recorded(self).with_recorded_slices(self)
     }
 
     fn fresh_id(&self) -> Arc<str> {
@@ -221,5 +221,70 @@ impl InstanceBackend for Wire {
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         self.sent(format_args!("slices {key}"));
         self.answered("slices", self.link.slices(space, key).await)
+    }
+}
+
+impl Wire {
+    /// A lane that the store does not know, where it is to apply again what is sent again.
+    fn lane(&self, lane: &ReplayGuard) -> ReplayGuard {
+        if self.is(Sabotage::DoubleReplay) {
+            return ReplayGuard { writer: self.link.fresh_id(), ..lane.clone() };
+        }
+        lane.clone()
+    }
+}
+
+fn not_recorded() -> BackendError {
+    BackendError::not_applied("the link keeps no answers")
+}
+
+#[async_trait]
+impl RecordedAnswers for Wire {
+    async fn apply_recorded(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        lane: &ReplayGuard,
+    ) -> Result<Applied, BackendError> {
+        self.sent(format_args!("apply_recorded {} {writes:?}", lane.sequence));
+        let store = self.link.capabilities().recorded.ok_or_else(not_recorded)?;
+        let answer = store.apply_recorded(space, writes, &self.lane(lane)).await;
+        self.answered("apply_recorded", answer)
+    }
+
+    async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError> {
+        self.sent(format_args!("clear_recorded {}", lane.sequence));
+        let store = self.link.capabilities().recorded.ok_or_else(not_recorded)?;
+        self.answered("clear_recorded", store.clear_recorded(space, &self.lane(lane)).await)
+    }
+}
+
+#[async_trait]
+impl RecordedSliceAnswers for Wire {
+    async fn apply_on_recorded(
+        &self,
+        space: &Space,
+        member: &Member,
+        writes: &[SliceWrite],
+        lane: &ReplayGuard,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let (incarnation, sequence) = (member.incarnation, lane.sequence);
+        self.sent(format_args!("apply_on_recorded {incarnation} {sequence} {writes:?}"));
+        let store = self.link.capabilities().recorded_slices.ok_or_else(not_recorded)?;
+        let lane = self.lane(lane);
+        let answer = store.apply_on_recorded(space, &self.seat(member), writes, &lane).await;
+        self.answered("apply_on_recorded", answer)
+    }
+
+    async fn clear_on_recorded(
+        &self,
+        space: &Space,
+        member: &Member,
+        lane: &ReplayGuard,
+    ) -> Result<(), BackendError> {
+        self.sent(format_args!("clear_on_recorded {} {}", member.incarnation, lane.sequence));
+        let store = self.link.capabilities().recorded_slices.ok_or_else(not_recorded)?;
+        let answer = store.clear_on_recorded(space, &self.seat(member), &self.lane(lane)).await;
+        self.answered("clear_on_recorded", answer)
     }
 }
