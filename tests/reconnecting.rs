@@ -257,3 +257,38 @@ async fn nothing_is_sent_before_the_first_command() {
     let error = counter.inc(&key("k"), 1).await.unwrap_err();
     assert!(matches!(error, DistkitError::NotApplied(_)), "{error}");
 }
+
+/// A connection that repeats commands by itself, for ever.
+#[derive(Clone)]
+struct Patient;
+
+impl redis::aio::ConnectionLike for Patient {
+    fn req_packed_command<'a>(
+        &'a mut self,
+        _: &'a redis::Cmd,
+    ) -> redis::RedisFuture<'a, redis::Value> {
+        Box::pin(std::future::pending())
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        _: &'a redis::Pipeline,
+        _: usize,
+        _: usize,
+    ) -> redis::RedisFuture<'a, Vec<redis::Value>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_repeats_commands_is_not_waited_for_without_end() {
+    let store = distkit::backend::RedisStore::resending(Patient);
+    let counter = StrictCounter::new(CounterOptions::new(key("p"), store));
+    let began = Instant::now();
+    assert!(!counter.get(&key("k")).await.unwrap_err().may_have_happened());
+    assert!(began.elapsed() < Duration::from_secs(30));
+}

@@ -7,6 +7,10 @@ use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerEr
 
 use super::{ReconnectingConnection, RedisConnection};
 
+/// How long a connection that repeats commands by itself may take for one: the pauses of a `ClusterConnection` with its
+/// defaults double from 1.28 s to hours.
+const LONGEST_ANSWER: Duration = Duration::from_secs(15);
+
 /// How long a command is repeated while a cluster moves its slot.
 const MOVING: Duration = Duration::from_secs(5);
 
@@ -42,6 +46,20 @@ pub struct Runner<C> {
 impl<C: RedisConnection> Runner<C> {
     pub(super) fn new(connection: C, traits: Traits) -> Self {
         Self { connection, traits }
+    }
+
+    async fn request(&self, cmd: &Cmd) -> Result<Reply, CallError> {
+        let mut connection = self.connection.clone();
+        let request = connection.req_packed_command(cmd);
+        let answer = if self.traits.resends {
+            tokio::time::timeout(LONGEST_ANSWER, request).await.unwrap_or_else(|_| {
+                let text = "the connection repeats the command for too long";
+                Err(io::Error::new(io::ErrorKind::TimedOut, text).into())
+            })
+        } else {
+            request.await
+        };
+        answer.map_err(failed).and_then(reply)
     }
 
     async fn check_replica(&self, answer: &Result<Reply, CallError>) {
@@ -119,8 +137,7 @@ impl<C: RedisConnection> ScriptRunner for Runner<C> {
         let began = Instant::now();
         let mut pause = PAUSES.0;
         let answer = loop {
-            let answer = self.connection.clone().req_packed_command(&cmd).await;
-            let answer = answer.map_err(failed).and_then(reply);
+            let answer = self.request(&cmd).await;
             // What comes here from a cluster is recognised by its lane or guard, or harmless.
             let again = self.traits.resends
                 && matches!(&answer, Err(CallError::Server(error)) if error.turned_down_for_topology())
@@ -136,8 +153,7 @@ impl<C: RedisConnection> ScriptRunner for Runner<C> {
     }
 
     async fn probe(&self, command: Command<'_>) -> Result<Reply, CallError> {
-        let answer = self.connection.clone().req_packed_command(&encode(command)).await;
-        answer.map_err(failed).and_then(reply)
+        self.request(&encode(command)).await
     }
 
     async fn leave_replica(&self) {
