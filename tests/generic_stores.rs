@@ -220,11 +220,11 @@ async fn a_layer_measures_and_loses() {
     let lossy = Arc::new(Layered::new(Arc::new(store.clone()), Lossy::default()));
     let metered = Arc::new(Layered::new(lossy.clone(), Metrics::default()));
     let k = key("k");
-    let counter = StrictCounter::new(CounterOptions::with_store(key("p"), metered.clone()));
-    let shared = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(
-        key("p"),
-        metered.clone(),
-    ));
+    // Each call is one request.
+    let options = CounterOptions::with_store(key("p"), metered.clone());
+    let counter = StrictCounter::new(options.unguarded());
+    let options = StrictInstanceAwareCounterOptions::new(key("p"), metered.clone());
+    let shared = StrictInstanceAwareCounter::new(options.unguarded());
     shared.inc(&k, 1).await.unwrap();
     lossy.layer().request.store(true, SeqCst);
     assert!(counter.inc(&k, 1).await.unwrap_err().may_have_happened());
