@@ -77,14 +77,24 @@ impl Process {
             Some(name) => options.instance_name(name),
             None => options,
         };
+        // The others send each write once.
+        let (plain, options) = match is_guarded(who) {
+            true => (CounterOptions::new(prefix.clone(), link), options),
+            false => (CounterOptions::new(prefix.clone(), link).unguarded(), options.unguarded()),
+        };
         Self {
-            plain: StrictCounter::new(CounterOptions::new(prefix.clone(), link)),
+            plain: StrictCounter::new(plain),
             shared: StrictInstanceAwareCounter::new(options),
             deaths,
             joined: false,
             ended: None,
         }
     }
+}
+
+/// Whether a process's writes are sent again until they are answered.
+fn is_guarded(who: Who) -> bool {
+    (who as usize).is_multiple_of(2)
 }
 
 struct Player<'a, W> {
@@ -272,6 +282,10 @@ impl<'a, W: World> Player<'a, W> {
             };
         }
         if !std::mem::take(&mut self.losing[at]) {
+            return Ok(None);
+        }
+        if is_guarded(first.who) && first.ask.is_guarded() {
+            // Sent again, applied once, and answered as if nothing had been lost.
             return Ok(None);
         }
         match given {

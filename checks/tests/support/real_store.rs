@@ -159,7 +159,8 @@ impl RealStore {
 
     /// Loses what it remembers of writers, as by an eviction.
     pub(crate) fn lose_guards(&self, space: &Space) {
-        self.server.cli(&["DEL", &format!("distkit:{{{}}}:writers", space.prefix())]);
+        let name = |rest: &str| format!("distkit:{{{}}}:{rest}", space.prefix());
+        self.server.cli(&["DEL", &name("writers"), &name("lanes")]);
     }
 
     /// Loses what a server loses that restarts empty.

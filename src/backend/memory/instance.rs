@@ -380,11 +380,14 @@ impl Instances {
             return answer;
         }
         lanes.admit(time, lane, counts)?;
-        let answer = run(self)?;
+        let answer = run(self);
         if let Some(lanes) = &mut self.lanes {
-            lanes.keep(lane, answer.clone());
+            match &answer {
+                Ok(answer) => lanes.keep(lane, answer.clone()),
+                Err(_) => lanes.keep_failed(lane),
+            }
         }
-        Ok(answer)
+        answer
     }
 
     /// Loses what the lanes were answered, and nothing else.

@@ -25,7 +25,8 @@ pub(super) struct Records<T> {
 #[derive(Debug)]
 struct Record<T> {
     sequence: u64,
-    what: T,
+    /// `None` where nothing was kept of it.
+    what: Option<T>,
     /// The age of the records then.
     used: Duration,
 }
@@ -46,9 +47,12 @@ impl<T> Records<T> {
 
     pub(super) fn of(&self, guard: &ReplayGuard) -> Remembered<'_, T> {
         match self.records.get(&guard.writer) {
-            Some(record) if guard.sequence == record.sequence => Remembered::Latest(&record.what),
-            Some(record) if guard.sequence < record.sequence => Remembered::Older,
-            _ => Remembered::Nothing,
+            Some(record) if guard.sequence > record.sequence => Remembered::Nothing,
+            Some(record) if guard.sequence == record.sequence => {
+                record.what.as_ref().map_or(Remembered::Older, Remembered::Latest)
+            }
+            Some(_) => Remembered::Older,
+            None => Remembered::Nothing,
         }
     }
 
@@ -76,8 +80,15 @@ impl<T> Records<T> {
     }
 
     pub(super) fn keep(&mut self, guard: &ReplayGuard, what: T) {
-        let record = Record { sequence: guard.sequence, what, used: self.age };
+        let record = Record { sequence: guard.sequence, what: Some(what), used: self.age };
         self.records.insert(Arc::clone(&guard.writer), record);
+    }
+
+    /// The request failed, and uses up no sequence; but its writer is known from now on.
+    pub(super) fn keep_failed(&mut self, guard: &ReplayGuard) {
+        let record =
+            Record { sequence: guard.sequence.saturating_sub(1), what: None, used: self.age };
+        self.records.entry(Arc::clone(&guard.writer)).or_insert(record);
     }
 
     /// Loses all of them, and knows so.

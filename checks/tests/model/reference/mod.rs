@@ -66,6 +66,19 @@ pub(crate) enum Ask {
 }
 
 impl Ask {
+    /// Whether a guarded counter sends it again until it is answered.
+    pub(crate) fn is_guarded(&self) -> bool {
+        matches!(
+            self,
+            Self::PlainWrite(_)
+                | Self::PlainRemove(_)
+                | Self::PlainClear
+                | Self::Write(_)
+                | Self::Remove(..)
+                | Self::Clear(_)
+        )
+    }
+
     pub(crate) fn is_read_only(&self) -> bool {
         matches!(self, Self::PlainRead(_) | Self::Read(_) | Self::Slices(_))
     }
