@@ -187,8 +187,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// 17. **Coming back.** A claim that a join brings is put back if its epoch is the key's current one,
 ///     once, and dropped otherwise. Nothing from before a [`clear_on`](Self::clear_on) of
 ///     [`Scope::Total`] comes back. The claims of an instance that was not joined for longer than its
-///     [`Instance::max_absence`] are dropped. The absence is measured in the age of the space: each join and
-///     heartbeat adds the time since the previous one, at most a minute. A store may drop the epochs of keys
+///     [`Instance::max_absence`] are dropped. The absence is measured in the age of the space: each join, heartbeat
+///     and [`clear_on`](Self::clear_on) of [`Scope::Total`] adds the time since the previous one, at most a minute. A store may drop the epochs of keys
 ///     without slices after twice `max_absence`, provided that older claims stay invalid.
 /// 18. **Lost data.** A store that lost its data knows so: a claim from before the loss is put back unless
 ///     the store, or another claim, knows of a later `set`, `del` or `clear` of that key. What was put

@@ -390,11 +390,13 @@ impl Instances {
         answer
     }
 
+    pub(super) fn has_lanes(&self) -> bool {
+        self.lanes.is_some()
+    }
+
     /// Loses what the lanes were answered, and nothing else.
     pub(super) fn lose_lanes(&mut self, now: Duration) {
-        if let Some(lanes) = &mut self.lanes {
-            lanes.lose(now);
-        }
+        self.lanes.get_or_insert_with(|| Lanes::lanes(now)).lose(now);
     }
 
     fn write(&mut self, who: Incarnation, write: &SliceWrite) -> Outcome<Written<Standing>> {
@@ -456,6 +458,8 @@ impl Instances {
                 self.counters.clear();
                 self.bare.clear();
                 self.old_bare.clear();
+                // A server does so as it frees what there was.
+                self.grow_older(now);
             }
             Scope::Slice => self.take_all_slices(&BTreeSet::from([member.incarnation])),
         }

@@ -110,9 +110,12 @@ impl MemoryBackend {
     /// A lax counter whose batch was in doubt then reports it as unknown instead of counting it twice.
     pub fn lose_guards(&self, space: &Space) {
         self.locked(|state, now| {
-            state.plain.lose_guards(now, space);
-            if let Some(members) = state.instances.get_mut(space) {
-                members.lose_lanes(now);
+            state.plain.lose_writers(now, space);
+            // On a server the lanes of both families are one record.
+            let members = state.instances.get(space);
+            if state.plain.has_lanes(space) || members.is_some_and(Instances::has_lanes) {
+                state.plain.lose_lanes(now, space);
+                state.instances.entry(space.clone()).or_default().lose_lanes(now);
             }
         });
     }

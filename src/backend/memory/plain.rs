@@ -118,14 +118,20 @@ impl Plain {
         Ok(answer)
     }
 
-    /// Loses the guards of a space, and nothing else.
-    pub(super) fn lose_guards(&mut self, now: Duration, space: &Space) {
+    /// Loses the writers of a space, and nothing else.
+    pub(super) fn lose_writers(&mut self, now: Duration, space: &Space) {
         if let Some(writers) = self.writers.get_mut(space) {
             writers.lose(now);
         }
-        if let Some(lanes) = self.lanes.get_mut(space) {
-            lanes.lose(now);
-        }
+    }
+
+    pub(super) fn has_lanes(&self, space: &Space) -> bool {
+        self.lanes.contains_key(space)
+    }
+
+    /// Loses what the lanes were answered, and nothing else.
+    pub(super) fn lose_lanes(&mut self, now: Duration, space: &Space) {
+        self.lanes.entry(space.clone()).or_insert_with(|| Lanes::lanes(now)).lose(now);
     }
 
     pub(super) fn read(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
