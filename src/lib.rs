@@ -24,6 +24,12 @@ pub mod icounter;
 #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
 pub mod trypema;
 
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(
+    not(feature = "instance-aware-counter"),
+    allow(dead_code, reason = "only memberships do single pieces of work in tasks")
+)]
+mod detached;
 mod error;
 mod key;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -20,6 +21,7 @@ use crate::{
         Applied, BackendError, Incarnation, Instance, InstanceBackend, InstanceSlice, Member,
         Ordered, Outcome, Scope, Slice, SliceWrite, Standing,
     },
+    detached::detached,
     outage::{self, Outage},
     space_store::SpaceStore,
 };
@@ -43,7 +45,7 @@ macro_rules! as_member {
                     joins += 1;
                     let gone = seat.incarnation;
                     drop(seat);
-                    membership.join_again(gone).await?;
+                    membership.join_unless_joined_since(Some(gone)).await?;
                 }
                 Err(error) => break Err(DistkitError::from(error)),
                 Ok($answer) => break Ok($done),
@@ -148,10 +150,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
                 let seen = self.latest.load(Ordering::Relaxed);
                 return Ok(Seat { member, seen, _under_way: under_way });
             }
-            let mut state = self.state.write().await;
-            if state.member.is_none() {
-                self.join(&mut state).await?;
-            }
+            self.join_unless_joined_since(None).await?;
         }
     }
 
@@ -174,13 +173,20 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         Ok(Exclusive { membership: self, state })
     }
 
-    /// Joins again, unless somebody did so since the incarnation `gone` was turned away.
-    async fn join_again(self: &Arc<Self>, gone: Incarnation) -> Result<(), DistkitError> {
-        let mut state = self.state.write().await;
-        if state.member.as_ref().is_some_and(|member| member.incarnation == gone) {
-            self.join(&mut state).await?;
-        }
-        Ok(())
+    /// Joins, unless somebody did so since the incarnation `gone` was turned away, or since there was none.
+    fn join_unless_joined_since(
+        self: &Arc<Self>,
+        gone: Option<Incarnation>,
+    ) -> impl Future<Output = Result<(), DistkitError>> {
+        let membership = Arc::clone(self);
+        let interrupted = BackendError::not_applied("the runtime ended while the instance joined");
+        alone(interrupted, async move {
+            let mut state = membership.state.write().await;
+            if state.member.as_ref().map(|member| member.incarnation) == gone {
+                membership.join(&mut state).await?;
+            }
+            Ok(())
+        })
     }
 
     async fn join(self: &Arc<Self>, state: &mut State) -> Result<(), DistkitError> {
@@ -291,7 +297,9 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     /// Removes every counter of the space, or this instance's slices, and forgets them. No other operation of this
     /// instance is under way meanwhile.
     pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
-        self.exclusive().await?.clear(scope).await
+        let membership = Arc::clone(self);
+        let interrupted = BackendError::outcome_unknown("the runtime ended before the answer came");
+        alone(interrupted, async move { membership.exclusive().await?.clear(scope).await }).await
     }
 
     /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on. Outside of a
@@ -315,18 +323,23 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// Leaves the store for good. Operations fail from now on, and the lease runs out, whether the store
     /// answers or not, and whether or not this is waited for.
-    pub(crate) async fn leave(&self) -> Result<(), DistkitError> {
+    pub(crate) async fn leave(self: &Arc<Self>) -> Result<(), DistkitError> {
         // The heartbeat ends at its next beat. One under way may be joining, which is waited for.
         self.ended.get_or_init(|| Ended::Left);
-        let mut state = self.state.write().await;
-        let Some(member) = &state.member else { return Ok(()) };
-        match self.store.leave(member).await {
-            Ok(()) | Err(BackendError::NotJoined) => {
-                state.member = None;
-                Ok(())
+        let membership = Arc::clone(self);
+        let interrupted = BackendError::outcome_unknown("the runtime ended before the answer came");
+        alone(interrupted, async move {
+            let mut state = membership.state.write().await;
+            let Some(member) = &state.member else { return Ok(()) };
+            match membership.store.leave(member).await {
+                Ok(()) | Err(BackendError::NotJoined) => {
+                    state.member = None;
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
             }
-            Err(error) => Err(error.into()),
-        }
+        })
+        .await
     }
 }
 
@@ -364,6 +377,16 @@ impl<B: InstanceBackend + ?Sized> Exclusive<'_, B> {
         }
         Err(BackendError::NotJoined.into())
     }
+}
+
+/// Does what keeps all operations of an instance out. In a task: a caller's future that is held without being
+/// polled must not keep them out for ever.
+#[cold]
+fn alone(
+    interrupted: BackendError,
+    work: impl Future<Output = Result<(), DistkitError>> + Send + 'static,
+) -> BoxFuture<'static, Result<(), DistkitError>> {
+    Box::pin(async move { detached(work).await.unwrap_or_else(|| Err(interrupted.into())) })
 }
 
 async fn heartbeats<B: InstanceBackend + ?Sized>(membership: Weak<Membership<B>>, lease: Duration) {

@@ -17,6 +17,7 @@ use super::{
     ledger::{Delta, Ledger},
     pending::Pending,
     report::Losses,
+    request::Requests,
     settings::Settings,
     task::{RUNNING, Task},
     writer::Writer,
@@ -63,6 +64,7 @@ pub(crate) struct Core<L> {
     pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,
     pub(super) losses: Mutex<Losses>,
     pub(super) wanted: Mutex<Vec<Wanted>>,
+    pub(super) requests: Mutex<Requests<L>>,
     pub(super) refresh: Mutex<Vec<Arc<Cell>>>,
     /// Held while a base moves, and while an estimate and whether it replaces what the store holds change together.
     pub(crate) replacing: Mutex<()>,
@@ -100,6 +102,7 @@ impl<L: Ledger> Core<L> {
             under_way: Mutex::default(),
             losses: Mutex::default(),
             wanted: Mutex::default(),
+            requests: Mutex::default(),
             refresh: Mutex::default(),
             replacing: Mutex::default(),
             pending: Apart(Pending::default()),

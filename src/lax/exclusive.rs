@@ -2,17 +2,20 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::{
+    atomic::{AtomicBool, Ordering::SeqCst},
     cell::Cell,
     core::Core,
     ledger::{Known, Ledger},
-    writer::{Session, not_applied},
+    request::Interrupted,
+    writer::{INTERRUPTED, Session, not_applied},
 };
 use crate::{
     DistkitError, RedisKey,
-    backend::{Outcome, Scope},
+    backend::{BackendError, Outcome, Scope},
     space_store::{Item, named},
 };
 
@@ -25,18 +28,69 @@ impl<L: Ledger> Core<L> {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let mut session = self.session().await?;
-        let (affected, place_of) = self.affected(&mut session, writes).await?;
+        let writes = writes.to_vec();
+        self.act(|session, sent| {
+            Box::pin(async move {
+                let outcomes = session.write(&writes, &sent).await?;
+                Ok(named(&writes, outcomes))
+            })
+        })
+        .await
+    }
+
+    /// Removes all keys, or the own parts of them, and with them what is pending.
+    pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
+        self.act(move |session, sent| Box::pin(session.clear(scope, sent))).await
+    }
+
+    /// Has the task do `work`, which sets the flag before it sends what is not to be sent twice.
+    async fn act<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl for<'s> FnOnce(
+            &'s mut Session<'_, L>,
+            Arc<AtomicBool>,
+        ) -> BoxFuture<'s, Result<T, DistkitError>>
+        + Send
+        + 'static,
+    ) -> Result<T, DistkitError> {
+        if self.is_closed() {
+            return Err(DistkitError::ShutDown);
+        }
+        let sent = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&sent);
+        match self.ask(|session| work(session, asked)).await {
+            Ok(done) => done,
+            Err(Interrupted) if sent.load(SeqCst) => {
+                let cause = "the counter's task ended before the store answered";
+                Err(BackendError::outcome_unknown(cause).into())
+            }
+            Err(Interrupted) => Err(BackendError::not_applied(INTERRUPTED).into()),
+        }
+    }
+}
+
+impl<'c, L: Ledger> Session<'c, L> {
+    async fn write(
+        &mut self,
+        writes: &[L::Write],
+        sent: &AtomicBool,
+    ) -> Result<Vec<Outcome<L::Written>>, DistkitError> {
+        self.prepare().await?;
+        let core = self.core;
+        let (affected, place_of) = self.affected(writes).await?;
         let guard = {
-            let _replacing = self.replacing.lock();
-            session.begin_writes(affected.absorb())
+            let _replacing = core.replacing.lock();
+            self.begin_writes(affected.absorb())
         };
-        let at = self.now();
-        let outcomes = match self.ledger.write(writes, &guard).await {
+        sent.store(true, SeqCst);
+        let at = core.now();
+        let outcomes = match core.ledger.write(writes, &guard).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                if !error.may_have_happened() {
-                    session.end_writes();
+                if error.may_have_happened() {
+                    self.writer.pause();
+                } else {
+                    self.end_writes();
                     affected.stay();
                 }
                 return Err(error);
@@ -44,50 +98,51 @@ impl<L: Ledger> Core<L> {
         };
         let (left, outcomes) = affected.take_in::<L>(writes, &place_of, outcomes);
         {
-            let _replacing = self.replacing.lock();
-            session.end_writes();
+            let _replacing = core.replacing.lock();
+            self.end_writes();
             affected.settle(&left, at);
         }
-        session.mend_known_since(at);
-        Ok(named(writes, outcomes))
+        self.mend_known_since(at);
+        Ok(outcomes)
     }
 
     /// Each key once, in order, and where the key of each write is among them. What is pending on those whose
     /// outcome depends on it is in the store then.
-    async fn affected<'c>(
-        self: &'c Arc<Self>,
-        session: &mut Session<'_, L>,
+    async fn affected(
+        &mut self,
         writes: &[L::Write],
     ) -> Result<(Affected<'c>, Vec<usize>), DistkitError> {
+        let core = self.core;
         let mut places: HashMap<&RedisKey, usize, foldhash::fast::RandomState> = HashMap::default();
         let mut cells: Vec<(Arc<Cell>, bool)> = Vec::new();
         let place_of = writes.iter().map(|write| {
             *places.entry(write.key()).or_insert_with(|| {
-                cells.push((self.cell(write.key()), L::replaces(write)));
+                cells.push((core.cell(write.key()), L::replaces(write)));
                 cells.len() - 1
             })
         });
         let place_of = place_of.collect();
         let depended_on = cells.iter().filter(|(cell, replaced)| !replaced && cell.is_pending());
         let first = depended_on.map(|(cell, _)| Arc::clone(cell)).collect();
-        session.commit(first).await.map_err(not_applied)?;
+        self.commit(first).await.map_err(not_applied)?;
         // What the store does not take was written before, too: it goes where the rest went.
         let cells = cells.into_iter().map(|(cell, replaced)| {
-            let all = replaced || session.is_corrupt(&cell);
+            let all = replaced || self.is_corrupt(&cell);
             (cell, all)
         });
-        Ok((Affected::new::<L>(&self.replacing, cells), place_of))
+        Ok((Affected::new::<L>(&core.replacing, cells), place_of))
     }
 
-    /// Removes all keys, or the own parts of them, and with them what is pending.
-    pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
-        let _session = self.session().await?;
-        let cells = self.all_cells();
+    async fn clear(&mut self, scope: Scope, sent: Arc<AtomicBool>) -> Result<(), DistkitError> {
+        self.prepare().await?;
+        let core = self.core;
+        let cells = core.all_cells();
         let known_at: Vec<_> = cells.iter().map(|cell| cell.forget_total()).collect();
         let affected =
-            Affected::new::<L>(&self.replacing, cells.into_iter().map(|cell| (cell, true)));
-        let at = self.now();
-        if let Err(error) = self.ledger.clear(scope).await {
+            Affected::new::<L>(&core.replacing, cells.into_iter().map(|cell| (cell, true)));
+        sent.store(true, SeqCst);
+        let at = core.now();
+        if let Err(error) = core.ledger.clear(scope).await {
             if !error.may_have_happened() {
                 for (cell, known_at) in affected.cells.iter().zip(known_at) {
                     cell.cell.total_stands(known_at);
@@ -101,7 +156,7 @@ impl<L: Ledger> Core<L> {
             Scope::Slice => (Known { own: 0, others: affected.cell.others() }, known_at),
         });
         let left: Vec<_> = left.collect();
-        let _replacing = self.replacing.lock();
+        let _replacing = core.replacing.lock();
         for (affected, (known, at)) in affected.end().into_iter().zip(left) {
             affected.cell.settle(affected.pending, known, at);
         }

@@ -28,23 +28,25 @@ fn address(cell: &Arc<Cell>) -> usize {
     Arc::as_ptr(cell) as usize
 }
 
-/// The background task: flushes, reads what is wanted, refreshes what is in use, sweeps what is not.
+/// The background task: flushes, reads what is wanted, refreshes what is in use, sweeps what is not, and serves
+/// what callers ask for.
 /// With nothing of that to do it has no timer and sleeps until it is woken.
 pub(super) async fn run<L: Ledger>(core: &Arc<Core<L>>) {
     let mut sweep_at = None;
     let mut refresh_at = None;
     while !core.orphaned.load(SeqCst) {
         let next = work(core, &mut refresh_at, &mut sweep_at).await;
-        let woken = match next {
-            Some(at) => tokio::select! {
+        let woken = if core.serve_one().await {
+            true
+        } else if let Some(at) = next {
+            tokio::select! {
                 biased;
                 () = core.wake.notified() => true,
                 () = sleep_until(at) => false,
-            },
-            None => {
-                core.wake.notified().await;
-                true
             }
+        } else {
+            core.wake.notified().await;
+            true
         };
         if woken && sweep_at.is_none() && !core.cells.is_empty() {
             sweep_at = Some(Instant::now() + core.settings.evict_after);
@@ -59,7 +61,7 @@ async fn work<L: Ledger>(
     refresh_at: &mut Option<Instant>,
     sweep_at: &mut Option<Instant>,
 ) -> Option<Instant> {
-    let mut session = core.own_session().await;
+    let mut session = core.session().await;
     let now = Instant::now();
     let half = core.settings.lag / 2;
 
@@ -237,7 +239,7 @@ async fn last_flush<L: Ledger>(core: &Arc<Core<L>>) {
     let flush = async {
         while core.has_pending() {
             let at = {
-                let mut session = core.own_session().await;
+                let mut session = core.session().await;
                 if session.flush_all().await.is_ok() && session.writer.corrupt.is_empty() {
                     return;
                 }

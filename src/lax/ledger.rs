@@ -52,8 +52,8 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError>;
 
     /// A change that acts on the store at once, and what it finds and leaves behind.
-    type Write: Item + Sync;
-    type Written: Send;
+    type Write: Item + Clone + Send + Sync + 'static;
+    type Written: Send + 'static;
 
     /// Does each write, in one guarded batch.
     async fn write(

@@ -1,8 +1,8 @@
 //! Buffering of writes: what the lax counters of both families share.
 //!
 //! Callers add to [`Cell`](cell::Cell)s; one committer at a time, the holder of the writer lock, moves what
-//! they added to the store. A background task is that committer most of the time; `set`, `del`, `clear`
-//! and `flush` take the lock themselves.
+//! they added to the store. That is a background task. It also does `set`, `del`, `clear` and `flush` for
+//! their callers, whose futures may be held without being polled.
 
 mod batch;
 mod cell;
@@ -13,6 +13,7 @@ mod hold;
 mod ledger;
 mod pending;
 mod report;
+mod request;
 mod settings;
 mod tally;
 #[cfg(test)]
@@ -36,5 +37,3 @@ pub(crate) use settings::{Settings, buffering_options};
 pub(crate) use tally::easy;
 #[cfg(feature = "instance-aware-counter")]
 pub(crate) use writer::backoff;
-#[cfg(feature = "instance-aware-counter")]
-pub(crate) use writer::not_applied;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
 
 use super::{atomic::Ordering::SeqCst, core::Core, flusher, ledger::Ledger};
-use crate::DistkitError;
+use crate::{DistkitError, detached::Detached};
 
 /// The task runs. Alone, it is the state in which an addition needs no look at anything else.
 pub(super) const RUNNING: u8 = 1;
@@ -17,7 +17,9 @@ const GAVE_UP: u8 = 4;
 pub(super) struct Task {
     number: u64,
     runs: bool,
-    handle: Option<JoinHandle<()>>,
+    work: Option<Arc<Detached>>,
+    /// Where it runs.
+    runtime: Option<Handle>,
 }
 
 /// Held by a task, also by one that is never polled. Dropped when the task ends, panics, or loses its runtime.
@@ -35,10 +37,13 @@ impl<L: Ledger> Drop for Running<L> {
                 return;
             }
             task.runs = false;
+            task.work = None;
+            task.runtime = None;
             core.state.fetch_and(!RUNNING, SeqCst);
         }
         // Who waits for an answer asks again, and starts another task.
         core.wanted.lock().clear();
+        core.give_back_requests();
     }
 }
 
@@ -82,26 +87,25 @@ impl<L: Ledger> Core<L> {
 
     /// Starts the task, unless it runs. Outside of a runtime this is left to a later call.
     pub(crate) fn ensure_task(self: &Arc<Self>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let running = {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let work = {
             let mut task = self.task.lock();
             if task.runs {
                 return;
             }
-            *task = Task { number: task.number + 1, runs: true, handle: None };
+            let running = Running { core: Arc::clone(self), number: task.number + 1 };
+            let work = Detached::new(async move { flusher::run(&running.core).await });
+            *task = Task {
+                number: task.number + 1,
+                runs: true,
+                work: Some(Arc::clone(&work)),
+                runtime: Some(runtime.clone()),
+            };
             self.state.fetch_or(RUNNING, SeqCst);
-            Running { core: Arc::clone(self), number: task.number }
+            work
         };
-        let number = running.number;
         // A runtime that is shutting down drops it at once, and that takes the lock.
-        let handle = runtime.spawn(async move { flusher::run(&running.core).await });
-        let mut task = self.task.lock();
-        if task.number == number {
-            task.handle = Some(handle);
-        } else {
-            // It has ended, or was to be ended before there was a handle to it.
-            handle.abort();
-        }
+        runtime.spawn(work.run());
     }
 
     /// Has the task look at what there is to do, if it runs.
@@ -109,14 +113,43 @@ impl<L: Ledger> Core<L> {
         self.wake.notify_one();
     }
 
-    /// Ends the task at its next await, so that a request that hangs frees the writer lock.
-    pub(super) fn abort_task(&self) {
-        let mut task = self.task.lock();
-        if let Some(handle) = task.handle.take() {
-            handle.abort();
+    /// Does the first steps of what the task is woken for right now, if it is one of the caller's runtime. So
+    /// a request is sent without a detour, and what needs no waiting is done when the call returns.
+    pub(super) fn step_task(&self) {
+        let Ok(here) = Handle::try_current() else { return };
+        let work = {
+            let task = self.task.lock();
+            let is_here = task.runtime.as_ref().is_some_and(|runtime| runtime.id() == here.id());
+            if is_here { task.work.clone() } else { None }
+        };
+        if let Some(work) = work {
+            work.poll_here();
         }
-        // The next one does not wait for this one's end.
+    }
+
+    /// Ends the task, with what it does for callers, so that a request that hangs frees the writer lock.
+    pub(super) fn abort_task(&self) {
+        self.take_task().cancel();
+    }
+
+    /// The task, which is to be cancelled. The next one does not wait for its end.
+    pub(super) fn take_task(&self) -> Taken {
+        let mut task = self.task.lock();
+        let work = task.work.take();
         *task = Task { number: task.number + 1, ..Task::default() };
         self.state.fetch_and(!RUNNING, SeqCst);
+        Taken(work)
+    }
+}
+
+/// A task that no longer counts as the counter's. Not to be cancelled with a lock held: its future takes some.
+#[must_use]
+pub(super) struct Taken(Option<Arc<Detached>>);
+
+impl Taken {
+    pub(super) fn cancel(self) {
+        if let Some(work) = self.0 {
+            work.cancel();
+        }
     }
 }

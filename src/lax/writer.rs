@@ -10,16 +10,20 @@ use super::{
     core::Core,
     ledger::Ledger,
     report::Unflushed,
+    request::Interrupted,
     settings::Settings,
 };
 use crate::{
-    DistkitError,
-    backend::Refusal,
+    DistkitError, RedisKey,
+    backend::{BackendError, Refusal},
     outage::{Chain, Outage, Standing},
 };
 
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
 const HEAD_START: u32 = 10;
+
+/// Why a caller gets no answer although nothing was sent for it.
+pub(super) const INTERRUPTED: &str = "the counter's task ended before it came to the request";
 
 /// What the holder of the writer lock works with. Whatever is cancelled at whatever await, this state is
 /// one from which the next holder can go on.
@@ -63,6 +67,11 @@ impl Writer {
         self.outage.failed()
     }
 
+    /// An answer was lost: the store is given a moment before the task finds out what happened.
+    pub(super) fn pause(&mut self) {
+        self.retry_at.get_or_insert_with(|| Instant::now() + FIRST_DELAY);
+    }
+
     fn succeeded(&mut self) -> Option<Standing> {
         if self.retry_at.take().is_some() {
             self.backoff = backoff();
@@ -71,10 +80,13 @@ impl Writer {
     }
 }
 
+/// The first delay between attempts to reach the store.
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+
 /// The delays between attempts to reach the store.
 pub(crate) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(20))
+        .with_min_delay(FIRST_DELAY)
         .with_max_delay(Duration::from_secs(1))
         .without_max_times()
         .build()
@@ -84,71 +96,40 @@ pub(crate) fn backoff() -> ExponentialBackoff {
 pub(crate) struct Session<'c, L: Ledger> {
     pub(super) core: &'c Arc<Core<L>>,
     pub(super) writer: MutexGuard<'c, Writer>,
-    /// Whether the task is to look at what is left when the session ends.
-    wakes: bool,
-}
-
-impl<L: Ledger> Drop for Session<'_, L> {
-    fn drop(&mut self) {
-        if self.wakes {
-            self.core.ensure_task();
-            self.core.wake.notify_one();
-        }
-    }
 }
 
 impl<L: Ledger> Core<L> {
-    /// For the task.
-    pub(super) async fn own_session(self: &Arc<Self>) -> Session<'_, L> {
-        let mut session = Session { core: self, writer: self.writer.lock().await, wakes: false };
+    /// For the task, and for callers where there can be none.
+    pub(super) async fn session(self: &Arc<Self>) -> Session<'_, L> {
+        let mut session = Session { core: self, writer: self.writer.lock().await };
         session.drop_what_was_given_up();
         session
     }
 
-    /// For a caller's own request: nothing is unresolved in it, and a flush that is due has been done, so
-    /// that no number of callers can hold it up.
-    pub(crate) async fn session(self: &Arc<Self>) -> Result<Session<'_, L>, DistkitError> {
+    /// Everything written before the call is in the store when this returns `Ok`.
+    pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), DistkitError> {
+        match self.ask_again(|session| Box::pin(session.flush())).await {
+            Ok(flushed) => flushed,
+            Err(Interrupted) if self.gave_up() => Err(DistkitError::ShutDown),
+            Err(Interrupted) => Err(BackendError::not_applied(INTERRUPTED).into()),
+        }
+    }
+
+    /// Brings what is pending on a key to the store.
+    #[cfg(feature = "instance-aware-counter")]
+    pub(crate) async fn flush_key(self: &Arc<Self>, key: &RedisKey) -> Result<(), DistkitError> {
         if self.is_closed() {
             return Err(DistkitError::ShutDown);
         }
-        let mut session = self.own_session().await;
-        session.wakes = true;
-        session.resolve().await.map_err(not_applied)?;
-        if session.flush_at().is_some_and(|at| at <= Instant::now()) {
-            session.collect();
-            // What failed is tried again by the task. It is in this call's way only as far as it is
-            // unresolved.
-            if let Err(error) = session.commit_todo().await
-                && session.writer.unresolved.is_some()
-            {
-                return Err(not_applied(error));
-            }
-        }
-        Ok(session)
-    }
-
-    /// Everything written before the call is in the store when this returns `Ok`.
-    pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), DistkitError> {
-        let mut session = self.own_session().await;
-        session.wakes = true;
-        let told = self.losses.lock().abandoned.len();
-        if let Err(error) = session.flush_all().await {
-            // What it found out itself it has told.
-            self.losses.lock().abandoned.truncate(told);
-            return Err(error);
-        }
-        if self.gave_up() {
-            return Err(DistkitError::ShutDown);
-        }
-        let mut losses = self.losses.lock();
-        if !std::mem::take(&mut losses.abandoned).is_empty() {
-            // Refusals are told by the next one.
-            return Err(batch::abandoned());
-        }
-        match std::mem::take(&mut losses.refused).into_iter().next() {
-            Some((key, _, refusal)) => Err(DistkitError::CounterError { key, refusal }),
-            None => Ok(()),
-        }
+        let cell = self.cell(key);
+        let flushed = self.ask_again(|session| {
+            Box::pin(async move {
+                session.prepare().await?;
+                session.commit(vec![cell]).await.map_err(not_applied)
+            })
+        });
+        let interrupted = |Interrupted| Err(BackendError::not_applied(INTERRUPTED).into());
+        flushed.await.unwrap_or_else(interrupted)
     }
 
     /// Takes no more writes, and flushes until all is in the store or the time is up.
@@ -158,13 +139,11 @@ impl<L: Ledger> Core<L> {
         let flushed = tokio::time::timeout(within, async {
             let mut delays = backoff();
             loop {
-                let mut session = self.own_session().await;
-                session.wakes = true;
-                match session.flush_all().await {
-                    Ok(()) => return self.losses.lock().report(),
-                    Err(error) => cause = Some(error),
+                match self.ask(|session| Box::pin(session.flush_and_report())).await {
+                    Ok(Ok(report)) => return report,
+                    Ok(Err(error)) => cause = Some(error),
+                    Err(Interrupted) => {}
                 }
-                drop(session);
                 tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
             }
         })
@@ -245,6 +224,50 @@ pub(crate) fn not_applied(error: DistkitError) -> DistkitError {
 }
 
 impl<L: Ledger> Session<'_, L> {
+    /// Before what acts on the store at once: nothing is unresolved then, and a flush that is due has been done,
+    /// so that no number of callers can hold it up.
+    pub(super) async fn prepare(&mut self) -> Result<(), DistkitError> {
+        self.resolve().await.map_err(not_applied)?;
+        if self.flush_at().is_some_and(|at| at <= Instant::now()) {
+            self.collect();
+            // What failed is tried again later. It is in this call's way only as far as it is unresolved.
+            if let Err(error) = self.commit_todo().await
+                && self.writer.unresolved.is_some()
+            {
+                return Err(not_applied(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// A caller's flush, which reports what was lost since the last one.
+    async fn flush(&mut self) -> Result<(), DistkitError> {
+        let core = self.core;
+        let told = core.losses.lock().abandoned.len();
+        if let Err(error) = self.flush_all().await {
+            // What it found out itself it has told.
+            core.losses.lock().abandoned.truncate(told);
+            return Err(error);
+        }
+        if core.gave_up() {
+            return Err(DistkitError::ShutDown);
+        }
+        let mut losses = core.losses.lock();
+        if !std::mem::take(&mut losses.abandoned).is_empty() {
+            // Refusals are told by the next one.
+            return Err(batch::abandoned());
+        }
+        match std::mem::take(&mut losses.refused).into_iter().next() {
+            Some((key, _, refusal)) => Err(DistkitError::CounterError { key, refusal }),
+            None => Ok(()),
+        }
+    }
+
+    async fn flush_and_report(&mut self) -> Result<Unflushed, DistkitError> {
+        self.flush_all().await?;
+        Ok(self.core.losses.lock().report())
+    }
+
     /// The store did not take a batch: it is sent again later.
     pub(super) fn note_failure(&mut self, error: &DistkitError) {
         let core = self.core;

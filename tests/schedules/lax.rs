@@ -14,6 +14,8 @@ mod ledger;
 mod pending;
 #[path = "../../src/lax/report.rs"]
 mod report;
+#[path = "../../src/lax/request.rs"]
+mod request;
 #[path = "../../src/lax/settings.rs"]
 #[allow(unused_macros, unused_imports, reason = "for options")]
 mod settings;

@@ -15,6 +15,8 @@ extern crate self as parking_lot;
 extern crate self as tokio;
 extern crate tokio as real_tokio;
 
+#[path = "../../src/detached.rs"]
+mod detached;
 #[path = "../../src/error.rs"]
 mod error;
 #[path = "../../src/key.rs"]
@@ -43,6 +45,10 @@ pub use task::runtime;
 pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
+    pub fn new(value: T) -> Self {
+        Self(shuttle::sync::Mutex::new(value))
+    }
+
     pub fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
         self.0.lock().unwrap()
     }

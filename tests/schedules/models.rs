@@ -1,7 +1,10 @@
 use std::marker::PhantomData;
 use std::{future::Future, sync::Arc, time::Duration};
 
-use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::{
+    future::{block_on, spawn, yield_now},
+    rand::{Rng, thread_rng},
+};
 
 use crate::{
     DistkitError, RedisKey,
@@ -444,5 +447,42 @@ fn what_is_under_way_counts_as_pending() {
         }
         let expected = taken.into_iter().filter(|taken| *taken).count();
         assert_eq!(store.total(&key("a")), i64::try_from(expected).unwrap());
+    });
+}
+
+/// A caller's future that is polled a little and then held, or dropped, is in nobody's way, and what it asked for
+/// happens once or not at all.
+#[test]
+fn a_held_or_dropped_request_holds_up_nobody() {
+    check(|| async {
+        let store = Store::losing(1);
+        let owner = counter(&store, SETTINGS);
+        let (a, b) = (key("a"), key("b"));
+        let adder = spawn(add(owner.0.clone(), a.clone(), 1, 3));
+        let writes = [Write::set(b.clone(), 50)];
+        let mut held = Box::pin(owner.0.write_now(&writes));
+        let mut answer = None;
+        for _ in 0..thread_rng().gen_range(0..3) {
+            answer = answer.or_else(|| futures_util::FutureExt::now_or_never(&mut held));
+            yield_now().await;
+        }
+        let held = if answer.is_none() && thread_rng().gen_bool(0.5) { Some(held) } else { None };
+        add(owner.0.clone(), a.clone(), 10, 1).await;
+        flush(&owner.0).await;
+        adder.await.unwrap();
+        flush(&owner.0).await;
+        assert_eq!(store.total(&a), 13);
+        let before = store.total(&b);
+        match held {
+            None if answer.is_none() => assert!([0, 50].contains(&before), "{before}"),
+            held => match if let Some(held) = held { held.await } else { answer.unwrap() } {
+                Ok(_) => assert_eq!(store.total(&b), 50),
+                Err(error) => assert!(error.may_have_happened() || store.total(&b) == 0),
+            },
+        }
+        add(owner.0.clone(), b.clone(), 1, 1).await;
+        flush(&owner.0).await;
+        assert!([1, 51].contains(&store.total(&b)), "{}", store.total(&b));
+        assert_idle(&owner.0);
     });
 }

@@ -18,7 +18,7 @@ use crate::{
         InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
         Written,
     },
-    lax::{Cell, Core, Hold, Owner, easy, not_applied},
+    lax::{Cell, Core, Hold, Owner, easy},
     parts::in_parts,
     space_store::{Keyed, named},
 };
@@ -369,12 +369,9 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
     }
 
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
-        let core = self.core();
-        let mut session = match core.session().await {
-            Ok(session) => session,
-            Err(error) => return Err(self.core().why(error)),
-        };
-        session.commit(vec![core.cell(key)]).await.map_err(not_applied)?;
+        if let Err(error) = self.core().flush_key(key).await {
+            return Err(self.core().why(error));
+        }
         self.membership().slices(key).await
     }
 }
