@@ -22,6 +22,8 @@ struct Inner {
     place: Place,
     /// Of the task that polls the work.
     waker: Option<Waker>,
+    /// How often it was polled, modulo 2^64.
+    polls: u64,
     /// Somebody wanted to poll it while somebody else did.
     missed: bool,
 }
@@ -37,7 +39,7 @@ enum Place {
 impl Detached {
     pub(crate) fn new(work: impl Future<Output = ()> + Send + 'static) -> Arc<Self> {
         let place = Place::Waiting(Box::pin(work));
-        Arc::new(Self(Mutex::new(Inner { place, waker: None, missed: false })))
+        Arc::new(Self(Mutex::new(Inner { place, waker: None, polls: 0, missed: false })))
     }
 
     /// The task. The work ends with it, at the latest.
@@ -66,6 +68,7 @@ impl Detached {
     fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut work = {
             let mut inner = self.0.lock();
+            inner.polls = inner.polls.wrapping_add(1);
             match std::mem::replace(&mut inner.place, Place::Polled) {
                 Place::Waiting(work) => work,
                 Place::Polled => {
@@ -100,6 +103,19 @@ impl Detached {
             waker.wake();
         }
         if ended.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// A number that changes whenever the work is polled: the sign that its runtime is driven.
+    pub(crate) fn polls(&self) -> u64 {
+        self.0.lock().polls
+    }
+
+    /// Has the task poll the work, whatever it waits for, if its runtime is driven.
+    pub(crate) fn ping(&self) {
+        let waker = self.0.lock().waker.clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Drops the work now, or, where it is just being polled, at the end of that poll.

@@ -46,6 +46,8 @@ mod outage_tests;
 mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod space_store;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod watch;
 
 pub use backend::CounterComparator;
 pub use error::DistkitError;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
     cell::{ByKey, Cell},
     ledger::{Delta, Ledger},
     pending::Pending,
@@ -64,6 +64,8 @@ pub(crate) struct Core<L> {
     pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,
     pub(super) losses: Mutex<Losses>,
     pub(super) wanted: Mutex<Vec<Wanted>>,
+    /// How many calls wait for the task.
+    pub(super) waiting: AtomicUsize,
     pub(super) requests: Mutex<Requests<L>>,
     pub(super) refresh: Mutex<Vec<Arc<Cell>>>,
     /// Held while a base moves, and while an estimate and whether it replaces what the store holds change together.
@@ -78,7 +80,8 @@ pub(crate) struct Owner<L: Ledger>(pub(crate) Arc<Core<L>>);
 impl<L: Ledger> Drop for Owner<L> {
     fn drop(&mut self) {
         self.0.orphaned.store(true, SeqCst);
-        if self.0.has_pending() {
+        // One that runs where nobody drives it is to end, too, with all that it holds.
+        if self.0.has_pending() || self.0.is_running() {
             self.0.ensure_task();
         }
         self.0.wake.notify_one();
@@ -102,6 +105,7 @@ impl<L: Ledger> Core<L> {
             under_way: Mutex::default(),
             losses: Mutex::default(),
             wanted: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             requests: Mutex::default(),
             refresh: Mutex::default(),
             replacing: Mutex::default(),
@@ -371,6 +375,7 @@ impl<L: Ledger> Core<L> {
 
     /// Has the task read the cell's total, together with whatever else is wanted at the moment.
     pub(crate) async fn read(self: &Arc<Self>, cell: &Arc<Cell>) -> Result<(), DistkitError> {
+        let _waiting = self.wait();
         loop {
             let (reply, answer) = oneshot::channel();
             self.wanted.lock().push(Wanted { cell: Arc::clone(cell), reply });
@@ -389,6 +394,17 @@ impl<L: Ledger> Core<L> {
         }
     }
 
+    /// Counts a call that waits for the task.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, SeqCst);
+        Waiting(&self.waiting)
+    }
+
+    /// Whether the task has something to do for anybody.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.has_pending() || self.waiting.load(SeqCst) != 0 || self.orphaned.load(SeqCst)
+    }
+
     pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
         self.cells.iter().map(|entry| Arc::clone(&entry.key().0)).collect()
     }
@@ -397,6 +413,15 @@ impl<L: Ledger> Core<L> {
     pub(crate) fn now(&self) -> u64 {
         let before = micros(self.settings.lag).saturating_add(2);
         micros(self.epoch.get_or_init(Instant::now).elapsed()).saturating_add(before)
+    }
+}
+
+/// A call that waits for the task.
+pub(super) struct Waiting<'c>(&'c AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 

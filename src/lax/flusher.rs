@@ -35,6 +35,7 @@ pub(super) async fn run<L: Ledger>(core: &Arc<Core<L>>) {
     let mut sweep_at = None;
     let mut refresh_at = None;
     while !core.orphaned.load(SeqCst) {
+        core.is_alive();
         let next = work(core, &mut refresh_at, &mut sweep_at).await;
         let woken = if core.serve_one().await {
             true

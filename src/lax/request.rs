@@ -86,6 +86,7 @@ impl<L: Ledger> Core<L> {
         self: &Arc<Self>,
         mut work: impl for<'s> FnOnce(&'s mut Session<'_, L>) -> BoxFuture<'s, T> + Send + 'static,
     ) -> Result<T, Interrupted> {
+        let _waiting = self.wait();
         loop {
             let (reply, answer) = oneshot::channel();
             let request = {

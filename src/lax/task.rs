@@ -1,13 +1,17 @@
 //! The background task's life, and whether the counter takes writes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{atomic::Ordering::SeqCst, core::Core, flusher, ledger::Ledger};
-use crate::{DistkitError, detached::Detached};
+use crate::{
+    DistkitError,
+    detached::Detached,
+    watch::{Watched, watch},
+};
 
-/// The task runs. Alone, it is the state in which an addition needs no look at anything else.
+/// The task runs, and is not suspected to be on a runtime that is not driven. Alone, it is the state in which an addition needs no look at anything else.
 pub(super) const RUNNING: u8 = 1;
 const CLOSED: u8 = 2;
 const GAVE_UP: u8 = 4;
@@ -20,6 +24,34 @@ pub(super) struct Task {
     work: Option<Arc<Detached>>,
     /// Where it runs.
     runtime: Option<Handle>,
+    /// Another runtime, from which it was called lately.
+    elsewhere: Option<Handle>,
+    /// Whether the watch looks at it.
+    watched: bool,
+    sight: Sight,
+}
+
+/// What the watch saw of the task.
+#[derive(Default)]
+struct Sight {
+    task: u64,
+    polls: u64,
+    /// When they were seen first.
+    since: Option<Instant>,
+    /// When the task was asked for a sign of life that it has not given yet.
+    pinged: Option<Instant>,
+}
+
+impl Task {
+    fn is_on(&self, runtime: &Handle) -> bool {
+        self.runtime.as_ref().is_some_and(|own| own.id() == runtime.id())
+    }
+
+    /// Whether its runtime may stop being driven while it lives.
+    fn may_stall(&self) -> bool {
+        let own = self.runtime.as_ref();
+        own.is_some_and(|own| own.runtime_flavor() == RuntimeFlavor::CurrentThread)
+    }
 }
 
 /// Held by a task, also by one that is never polled. Dropped when the task ends, panics, or loses its runtime.
@@ -39,6 +71,7 @@ impl<L: Ledger> Drop for Running<L> {
             task.runs = false;
             task.work = None;
             task.runtime = None;
+            task.elsewhere = None;
             core.state.fetch_and(!RUNNING, SeqCst);
         }
         // Who waits for an answer asks again, and starts another task.
@@ -63,7 +96,7 @@ impl<L: Ledger> Core<L> {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.state.load(SeqCst) & RUNNING != 0
+        self.task.lock().runs
     }
 
     pub(crate) fn close(&self) {
@@ -87,25 +120,62 @@ impl<L: Ledger> Core<L> {
 
     /// Starts the task, unless it runs. Outside of a runtime this is left to a later call.
     pub(crate) fn ensure_task(self: &Arc<Self>) {
-        let Ok(runtime) = Handle::try_current() else { return };
-        let work = {
+        let Ok(here) = Handle::try_current() else { return };
+        let mut task = self.task.lock();
+        if !task.runs {
+            let work = self.new_task(&mut task, &here);
+            drop(task);
+            // A runtime that is shutting down drops it at once, and that takes the lock.
+            here.spawn(work.run());
+        } else if task.is_on(&here) {
+            // The runtime is driven, be it by this call.
+            if self.state.load(SeqCst) & RUNNING == 0 {
+                self.arm(&mut task);
+            }
+        } else if task.may_stall() {
+            task.elsewhere = Some(here);
+            self.watch(&mut task);
+        }
+    }
+
+    /// A task in the place of the last one. To be spawned without the lock.
+    fn new_task(self: &Arc<Self>, task: &mut Task, runtime: &Handle) -> Arc<Detached> {
+        let running = Running { core: Arc::clone(self), number: task.number + 1 };
+        let work = Detached::new(async move { flusher::run(&running.core).await });
+        *task = Task {
+            number: task.number + 1,
+            runs: true,
+            work: Some(Arc::clone(&work)),
+            runtime: Some(runtime.clone()),
+            watched: task.watched,
+            ..Task::default()
+        };
+        self.arm(task);
+        work
+    }
+
+    /// Additions may rely on the task, as long as the watch sees it alive.
+    fn arm(self: &Arc<Self>, task: &mut Task) {
+        self.state.fetch_or(RUNNING, SeqCst);
+        if task.may_stall() {
+            self.watch(task);
+        }
+    }
+
+    fn watch(self: &Arc<Self>, task: &mut Task) {
+        if !std::mem::replace(&mut task.watched, true) {
+            watch(Arc::downgrade(&(Arc::clone(self) as Arc<dyn Watched>)));
+        }
+    }
+
+    /// For the task: it is alive.
+    pub(super) fn is_alive(self: &Arc<Self>) {
+        if self.state.load(SeqCst) & RUNNING == 0 {
             let mut task = self.task.lock();
             if task.runs {
-                return;
+                self.arm(&mut task);
             }
-            let running = Running { core: Arc::clone(self), number: task.number + 1 };
-            let work = Detached::new(async move { flusher::run(&running.core).await });
-            *task = Task {
-                number: task.number + 1,
-                runs: true,
-                work: Some(Arc::clone(&work)),
-                runtime: Some(runtime.clone()),
-            };
-            self.state.fetch_or(RUNNING, SeqCst);
-            work
-        };
-        // A runtime that is shutting down drops it at once, and that takes the lock.
-        runtime.spawn(work.run());
+        }
     }
 
     /// Has the task look at what there is to do, if it runs.
@@ -119,8 +189,7 @@ impl<L: Ledger> Core<L> {
         let Ok(here) = Handle::try_current() else { return };
         let work = {
             let task = self.task.lock();
-            let is_here = task.runtime.as_ref().is_some_and(|runtime| runtime.id() == here.id());
-            if is_here { task.work.clone() } else { None }
+            if task.is_on(&here) { task.work.clone() } else { None }
         };
         if let Some(work) = work {
             work.poll_here();
@@ -134,11 +203,76 @@ impl<L: Ledger> Core<L> {
 
     /// The task, which is to be cancelled. The next one does not wait for its end.
     pub(super) fn take_task(&self) -> Taken {
-        let mut task = self.task.lock();
+        self.take(&mut self.task.lock())
+    }
+
+    fn take(&self, task: &mut Task) -> Taken {
         let work = task.work.take();
-        *task = Task { number: task.number + 1, ..Task::default() };
+        *task = Task { number: task.number + 1, watched: task.watched, ..Task::default() };
         self.state.fetch_and(!RUNNING, SeqCst);
         Taken(work)
+    }
+}
+
+impl<L: Ledger> Watched for Core<L> {
+    /// A task that gives no sign of life no longer lets additions pass that do not look where they are. If
+    /// one of them, or another call, comes from another runtime, the task is asked for a sign of life, and
+    /// replaced by one on that runtime when it gives none. A task that waits for the store gives one.
+    ///
+    /// On the task's own runtime nothing changes but the way that an addition takes to the same result: the
+    /// time that a simulation takes has no influence on it.
+    fn look(self: Arc<Self>, now: Instant) -> Option<Instant> {
+        let patience = self.settings.patience();
+        let mut task = self.task.lock();
+        let Some(work) = task.work.clone().filter(|_| task.may_stall()) else {
+            task.watched = false;
+            return None;
+        };
+        let (number, polls) = (task.number, work.polls());
+        let sight = &mut task.sight;
+        let since = match sight.since {
+            Some(since) if (sight.task, sight.polls) == (number, polls) => since,
+            seen_before => {
+                *sight = Sight { task: number, polls, since: Some(now), pinged: None };
+                if seen_before.is_some() {
+                    self.state.fetch_or(RUNNING, SeqCst);
+                }
+                if !self.is_waited_for() {
+                    task.elsewhere = None;
+                }
+                return Some(now + patience / 2);
+            }
+        };
+        if now < since + patience {
+            return Some(since + patience);
+        }
+        self.state.fetch_and(!RUNNING, SeqCst);
+        let Some(elsewhere) = task.elsewhere.clone() else {
+            task.watched = false;
+            return None;
+        };
+        match task.sight.pinged {
+            None => {
+                task.sight.pinged = Some(now);
+                drop(task);
+                work.ping();
+                Some(now + patience)
+            }
+            Some(pinged) if now < pinged + patience => Some(pinged + patience),
+            Some(_) => {
+                tracing::debug!(
+                    target: "distkit::lax",
+                    prefix = self.ledger.prefix(),
+                    "the runtime of a counter's task is not driven; another one takes its place"
+                );
+                let last = self.take(&mut task);
+                let next = self.new_task(&mut task, &elsewhere);
+                drop(task);
+                last.cancel();
+                elsewhere.spawn(next.run());
+                Some(now + patience)
+            }
+        }
     }
 }
 

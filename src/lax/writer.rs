@@ -116,7 +116,6 @@ impl<L: Ledger> Core<L> {
     }
 
     /// Brings what is pending on a key to the store.
-    #[cfg(feature = "instance-aware-counter")]
     pub(crate) async fn flush_key(self: &Arc<Self>, key: &RedisKey) -> Result<(), DistkitError> {
         if self.is_closed() {
             return Err(DistkitError::ShutDown);
