@@ -13,7 +13,6 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::oneshot};
 
 /// Work that a task does, and that anybody can cancel at once.
 pub(crate) struct Detached(Mutex<Inner>);
@@ -110,6 +109,10 @@ impl Detached {
         self.0.lock().polls
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.0.lock().place, Place::Gone)
+    }
+
     /// Has the task poll the work, whatever it waits for, if its runtime is driven.
     pub(crate) fn ping(&self) {
         let waker = self.0.lock().waker.clone();
@@ -148,21 +151,4 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
-}
-
-/// Does `work` in a task on the caller's runtime; inline, where there is none. Cancels it when the returned
-/// future is dropped. Answers `None` when the task ended before the work did.
-pub(crate) async fn detached<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> Option<T> {
-    let Ok(runtime) = Handle::try_current() else { return Some(work.await) };
-    let (reply, answer) = oneshot::channel();
-    let task = Detached::new(async move { _ = reply.send(work.await) });
-    let cancel = CancelOnDrop(task);
-    // What needs no waiting needs no task.
-    cancel.0.poll_here();
-    if answer.is_empty() {
-        runtime.spawn(cancel.0.run());
-    }
-    answer.await.ok()
 }

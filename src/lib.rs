@@ -27,7 +27,7 @@ pub mod trypema;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
     not(feature = "instance-aware-counter"),
-    allow(dead_code, reason = "only memberships do single pieces of work in tasks")
+    allow(dead_code, reason = "only the heartbeat asks whether it has ended")
 )]
 mod detached;
 mod error;

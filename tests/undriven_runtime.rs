@@ -251,20 +251,7 @@ mod instances {
     use super::*;
 
     const LEASE_MS: u64 = 1_000;
-
-    /// Past the lease since the last heartbeat of the first runtime.
-    async fn outlives_its_lease(
-        counter: &dyn InstanceAwareCounterTrait,
-        k: &RedisKey,
-        other: &StrictInstanceAwareCounter,
-    ) {
-        let until = Instant::now() + 3 * LEASE_MS as u32 * MS;
-        while Instant::now() < until {
-            at_last(counter.get(k)).await.unwrap();
-            assert_eq!(other.get(k).await.unwrap().0, 1, "the instance expired");
-            sleep(20 * MS).await;
-        }
-    }
+    const LEASE: Duration = Duration::from_millis(LEASE_MS);
 
     #[test]
     fn heartbeats_go_on_from_another_runtime() {
@@ -287,7 +274,46 @@ mod instances {
                     sleep(MS).await;
                 }
             });
-            runtime().block_on(outlives_its_lease(&*counter, &k, &other));
+            // Past the lease since the last operation, which finds that a heartbeat is overdue.
+            runtime().block_on(async {
+                sleep(LEASE * 6 / 10).await;
+                at_last(counter.get(&key("cold"))).await.unwrap();
+                for _ in 0..25 {
+                    sleep(LEASE / 10).await;
+                    assert_eq!(other.get(&k).await.unwrap().0, 1, "the instance expired");
+                }
+            });
+        }
+    }
+
+    /// The first runtime is left while it joins, or with a strict call under way.
+    #[test]
+    fn what_the_first_runtime_had_begun_keeps_nobody_out() {
+        for begun in 0..3 {
+            let (store, k, first) = (MemoryBackend::new(), key("k"), runtime());
+            let link = store.link();
+            let options = StrictInstanceAwareCounterOptions::new(key("lax"), link.clone());
+            let counter = StrictInstanceAwareCounter::new(options);
+            first.block_on(async {
+                if begun > 0 {
+                    counter.inc(&k, 1).await.unwrap();
+                }
+                link.set_latency(50 * MS);
+                let (counter, k) = (Arc::clone(&counter), k.clone());
+                tokio::spawn(async move {
+                    match begun {
+                        0 => drop(counter.inc(&k, 1).await),
+                        1 => drop(counter.clear().await),
+                        _ => drop(counter.inc(&k, 1).await),
+                    }
+                });
+                sleep(10 * MS).await;
+            });
+            runtime().block_on(async {
+                at_last(counter.get(&k)).await.unwrap();
+                at_last(counter.clear()).await.unwrap();
+                assert_eq!(at_last(counter.inc(&k, 5)).await.unwrap(), (5, 5));
+            });
         }
     }
 }

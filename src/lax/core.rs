@@ -85,6 +85,10 @@ impl<L: Ledger> Drop for Owner<L> {
             self.0.ensure_task();
         }
         self.0.wake.notify_one();
+        if !self.0.is_running() {
+            // The task does it at its end: the core itself may live a little longer, in the hands of the watch.
+            self.0.ledger.end();
+        }
     }
 }
 

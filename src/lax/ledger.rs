@@ -78,6 +78,9 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     /// Removes every counter, or the own part of each.
     async fn clear(&self, scope: Scope) -> Result<(), DistkitError>;
 
+    /// The counter has ended: nothing is to go on in the background, whoever holds this.
+    fn end(&self);
+
     fn fresh_id(&self) -> Arc<str>;
 
     /// The prefix of the counters, for the log.

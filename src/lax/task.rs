@@ -77,6 +77,9 @@ impl<L: Ledger> Drop for Running<L> {
         // Who waits for an answer asks again, and starts another task.
         core.wanted.lock().clear();
         core.give_back_requests();
+        if core.orphaned.load(SeqCst) {
+            core.ledger.end();
+        }
     }
 }
 

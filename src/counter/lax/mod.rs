@@ -279,6 +279,8 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
         Ok(self.store.clear().await?)
     }
 
+    fn end(&self) {}
+
     fn fresh_id(&self) -> Arc<str> {
         self.store.store().fresh_id()
     }

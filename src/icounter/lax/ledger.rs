@@ -94,6 +94,10 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
         self.membership.clear(scope).await
     }
 
+    fn end(&self) {
+        self.membership.end_heartbeat();
+    }
+
     fn fresh_id(&self) -> Arc<str> {
         // The incarnation is the writer: its guard needs no other name.
         Arc::from(self.membership.id())
