@@ -32,6 +32,7 @@ mod models;
 mod store;
 pub mod task;
 pub mod time;
+mod watch;
 
 pub use backend::CounterComparator;
 pub use error::DistkitError;

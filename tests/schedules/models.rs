@@ -11,6 +11,7 @@ use crate::{
     backend::Write,
     counter::lax::Plain,
     lax::{Core, Owner, Settings},
+    runtime::Handle,
     store::Store,
 };
 
@@ -484,5 +485,54 @@ fn a_held_or_dropped_request_holds_up_nobody() {
         flush(&owner.0).await;
         assert!([1, 51].contains(&store.total(&b)), "{}", store.total(&b));
         assert_idle(&owner.0);
+    });
+}
+
+/// A runtime is left with a counter's task, and a caller, at some point of what they do. Calls from elsewhere are
+/// answered, and each addition counts once, also when the former task goes on.
+#[test]
+fn a_task_whose_runtime_is_left_is_replaced_from_another() {
+    check(|| async {
+        let store = Store::losing(1);
+        let owner = counter(&store, SETTINGS);
+        let (a, b) = (key("a"), key("b"));
+        let first = Handle::that_may_be_left();
+        let adder = first.spawn(add(owner.0.clone(), a.clone(), 1, 3));
+        for _ in 0..thread_rng().gen_range(0..40) {
+            yield_now().await;
+        }
+        first.leave();
+        // It may be interrupted; nobody else writes to the key.
+        while owner.0.write_now(&[Write::set(b.clone(), 5)]).await.is_err() {
+            yield_now().await;
+        }
+        add(owner.0.clone(), b.clone(), 10, 2).await;
+        flush(&owner.0).await;
+        assert_eq!(store.total(&b), 25);
+        first.come_back();
+        adder.await.unwrap();
+        add(owner.0.clone(), b.clone(), 10, 1).await;
+        flush(&owner.0).await;
+        assert_eq!((store.total(&a), store.total(&b)), (3, 35));
+        assert_idle(&owner.0);
+    });
+}
+
+/// The last user of a counter is on another runtime than its task.
+#[test]
+fn a_counter_whose_task_was_left_is_flushed_when_it_is_dropped_elsewhere() {
+    check(|| async {
+        let store = Store::default();
+        let owner = counter(&store, SETTINGS);
+        let (a, core) = (key("a"), Arc::downgrade(&owner.0));
+        let first = Handle::that_may_be_left();
+        first.spawn(add(owner.0.clone(), a.clone(), 1, 2)).await.unwrap();
+        first.leave();
+        drop(owner);
+        while core.strong_count() > 0 {
+            yield_now().await;
+        }
+        assert_eq!(store.total(&a), 2);
+        first.come_back();
     });
 }
