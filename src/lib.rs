@@ -42,6 +42,7 @@ mod lax;
 mod outage;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
 mod outage_tests;
+mod parse_key;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]

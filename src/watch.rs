@@ -1,7 +1,7 @@
 //! A thread that finds tasks whose runtime lives but is not driven.
 //!
 //! Only tasks on current-thread runtimes are watched: a multi-thread runtime drives itself. The time is that of
-//! the machine, not of tokio: a runtime whose clock is paused, or that is not driven, has none.
+//! the machine.
 
 use std::{
     sync::{Arc, Weak},
@@ -12,6 +12,12 @@ use parking_lot::{Condvar, Mutex};
 
 /// How long the thread stays without anything to watch.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// The time of the machine, which also passes for a runtime that is not driven, or whose clock is paused.
+#[expect(clippy::disallowed_methods, reason = "tokio's time is not that of the machine")]
+pub(crate) fn machine_time() -> Instant {
+    Instant::now()
+}
 
 /// What has a task that may be on a runtime that is not driven.
 pub(crate) trait Watched: Send + Sync {
@@ -44,7 +50,7 @@ pub(crate) fn watch(watched: Weak<dyn Watched>) {
 fn run() {
     let mut entries: Vec<(Instant, Weak<dyn Watched>)> = Vec::new();
     loop {
-        let now = Instant::now();
+        let now = machine_time();
         entries.retain_mut(|(at, watched)| {
             if *at > now {
                 return true;

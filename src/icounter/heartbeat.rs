@@ -18,6 +18,7 @@ use crate::{
     DistkitError, RedisKey,
     detached::Detached,
     outage::{self, Outage},
+    watch::machine_time,
 };
 
 /// What has a lease to keep alive.
@@ -42,7 +43,7 @@ impl Heartbeat {
         runtime: Handle,
         first: Duration,
     ) -> Self {
-        let sign = Arc::new(Mutex::new(Instant::now()));
+        let sign = Arc::new(Mutex::new(machine_time()));
         let task = Detached::new(beat(Arc::downgrade(membership), lease, first, Arc::clone(&sign)));
         runtime.spawn(task.run());
         Self { task, runtime, sign }
@@ -70,7 +71,7 @@ impl Heartbeat {
 async fn with_signs<T>(work: impl Future<Output = T>, sign: &Mutex<Instant>, every: Duration) -> T {
     let mut work = pin!(work);
     loop {
-        *sign.lock() = Instant::now();
+        *sign.lock() = machine_time();
         tokio::select! {
             biased;
             done = &mut work => return done,
@@ -91,7 +92,7 @@ async fn beat(
     let (mut delay, mut failed) = (first, false);
     let mut outage = Outage::default();
     loop {
-        *sign.lock() = Instant::now();
+        *sign.lock() = machine_time();
         sleep(delay).await;
         let Some(membership) = membership.upgrade() else { return };
         delay = match with_signs(Arc::clone(&membership).renew(), &sign, soon).await {

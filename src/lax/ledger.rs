@@ -1,20 +1,15 @@
+//! What the buffering needs of a store. No ledger knows who asks it, or when.
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::cell::Cell;
+use super::cell::{Cell, Known};
 use crate::{
     DistkitError,
     backend::{Outcome, ReplayGuard, Scope},
     space_store::Item,
 };
-
-/// How a key stands in the store: this process's part of the total, and the rest of it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Known {
-    pub(crate) own: i64,
-    pub(crate) others: i64,
-}
 
 /// What a flush is to do to one key.
 pub(crate) struct Delta {

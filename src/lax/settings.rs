@@ -1,3 +1,5 @@
+//! How a counter buffers, and the options that say so.
+
 use std::time::Duration;
 
 /// The resolution of tokio's timer.

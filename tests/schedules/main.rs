@@ -23,6 +23,8 @@ mod error;
 mod key;
 #[path = "../../src/outage.rs"]
 mod outage;
+#[path = "../../src/parse_key.rs"]
+mod parse_key;
 
 mod backend;
 mod counter;
@@ -44,6 +46,8 @@ pub use task::runtime;
 /// `parking_lot`'s, which knows no poison.
 #[derive(Default)]
 pub struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+pub use shuttle::sync::MutexGuard;
 
 impl<T> Mutex<T> {
     pub fn new(value: T) -> Self {

@@ -1,94 +1,44 @@
-//! What acts on the store at once, in a session.
+//! What acts on the store at once.
 
 use std::{collections::HashMap, sync::Arc};
 
-use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use super::{
-    atomic::{AtomicBool, Ordering::SeqCst},
-    cell::Cell,
-    core::Core,
-    ledger::{Known, Ledger},
-    request::Interrupted,
-    writer::{INTERRUPTED, Session, not_applied},
-};
+use super::{Committer, not_applied};
 use crate::{
     DistkitError, RedisKey,
-    backend::{BackendError, Outcome, Scope},
-    space_store::{Item, named},
+    backend::{Outcome, Scope},
+    lax::{
+        atomic::{AtomicBool, Ordering::SeqCst},
+        cell::{Cell, Known, Totals},
+        ledger::Ledger,
+        table::Table,
+    },
+    space_store::Item,
 };
 
-impl<L: Ledger> Core<L> {
-    /// Does each write, in order, after what was written before to the same keys.
-    pub(crate) async fn write_now(
-        self: &Arc<Self>,
-        writes: &[L::Write],
-    ) -> Result<Vec<Result<L::Written, DistkitError>>, DistkitError> {
-        if writes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let writes = writes.to_vec();
-        self.act(|session, sent| {
-            Box::pin(async move {
-                let outcomes = session.write(&writes, &sent).await?;
-                Ok(named(&writes, outcomes))
-            })
-        })
-        .await
-    }
-
-    /// Removes all keys, or the own parts of them, and with them what is pending.
-    pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
-        self.act(move |session, sent| Box::pin(session.clear(scope, sent))).await
-    }
-
-    /// Has the task do `work`, which sets the flag before it sends what is not to be sent twice.
-    async fn act<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl for<'s> FnOnce(
-            &'s mut Session<'_, L>,
-            Arc<AtomicBool>,
-        ) -> BoxFuture<'s, Result<T, DistkitError>>
-        + Send
-        + 'static,
-    ) -> Result<T, DistkitError> {
-        if self.is_closed() {
-            return Err(DistkitError::ShutDown);
-        }
-        let sent = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&sent);
-        match self.ask(|session| work(session, asked)).await {
-            Ok(done) => done,
-            Err(Interrupted) if sent.load(SeqCst) => {
-                let cause = "the counter's task ended before the store answered";
-                Err(BackendError::outcome_unknown(cause).into())
-            }
-            Err(Interrupted) => Err(BackendError::not_applied(INTERRUPTED).into()),
-        }
-    }
-}
-
-impl<'c, L: Ledger> Session<'c, L> {
-    async fn write(
+impl<'c, L: Ledger> Committer<'c, L> {
+    /// Does each write, in order, after what was written before to the same keys. Sets `sent` before it sends
+    /// what is not to be sent twice.
+    pub(in crate::lax) async fn write(
         &mut self,
         writes: &[L::Write],
         sent: &AtomicBool,
     ) -> Result<Vec<Outcome<L::Written>>, DistkitError> {
         self.prepare().await?;
-        let core = self.core;
+        let shared = self.shared;
         let (affected, place_of) = self.affected(writes).await?;
         let guard = {
-            let _replacing = core.replacing.lock();
-            self.begin_writes(affected.absorb())
+            let totals = shared.table.totals();
+            self.begin_writes(affected.absorb(), &totals)
         };
         sent.store(true, SeqCst);
-        let at = core.now();
-        let outcomes = match core.ledger.write(writes, &guard).await {
+        let at = shared.now();
+        let outcomes = match shared.ledger.write(writes, &guard).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 if error.may_have_happened() {
-                    self.writer.pause();
+                    self.writer.schedule.pause(Instant::now());
                 } else {
                     self.end_writes();
                     affected.stay();
@@ -98,9 +48,9 @@ impl<'c, L: Ledger> Session<'c, L> {
         };
         let (left, outcomes) = affected.take_in::<L>(writes, &place_of, outcomes);
         {
-            let _replacing = core.replacing.lock();
+            let totals = shared.table.totals();
             self.end_writes();
-            affected.settle(&left, at);
+            affected.settle(&left, at, &totals);
         }
         self.mend_known_since(at);
         Ok(outcomes)
@@ -112,12 +62,12 @@ impl<'c, L: Ledger> Session<'c, L> {
         &mut self,
         writes: &[L::Write],
     ) -> Result<(Affected<'c>, Vec<usize>), DistkitError> {
-        let core = self.core;
+        let shared = self.shared;
         let mut places: HashMap<&RedisKey, usize, foldhash::fast::RandomState> = HashMap::default();
         let mut cells: Vec<(Arc<Cell>, bool)> = Vec::new();
         let place_of = writes.iter().map(|write| {
             *places.entry(write.key()).or_insert_with(|| {
-                cells.push((core.cell(write.key()), L::replaces(write)));
+                cells.push((shared.table.cell(write.key()), L::replaces(write)));
                 cells.len() - 1
             })
         });
@@ -130,19 +80,25 @@ impl<'c, L: Ledger> Session<'c, L> {
             let all = replaced || self.is_corrupt(&cell);
             (cell, all)
         });
-        Ok((Affected::new::<L>(&core.replacing, cells), place_of))
+        Ok((Affected::new::<L>(&shared.table, cells), place_of))
     }
 
-    async fn clear(&mut self, scope: Scope, sent: Arc<AtomicBool>) -> Result<(), DistkitError> {
+    /// Removes all keys, or the own parts of them, and with them what is pending. Sets `sent` before it sends
+    /// what is not to be sent twice.
+    pub(in crate::lax) async fn clear(
+        &mut self,
+        scope: Scope,
+        sent: &AtomicBool,
+    ) -> Result<(), DistkitError> {
         self.prepare().await?;
-        let core = self.core;
-        let cells = core.all_cells();
+        let shared = self.shared;
+        let cells = shared.table.all();
         let known_at: Vec<_> = cells.iter().map(|cell| cell.forget_total()).collect();
         let affected =
-            Affected::new::<L>(&core.replacing, cells.into_iter().map(|cell| (cell, true)));
+            Affected::new::<L>(&shared.table, cells.into_iter().map(|cell| (cell, true)));
         sent.store(true, SeqCst);
-        let at = core.now();
-        if let Err(error) = core.ledger.clear(scope).await {
+        let at = shared.now();
+        if let Err(error) = shared.ledger.clear(scope).await {
             if !error.may_have_happened() {
                 for (cell, known_at) in affected.cells.iter().zip(known_at) {
                     cell.cell.total_stands(known_at);
@@ -156,9 +112,9 @@ impl<'c, L: Ledger> Session<'c, L> {
             Scope::Slice => (Known { own: 0, others: affected.cell.others() }, known_at),
         });
         let left: Vec<_> = left.collect();
-        let _replacing = core.replacing.lock();
+        let totals = shared.table.totals();
         for (affected, (known, at)) in affected.end().into_iter().zip(left) {
-            affected.cell.settle(affected.pending, known, at);
+            affected.cell.settle(affected.pending, known, at, &totals);
         }
         Ok(())
     }
@@ -175,7 +131,7 @@ struct AffectedCell {
 /// The cells in the way of one request. When they are dropped, as with a future that nobody waits for any longer,
 /// what was pending still is, and the totals are unknown.
 struct Affected<'c> {
-    replacing: &'c Mutex<()>,
+    table: &'c Table,
     cells: Vec<AffectedCell>,
     adds_in_doubt: bool,
 }
@@ -183,17 +139,20 @@ struct Affected<'c> {
 impl<'c> Affected<'c> {
     /// Takes all that is pending of each cell that comes with `true`.
     fn new<L: Ledger>(
-        replacing: &'c Mutex<()>,
+        table: &'c Table,
         cells: impl IntoIterator<Item = (Arc<Cell>, bool)>,
     ) -> Self {
-        let _replacing = replacing.lock();
+        let totals = table.totals();
         let take = |(cell, all): (Arc<Cell>, bool)| {
-            let (pending, replaced) =
-                if all { (cell.tally.pending(), cell.set_replaces(false)) } else { (0, false) };
+            let (pending, replaced) = if all {
+                (cell.tally.pending(), cell.set_replaces(false, &totals))
+            } else {
+                (0, false)
+            };
             AffectedCell { cell, pending, replaced }
         };
         let cells = cells.into_iter().map(take).collect();
-        Self { replacing, cells, adds_in_doubt: L::ADDS_IN_DOUBT }
+        Self { table, cells, adds_in_doubt: L::ADDS_IN_DOUBT }
     }
 
     fn absorb(&self) -> Vec<(Arc<Cell>, i64)> {
@@ -219,21 +178,20 @@ impl<'c> Affected<'c> {
         (left, outcomes)
     }
 
-    /// The request succeeded. For the holder of the `replacing` lock.
-    fn settle(self, left: &[Option<Known>], at: u64) {
+    /// The request succeeded.
+    fn settle(self, left: &[Option<Known>], at: u64, totals: &Totals<'_>) {
         for (affected, left) in self.end().into_iter().zip(left) {
             match left {
-                Some(known) => affected.cell.settle(affected.pending, *known, at),
-                None => affected.stays(),
+                Some(known) => affected.cell.settle(affected.pending, *known, at, totals),
+                None => affected.stays(totals),
             }
         }
     }
 
     /// The request certainly did not happen.
     fn stay(self) {
-        let replacing = self.replacing;
-        let _replacing = replacing.lock();
-        self.end().iter().for_each(AffectedCell::stays);
+        let totals = self.table.totals();
+        self.end().iter().for_each(|affected| affected.stays(&totals));
     }
 
     fn end(mut self) -> Vec<AffectedCell> {
@@ -242,10 +200,10 @@ impl<'c> Affected<'c> {
 }
 
 impl AffectedCell {
-    /// What was pending still is. For the holder of the `replacing` lock.
-    fn stays(&self) {
+    /// What was pending still is.
+    fn stays(&self, totals: &Totals<'_>) {
         if self.replaced {
-            self.cell.set_replaces(true);
+            self.cell.set_replaces(true, totals);
         }
     }
 }
@@ -253,9 +211,9 @@ impl AffectedCell {
 impl Drop for Affected<'_> {
     fn drop(&mut self) {
         if !self.cells.is_empty() {
-            let _replacing = self.replacing.lock();
+            let totals = self.table.totals();
             for affected in &self.cells {
-                affected.stays();
+                affected.stays(&totals);
                 if self.adds_in_doubt {
                     affected.cell.outdate();
                 } else {
