@@ -48,6 +48,8 @@ mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod space_store;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod strict;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod watch;
 
 pub use backend::CounterComparator;

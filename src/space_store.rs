@@ -4,6 +4,10 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+#[cfg(feature = "counter")]
+use crate::backend::ReplayGuard;
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
     Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice, SliceWrite,
@@ -11,7 +15,8 @@ use crate::backend::{
 };
 use crate::{
     DistkitError, RedisKey,
-    backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space, Write},
+    backend::{Applied, Backend, BackendError, Outcome, Space, Write},
+    strict::Sender,
 };
 
 /// The counters of one prefix in a store.
@@ -32,7 +37,10 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     pub(crate) fn prefix(&self) -> &RedisKey {
         self.space.prefix()
     }
+}
 
+#[cfg(feature = "counter")]
+impl<B: Backend + ?Sized> SpaceStore<B> {
     pub(crate) async fn apply(
         &self,
         writes: &[Write],
@@ -41,6 +49,36 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let applied = self.store.apply(&self.space, writes, guard).await?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
+    }
+
+    /// Applies the writes once: sent again until they are answered, or the deadline. On a store that keeps no answers
+    /// they are sent one time.
+    pub(crate) async fn apply_once(
+        &self,
+        writes: &[Write],
+        sender: &Sender,
+        deadline: Option<Instant>,
+    ) -> Result<Applied, BackendError> {
+        let (Some(deadline), Some(store)) = (deadline, self.store.capabilities().recorded) else {
+            return self.apply(writes, None).await;
+        };
+        let request = |lane| async move { store.apply_recorded(&self.space, writes, &lane).await };
+        let applied = sender.send(|| self.store.fresh_id(), deadline, request).await?;
+        counted(writes.len(), &applied.outcomes)?;
+        Ok(applied)
+    }
+
+    /// Clears once, as [`apply_once`](Self::apply_once) applies.
+    pub(crate) async fn clear_once(
+        &self,
+        sender: &Sender,
+        deadline: Option<Instant>,
+    ) -> Result<(), BackendError> {
+        let (Some(deadline), Some(store)) = (deadline, self.store.capabilities().recorded) else {
+            return self.clear().await;
+        };
+        let request = |lane| async move { store.clear_recorded(&self.space, &lane).await };
+        sender.send(|| self.store.fresh_id(), deadline, request).await
     }
 
     pub(crate) async fn read(&self, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
@@ -75,6 +113,52 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         let ordered = self.store.apply_on(&self.space, member, writes, sequence).await?;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
+    }
+
+    /// [`apply_on`](Self::apply_on) once, as [`apply_once`](Self::apply_once) applies.
+    pub(crate) async fn apply_on_once(
+        &self,
+        member: &Member,
+        writes: &[SliceWrite],
+        sender: &Sender,
+        deadline: Option<Instant>,
+    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
+        let store = self.store.capabilities().recorded_slices;
+        let (Some(deadline), Some(store)) = (deadline, store) else {
+            return self.apply_on(member, writes, None).await;
+        };
+        let space = &self.space;
+        let request =
+            |lane| async move { store.apply_on_recorded(space, member, writes, &lane).await };
+        let ordered = sender.send(|| self.store.fresh_id(), deadline, request).await?;
+        counted(writes.len(), &ordered.answer.outcomes)?;
+        Ok(ordered)
+    }
+
+    /// [`clear_on`](Self::clear_on) once, as [`apply_once`](Self::apply_once) applies.
+    pub(crate) async fn clear_on_once(
+        &self,
+        member: &Member,
+        scope: Scope,
+        sender: &Sender,
+        deadline: Option<Instant>,
+    ) -> Result<(), BackendError> {
+        let (store, space) = (self.store.capabilities().recorded_slices, &self.space);
+        let Some(deadline) = deadline else { return self.clear_on(member, scope).await };
+        let fresh_id = || self.store.fresh_id();
+        match (scope, store) {
+            (Scope::Total, None) => self.clear_on(member, scope).await,
+            (Scope::Total, Some(store)) => {
+                let clear =
+                    |lane| async move { store.clear_on_recorded(space, member, &lane).await };
+                sender.send(fresh_id, deadline, clear).await
+            }
+            // It does no harm when it is done twice: nothing of this instance's is under way meanwhile.
+            (Scope::Slice, _) => {
+                let clear = |_| async move { self.store.clear_on(space, member, scope).await };
+                sender.send(fresh_id, deadline, clear).await
+            }
+        }
     }
 
     pub(crate) async fn read_on(
@@ -175,6 +259,7 @@ pub(crate) fn only<T>(outcomes: Vec<Result<T, DistkitError>>) -> Result<T, Distk
 }
 
 /// Puts each key next to its outcome.
+#[cfg(feature = "counter")]
 pub(crate) fn keyed<'k, T, U>(
     keys: impl Iterator<Item = &'k RedisKey>,
     outcomes: Vec<Result<T, DistkitError>>,

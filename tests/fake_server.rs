@@ -15,6 +15,7 @@ use distkit::{
         BackendError, Instance, InstanceBackend, IntoBackend, Member, ReplayGuard, Scope,
         SliceChange, SliceWrite, Space, Store, Write, connect,
     },
+    counter::{CounterOptions, CounterTrait, StrictCounter},
 };
 use distkit_testkit::{Cluster, Server};
 use fred::{
@@ -362,6 +363,39 @@ async fn a_slot_that_moved_is_followed() {
             let applied = result.unwrap_or_else(|error| panic!("{round} {step}: {error}"));
             assert_eq!(applied.outcomes[0].clone().unwrap().new, 1);
             assert_eq!(cluster.nodes()[target].cli(&["HGET", "distkit:{p}:totals", "n"]), "1");
+        }
+    }
+}
+
+/// Once an answer was lost, what was applied before is found: by a server that forgot its scripts, and by one that was
+/// demoted, which has the record and can do no more.
+#[tokio::test]
+async fn a_strict_write_that_is_sent_again_is_answered_from_its_record() {
+    for kind in [Manager, RedisCluster, FredClient, FredPool, FredCluster] {
+        for harm in [&["SCRIPT", "FLUSH"][..], &["REPLICAOF", "127.0.0.1", "1"]] {
+            let scene = Scene::new(kind, Fault::Drop).await;
+            let options = CounterOptions::new(key("p"), scene.store.clone());
+            let counter = StrictCounter::new(options.unknown_after(DEADLINE));
+            let n = key("n");
+            assert_eq!(counter.inc(&n, 1).await.unwrap(), 1);
+            // Every answer is lost until the harm is done.
+            scene.lossy.lose(1000);
+            let call = tokio::spawn({
+                let (counter, n) = (counter.clone(), n.clone());
+                async move { counter.inc_if(&n, CounterComparator::Eq(1), 5).await }
+            });
+            let start = Instant::now();
+            while scene.lossy.left() == 1000 {
+                assert!(start.elapsed() < DEADLINE, "{scene:?}: no answer was lost");
+                tokio::task::yield_now().await;
+            }
+            scene.server.cli(harm);
+            scene.lossy.lose(0);
+            let (new, old) = call.await.unwrap().unwrap_or_else(|error| {
+                panic!("{scene:?}: {}", distkit_testkit::chain(&error));
+            });
+            assert_eq!((new, old), (6, 1), "{scene:?}: the original answer");
+            assert_eq!(scene.total("n"), "6");
         }
     }
 }

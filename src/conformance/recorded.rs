@@ -57,7 +57,7 @@ pub async fn a_recorded_request_gets_its_original_answer(fixture: &Fixture) {
         let first = ok("apply_recorded", store.apply_recorded(space, writes, &lane).await);
         let state = probe.read(&[hits.clone(), top.clone(), gone.clone()]).await;
         for write in [Write::add(hits.clone(), 1000), Write::set(gone.clone(), 8)] {
-            probe.apply(&[write.clone()]).await;
+            probe.apply(std::slice::from_ref(&write)).await;
             let again = ok("again", store.apply_recorded(space, writes, &resent(&lane)).await);
             assert_eq!(again, first, "the answer to {writes:?}, sent again");
         }

@@ -16,8 +16,9 @@ use crate::{
 /// Unless a method says otherwise, each fails with
 /// - [`NotApplied`](DistkitError::NotApplied): the store could not be reached or turned the call down;
 ///   nothing happened.
-/// - [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the connection was lost, or the answer did not
-///   come in time, after the call was sent. It may have taken effect. The counter does not send it again.
+/// - [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the call was sent, and no answer came in time. It was applied
+///   once, or not at all. A strict counter sends a write again until
+///   [`unknown_after`](super::CounterOptions::unknown_after) is over, a lax counter's `set` or `del` is sent once.
 /// - [`CounterError`](DistkitError::CounterError): this key was refused and nothing changed, because the
 ///   result would not fit into an `i64`, or because the store holds something else than a number there.
 /// - [`TooManyPending`](DistkitError::TooManyPending) and [`ShutDown`](DistkitError::ShutDown), of a lax counter

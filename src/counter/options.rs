@@ -5,12 +5,13 @@ use crate::{
     backend::{Backend, IntoBackend, Space},
     lax::{Settings, buffering_options},
     space_store::SpaceStore,
+    strict::{self, Queues, Sender, strict_options},
 };
 
 /// Where counters live, and how a lax one buffers.
 ///
 /// Cloning is cheap, and clones share the store's connection: build the options once and give a clone
-/// to each counter. A strict counter has no use for anything but the prefix and the store.
+/// to each counter. Strict counters of clones join their concurrent additions.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,6 +28,8 @@ use crate::{
 pub struct CounterOptions<B: Backend + ?Sized = dyn Backend> {
     pub(super) store: SpaceStore<B>,
     pub(super) settings: Settings,
+    pub(super) strict: strict::Settings,
+    pub(super) sending: Arc<Sending>,
 }
 
 impl CounterOptions {
@@ -42,15 +45,21 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
     /// Options over a store whose type the counter keeps.
     pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
         let store = SpaceStore::new(store, Space::new(prefix));
-        Self { store, settings: Settings::default() }
+        Self {
+            store,
+            settings: Settings::default(),
+            strict: strict::Settings::default(),
+            sending: Arc::default(),
+        }
     }
 
+    strict_options!();
     buffering_options!();
 }
 
 impl<B: Backend + ?Sized> Clone for CounterOptions<B> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), settings: self.settings }
+        Self { store: self.store.clone(), sending: Arc::clone(&self.sending), ..*self }
     }
 }
 
@@ -58,7 +67,15 @@ impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CounterOptions")
             .field("prefix", self.store.prefix())
+            .field("strict", &self.strict)
             .field("buffering", &self.settings)
             .finish_non_exhaustive()
     }
+}
+
+/// What the strict counters of clones of one options value send with.
+#[derive(Default)]
+pub(super) struct Sending {
+    pub(super) sender: Arc<Sender>,
+    pub(super) queues: Queues<i64>,
 }

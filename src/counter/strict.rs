@@ -1,20 +1,29 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
-use super::{CounterOptions, CounterTrait, Keyed};
+use super::{CounterOptions, CounterTrait, Keyed, options::Sending};
 use crate::{
     DistkitError, RedisKey,
-    backend::{Backend, Write, Written},
+    backend::{Backend, Outcome, Write, Written},
     parts::in_parts,
     space_store::{SpaceStore, keyed, named, only},
+    strict::{Joint, Sender, Settings},
 };
 
 /// A counter whose every call is one atomic operation in the store.
 ///
 /// Each call takes one round trip, and so does a batch; one of more than 500 items is sent in
-/// parts. Calls on one key are linearizable on the store's primary. Nothing is kept in
-/// the process, and nothing is ever sent twice.
+/// parts. Calls on one key are linearizable on the store's primary. Nothing is kept in the process.
+///
+/// A write whose answer was lost is sent again, under a guard, until it is answered: it is applied once, and gets its
+/// original answer. Its outcome is unknown only when that takes longer than
+/// [`unknown_after`](CounterOptions::unknown_after).
+///
+/// `inc` and `dec` that run at the same time, over clones of one options value, share requests: none waits for
+/// others, but what gathers while requests are in flight goes with the next one. Two calls of one task that are not
+/// awaited in turn may swap.
 ///
 /// ```
 /// use distkit::{
@@ -36,12 +45,14 @@ use crate::{
 /// ```
 pub struct StrictCounter<B: Backend + ?Sized = dyn Backend> {
     store: SpaceStore<B>,
+    settings: Settings,
+    sending: Arc<Sending>,
 }
 
 impl<B: Backend + ?Sized> StrictCounter<B> {
     /// A counter with these options. No I/O.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
-        Arc::new(Self { store: options.store })
+        Arc::new(Self { store: options.store, settings: options.strict, sending: options.sending })
     }
 
     /// The store.
@@ -53,7 +64,9 @@ impl<B: Backend + ?Sized> StrictCounter<B> {
         &self,
         writes: &[Write],
     ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
-        Ok(named(writes, self.store.apply(writes, None).await?.outcomes))
+        let deadline = self.settings.deadline();
+        let applied = self.store.apply_once(writes, &self.sending.sender, deadline).await?;
+        Ok(named(writes, applied.outcomes))
     }
 
     async fn read_part(
@@ -89,7 +102,8 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
-        Ok(self.store.clear().await?)
+        let deadline = self.settings.deadline();
+        Ok(self.store.clear_once(&self.sending.sender, deadline).await?)
     }
 
     async fn write(&self, write: Write) -> Result<Written, DistkitError> {
@@ -97,7 +111,15 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
-        Ok(only(self.write_part(&[Write::add(key.clone(), count)]).await?)?.new)
+        let guarded = self.settings.is_guarded();
+        let joint = || -> Box<dyn Joint<i64>> {
+            let sender = Arc::clone(&self.sending.sender);
+            Box::new(Totals { store: self.store.clone(), sender })
+        };
+        match self.sending.queues.current(guarded, joint) {
+            Some(queue) => queue.add(key, count, &self.settings).await,
+            None => Ok(only(self.write_part(&[Write::add(key.clone(), count)]).await?)?.new),
+        }
     }
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
@@ -107,12 +129,36 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
 
 impl<B: Backend + ?Sized> Clone for StrictCounter<B> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone() }
+        Self {
+            store: self.store.clone(),
+            settings: self.settings,
+            sending: Arc::clone(&self.sending),
+        }
     }
 }
 
 impl<B: Backend + ?Sized> fmt::Debug for StrictCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictCounter").field("prefix", self.store.prefix()).finish_non_exhaustive()
+    }
+}
+
+/// Joined additions to totals.
+struct Totals<B: ?Sized> {
+    store: SpaceStore<B>,
+    sender: Arc<Sender>,
+}
+
+#[async_trait]
+impl<B: Backend + ?Sized> Joint<i64> for Totals<B> {
+    async fn add(
+        &self,
+        items: &[(RedisKey, i64)],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Outcome<i64>>, DistkitError> {
+        let writes: Vec<_> =
+            items.iter().map(|(key, count)| Write::add(key.clone(), *count)).collect();
+        let applied = self.store.apply_once(&writes, &self.sender, deadline).await?;
+        Ok(applied.outcomes.into_iter().map(|outcome| outcome.map(|w| w.new)).collect())
     }
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard},
+    time::Instant,
 };
 
 use super::{
@@ -26,6 +27,7 @@ use crate::{
         Ordered, Outcome, Scope, Slice, SliceWrite, Standing,
     },
     space_store::SpaceStore,
+    strict::Sender,
 };
 
 /// How often one operation joins again before it gives up: a lease shorter than a round trip would
@@ -320,17 +322,50 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
                 Box::pin(async move { membership.store.apply_on(&member, &writes, sequence).await })
             },
             move |membership, ordered: Ordered<Applied<Standing>>| {
-                let mut acknowledged = membership.acknowledged.lock();
-                for (write, outcome) in noted.iter().zip(&ordered.answer.outcomes) {
-                    if let Ok(written) = outcome {
-                        acknowledged.note(&write.key, ordered.version, &written.new);
-                    }
-                }
+                membership.acknowledge(&noted, &ordered);
                 ordered.answer
             },
             BackendError::outcome_unknown,
         )
         .await
+    }
+
+    /// Does each write once: sent again until they are answered, or the deadline.
+    ///
+    /// The same request, by the same incarnation, is sent again until the store answers it, or that the incarnation is
+    /// not joined; only then the instance rejoins.
+    pub(crate) async fn apply_once(
+        self: &Arc<Self>,
+        writes: &[SliceWrite],
+        sender: &Arc<Sender>,
+        deadline: Option<Instant>,
+    ) -> Result<Ordered<Applied<Standing>>, DistkitError> {
+        let writes: Arc<[SliceWrite]> = writes.into();
+        let (noted, sender) = (Arc::clone(&writes), Arc::clone(sender));
+        self.as_member(
+            move |membership, member| {
+                let (writes, sender) = (Arc::clone(&writes), Arc::clone(&sender));
+                Box::pin(async move {
+                    let store = &membership.store;
+                    store.apply_on_once(&member, &writes, &sender, deadline).await
+                })
+            },
+            move |membership, ordered: Ordered<Applied<Standing>>| {
+                membership.acknowledge(&noted, &ordered);
+                ordered
+            },
+            BackendError::outcome_unknown,
+        )
+        .await
+    }
+
+    fn acknowledge(&self, writes: &[SliceWrite], ordered: &Ordered<Applied<Standing>>) {
+        let mut acknowledged = self.acknowledged.lock();
+        for (write, outcome) in writes.iter().zip(&ordered.answer.outcomes) {
+            if let Ok(written) = outcome {
+                acknowledged.note(&write.key, ordered.version, &written.new);
+            }
+        }
     }
 
     /// Reads how each key stands.
@@ -367,11 +402,18 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// Removes every counter of the space, or this instance's slices, and forgets them. No other operation of this
     /// instance is under way meanwhile.
-    pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
-        let membership = Arc::clone(self);
+    pub(crate) async fn clear(
+        self: &Arc<Self>,
+        scope: Scope,
+        sender: &Arc<Sender>,
+        deadline: Option<Instant>,
+    ) -> Result<(), DistkitError> {
+        let (membership, sender) = (Arc::clone(self), Arc::clone(sender));
         let interrupted = BackendError::outcome_unknown("the runtime ended before the answer came");
-        self.alone(interrupted, async move { membership.exclusive().await?.clear(scope).await })
-            .await
+        self.alone(interrupted, async move {
+            membership.exclusive().await?.clear(scope, &sender, deadline).await
+        })
+        .await
     }
 
     /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on, and is replaced by one
@@ -466,14 +508,19 @@ struct Exclusive<'a, B: ?Sized> {
 }
 
 impl<B: InstanceBackend + ?Sized> Exclusive<'_, B> {
-    async fn clear(mut self, scope: Scope) -> Result<(), DistkitError> {
+    async fn clear(
+        mut self,
+        scope: Scope,
+        sender: &Sender,
+        deadline: Option<Instant>,
+    ) -> Result<(), DistkitError> {
         let membership = self.membership;
         for _ in 0..=MAX_JOINS {
             let Some(member) = &self.state.member else {
                 membership.join(&mut self.state).await?;
                 continue;
             };
-            match membership.store.clear_on(member, scope).await {
+            match membership.store.clear_on_once(member, scope, sender, deadline).await {
                 Err(BackendError::NotJoined) => membership.join(&mut self.state).await?,
                 Err(error) => return Err(error.into()),
                 Ok(()) => {

@@ -5,6 +5,7 @@ use crate::{
     RedisKey,
     backend::{Instance, InstanceBackend, IntoBackend, Space},
     space_store::SpaceStore,
+    strict::{self, strict_options},
 };
 
 const DEFAULT_THRESHOLD_MS: u64 = 30_000;
@@ -16,6 +17,7 @@ pub struct StrictInstanceAwareCounterOptions<B: InstanceBackend + ?Sized = dyn I
     pub(super) name: Option<RedisKey>,
     pub(super) threshold_ms: u64,
     pub(super) max_absence: Duration,
+    pub(super) strict: strict::Settings,
 }
 
 impl StrictInstanceAwareCounterOptions {
@@ -34,6 +36,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
             name: None,
             threshold_ms: DEFAULT_THRESHOLD_MS,
             max_absence: Instance::MAX_ABSENCE,
+            strict: strict::Settings::default(),
         }
     }
 
@@ -66,6 +69,8 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
         self.max_absence = max_absence;
         self
     }
+
+    strict_options!();
 
     pub(super) fn membership(self) -> Arc<Membership<B>> {
         let lease = Duration::from_millis(self.threshold_ms);

@@ -1,6 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{
     InstanceAwareCounterTrait, StrictInstanceAwareCounterOptions, TotalAndSlice,
@@ -9,12 +10,19 @@ use super::{
 };
 use crate::{
     DistkitError, RedisKey,
-    backend::{InstanceBackend, InstanceSlice, Scope, SliceChange, SliceWrite, Standing, Written},
+    backend::{
+        InstanceBackend, InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written,
+    },
     parts::in_parts,
     space_store::{Keyed, named, only},
+    strict::{Joint, Queues, Sender, Settings, Tally},
 };
 
 /// Instance-aware counters of which each call is one atomic operation in the store.
+///
+/// A write whose answer was lost is sent again until it is answered, and applied once; its outcome is unknown only
+/// after [`unknown_after`](StrictInstanceAwareCounterOptions::unknown_after). `inc` and `dec` that run at the same
+/// time share requests. Two calls of one task that are not awaited in turn may swap.
 ///
 /// Each object is an instance of its own: it joins the store with its first operation, and a background
 /// task renews its lease about every third of the threshold for as long as the object lives. The task
@@ -26,12 +34,20 @@ use crate::{
 /// acknowledged, and nobody sees it except in the totals.
 pub struct StrictInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
     membership: Arc<Membership<B>>,
+    settings: Settings,
+    sender: Arc<Sender>,
+    queues: Queues<Numbers>,
 }
 
 impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: StrictInstanceAwareCounterOptions<B>) -> Arc<Self> {
-        Arc::new(Self { membership: options.membership() })
+        Arc::new(Self {
+            settings: options.strict,
+            membership: options.membership(),
+            sender: Arc::default(),
+            queues: Queues::default(),
+        })
     }
 
     /// The store.
@@ -51,7 +67,9 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
-        Ok(named(writes, self.membership.apply(writes, None).await?.outcomes))
+        let deadline = self.settings.deadline();
+        let ordered = self.membership.apply_once(writes, &self.sender, deadline).await?;
+        Ok(named(writes, ordered.answer.outcomes))
     }
 
     async fn read_part(
@@ -84,8 +102,21 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let write = SliceWrite::new(key.clone(), SliceChange::Add(count));
-        Ok(pair(&only(self.write_part(&[write]).await?)?.new))
+        let guarded = self.settings.is_guarded();
+        let joint = || -> Box<dyn Joint<Numbers>> {
+            let membership = Arc::clone(&self.membership);
+            Box::new(Slices { membership, sender: Arc::clone(&self.sender) })
+        };
+        match self.queues.current(guarded, joint) {
+            Some(queue) => {
+                let Numbers { total, slice } = queue.add(key, count, &self.settings).await?;
+                Ok((total, slice))
+            }
+            None => {
+                let write = SliceWrite::new(key.clone(), SliceChange::Add(count));
+                Ok(pair(&only(self.write_part(&[write]).await?)?.new))
+            }
+        }
     }
 
     async fn get_all<'k>(
@@ -101,11 +132,11 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
-        self.membership.clear(Scope::Total).await
+        self.membership.clear(Scope::Total, &self.sender, self.settings.deadline()).await
     }
 
     async fn clear_on_instance(&self) -> Result<(), DistkitError> {
-        self.membership.clear(Scope::Slice).await
+        self.membership.clear(Scope::Slice, &self.sender, self.settings.deadline()).await
     }
 
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
@@ -119,5 +150,46 @@ impl<B: InstanceBackend + ?Sized> fmt::Debug for StrictInstanceAwareCounter<B> {
             .field("instance_id", &self.instance_id())
             .field("prefix", self.membership.prefix())
             .finish_non_exhaustive()
+    }
+}
+
+/// Joined additions to slices.
+struct Slices<B: ?Sized> {
+    membership: Arc<Membership<B>>,
+    sender: Arc<Sender>,
+}
+
+#[async_trait]
+impl<B: InstanceBackend + ?Sized> Joint<Numbers> for Slices<B> {
+    async fn add(
+        &self,
+        items: &[(RedisKey, i64)],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Outcome<Numbers>>, DistkitError> {
+        let add =
+            |(key, count): &(RedisKey, i64)| SliceWrite::new(key.clone(), SliceChange::Add(*count));
+        let writes: Vec<_> = items.iter().map(add).collect();
+        let ordered = self.membership.apply_once(&writes, &self.sender, deadline).await?;
+        let numbers = |outcome: Outcome<Written<Standing>>| {
+            outcome.map(|w| Numbers { total: w.new.total, slice: w.new.slice })
+        };
+        Ok(ordered.answer.outcomes.into_iter().map(numbers).collect())
+    }
+}
+
+/// A total and the slice in it, which an addition moves both.
+#[derive(Debug, Clone, Copy)]
+struct Numbers {
+    total: i64,
+    slice: i64,
+}
+
+impl Tally for Numbers {
+    fn moved(self, by: i128) -> Option<Self> {
+        Some(Self { total: self.total.moved(by)?, slice: self.slice.moved(by)? })
+    }
+
+    fn moved_within(self, by: i128) -> Self {
+        Self { total: self.total.moved_within(by), slice: self.slice.moved_within(by) }
     }
 }

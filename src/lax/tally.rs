@@ -1,6 +1,6 @@
 //! The numbers of one key, shared without a lock between callers and the one who commits.
 //!
-//! This file uses nothing but atomics, so that `tests/loom_lax.rs` can explore its interleavings.
+//! This file uses nothing but atomics, so that `checks/tests/loom_lax.rs` can explore its interleavings.
 
 use super::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 

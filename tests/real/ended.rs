@@ -15,7 +15,8 @@ fn client(url: &str) -> Client {
 }
 
 fn counter(client: Client) -> Arc<StrictCounter> {
-    StrictCounter::new(CounterOptions::new(key("bench"), client))
+    let options = CounterOptions::new(key("bench"), client);
+    StrictCounter::new(options.unknown_after(Duration::from_secs(2)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

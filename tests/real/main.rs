@@ -24,4 +24,5 @@ mod outages;
 mod races;
 mod replicas;
 mod sentinel;
+mod strict_once;
 mod support;

@@ -299,6 +299,11 @@ impl ScriptRunner for Runner {
         }
     }
 
+    /// Each command of a pipeline costs fred what one alone does.
+    fn pipelines_well(&self) -> bool {
+        false
+    }
+
     fn resends(&self) -> bool {
         self.cluster
     }

@@ -4,6 +4,18 @@ if calm and #ARGV > 5 then
   local refusal = denied()
   if refusal then return refusal end
 end
+-- Before the additions: what is added and not recorded would be added again.
+if calm and KEYS[3] then
+  call('HSET', KEYS[3], lane_id, lane_sequence .. ' ' .. lane_age)
+  lane_claimed = true
+end
+local function answered(answer)
+  if lane_claimed then
+    local kept = try('HSET', KEYS[3], lane_id, lane_sequence .. ' ' .. lane_age .. '\n' .. cmsgpack.pack(answer))
+    if type(kept) == 'table' then return { err = 'PARTLY ' .. kept.err } end
+  end
+  return answer
+end
 if calm and sequence ~= '' then
   local inst = P .. 'inst:' .. INC
   local guard = call('HMGET', inst, 'seq', 'refused')
@@ -51,10 +63,14 @@ if calm then
       end
     end
     -- By far the most often; a table that grows takes its time.
-    if last == 5 and sequence == '' then return { version, total, slice, epoch } end
+    if last == 5 and sequence == '' then return answered({ version, total, slice, epoch }) end
     local at = #out
     out[at + 1], out[at + 2], out[at + 3] = total, slice, epoch
     from = from + 2
   end
-  if from > last then return out end
+  if from > last then return answered(out) end
+  if lane_claimed and not wrote then
+    call('HSET', KEYS[3], lane_id, lane_held)
+    lane_claimed = false
+  end
 end

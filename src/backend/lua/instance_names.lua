@@ -44,6 +44,12 @@ local wrote, replaced = false, false
 -- The sequence before this batch, once that of the batch is claimed.
 local claimed
 
+-- In a lane: who it is, its record before this operation, the age to record, and whether the operation is claimed.
+local lane_resent, lane_id, lane_sequence, lane_held, lane_age, lane_claimed
+if KEYS[3] then
+  lane_resent, lane_id, lane_sequence = table.remove(ARGV), table.remove(ARGV), table.remove(ARGV)
+end
+
 -- What a script may have to do once it has begun to write. A user who may do a part of it only would leave a
 -- batch half done, and a total that is not the sum of its slices. Before Redis 7 there is no asking.
 local function denied()

@@ -4,7 +4,6 @@
 
 mod freshness;
 mod instance;
-mod lanes;
 pub(crate) mod layout;
 mod plain;
 mod policy;
@@ -15,9 +14,8 @@ use std::collections::HashMap;
 
 use parking_lot::RwLock;
 
-use crate::backend::{Backend, BackendError, ReplayGuard, Space};
+use crate::backend::{Backend, BackendError, ReplayGuard, Space, lanes::Lanes};
 
-use lanes::Lanes;
 pub(crate) use reply::unexpected;
 pub(crate) use runner::{Arg, CallError, Command, Reply, Script, ScriptRunner, ServerError};
 

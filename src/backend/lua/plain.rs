@@ -17,6 +17,7 @@ use super::{
 };
 
 static ADD: Script = Script::new(concat!(
+    include_str!("add_quick.lua"),
     include_str!("records.lua"),
     include_str!("guard.lua"),
     include_str!("add.lua")
@@ -89,7 +90,9 @@ impl<R: ScriptRunner> LuaStore<R> {
         totals: &str,
         writes: &[Write],
     ) -> Result<Applied, BackendError> {
-        if !self.runner.resends() && writes.iter().all(|write| plain_addition(write).is_some()) {
+        let together = writes.len() == 1 || self.runner.pipelines_well();
+        let plain = writes.iter().all(|write| plain_addition(write).is_some());
+        if !self.runner.resends() && together && plain {
             return self.add(totals, writes).await;
         }
         let (script, mut args, answers) = script_for(writes);

@@ -51,7 +51,6 @@ pub struct Command<'a> {
     pub name: &'static str,
     pub args: &'a [Arg<'a>],
     /// Which argument is the key that a cluster routes by, for a client that does not know.
-    #[cfg_attr(not(feature = "fred"), expect(dead_code))]
     pub key_at: u8,
 }
 
@@ -187,6 +186,11 @@ pub trait ScriptRunner: Send + Sync + 'static {
     /// Whether the client may send a command a second time by itself, after a lost connection. Then
     /// nothing that may not take effect twice is sent without a guard.
     fn resends(&self) -> bool;
+
+    /// Whether many commands in a pipeline cost the client about as little as one script with as many items.
+    fn pipelines_well(&self) -> bool {
+        true
+    }
 
     /// Runs a script, also on a server that has forgotten it.
     fn script(

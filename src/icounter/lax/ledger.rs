@@ -10,6 +10,7 @@ use crate::{
     icounter::membership::Membership,
     lax::{Cell, Committed, Delta, Known, Ledger},
     parts::PART,
+    strict::Sender,
 };
 
 /// This instance's slices: its own part is the slice, the others' the rest of the total.
@@ -91,7 +92,7 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
     fn held_besides(_: &mut Written<Standing>, _: i64) {}
 
     async fn clear(&self, scope: Scope) -> Result<(), DistkitError> {
-        self.membership.clear(scope).await
+        self.membership.clear(scope, &Arc::new(Sender::default()), None).await
     }
 
     fn end(&self) {

@@ -58,6 +58,9 @@ impl Run {
     }
 }
 
+/// Longer than the servers are away.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(60);
+
 /// Calls until the run is over.
 async fn call(run: Arc<Run>, counter: Arc<StrictCounter>, seed: u64) -> Vec<(usize, Operation)> {
     let mut dice = Dice::new(seed);
@@ -118,7 +121,13 @@ fn is_conditional(call: Call) -> bool {
 }
 
 /// Runs the callers while `harm` is done to the server again and again, and checks what they recorded.
-async fn linearizable_under(bench: Bench, every: Duration, length: Duration, harm: fn(&Server)) {
+async fn linearizable_under(
+    bench: Bench,
+    guarded: bool,
+    every: Duration,
+    length: Duration,
+    harm: fn(&Server),
+) {
     let run = Arc::new(Run {
         keys: keys(KEYS),
         clock: AtomicU64::new(0),
@@ -127,7 +136,10 @@ async fn linearizable_under(bench: Bench, every: Duration, length: Duration, har
     });
     let mut callers = JoinSet::new();
     for seed in 0..CALLERS {
-        callers.spawn(call(run.clone(), bench.strict().await, seed as u64 + 1));
+        // A counter for each: calls that share a request would be one change in the log.
+        let options = bench.options().await.unknown_after(UNKNOWN_AFTER);
+        let options = if guarded { options } else { options.unguarded() };
+        callers.spawn(call(run.clone(), StrictCounter::new(options), seed as u64 + 1));
     }
     let start = Instant::now();
     let mut rounds = 0;
@@ -155,7 +167,8 @@ async fn linearizable_under(bench: Bench, every: Duration, length: Duration, har
         }
     }
     let checking = checking.elapsed();
-    report(bench.client, &histories, &changes, rounds, checking);
+    let unknown = report(bench.client, &histories, &changes, rounds, checking);
+    assert_eq!(unknown > 0, !guarded, "{unknown} outcomes were unknown");
 }
 
 fn report(
@@ -164,7 +177,7 @@ fn report(
     changes: &HashMap<String, Vec<checker::Change>>,
     rounds: u32,
     checking: Duration,
-) {
+) -> usize {
     let all = || histories.iter().flatten();
     let answered = |answer| all().filter(|operation| operation.answer == answer).count();
     let unknown = answered(Answer::Unknown);
@@ -182,8 +195,8 @@ fn report(
         })
     };
     assert!(all().count() as u64 > LEAST, "there was next to no load");
-    assert!(unknown > 0, "no outcome was unknown");
     assert!(met(true) && met(false), "the conditions all went the same way");
+    unknown
 }
 
 fn kill_connections(server: &Server) {
@@ -194,16 +207,20 @@ async fn calls_are_linearizable_while_connections_are_killed(client: Client) {
     let (every, length) = (Duration::from_millis(10), soak(Duration::from_secs(3)));
     // The log is not needed after a crash here, and a rewritten one would not tell the order.
     let log = ["--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0"];
-    let bench = Bench::on(client, Server::redis().args(&log).start());
-    linearizable_under(bench, every, length, kill_connections).await;
+    for guarded in [true, false] {
+        let bench = Bench::on(client, Server::redis().args(&log).start());
+        linearizable_under(bench, guarded, every, length, kill_connections).await;
+    }
 }
 
 async fn calls_are_linearizable_while_the_server_is_killed(client: Client) {
     let (every, length) = (Duration::from_millis(300), soak(Duration::from_secs(3)));
     let log = ["--auto-aof-rewrite-percentage", "0"];
-    for server in [Server::redis(), Server::valkey()] {
+    for (guarded, server) in
+        [(true, Server::redis()), (true, Server::valkey()), (false, Server::redis())]
+    {
         let bench = Bench::on(client, server.append_only_always().args(&log).start());
-        linearizable_under(bench, every, length / 2, |server| {
+        linearizable_under(bench, guarded, every, length / 2, |server| {
             server.kill_9();
             server.restart();
         })

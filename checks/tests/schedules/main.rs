@@ -1,0 +1,87 @@
+//! The whole buffering of the lax counters, task and all, under schedules that shuttle chooses.
+//!
+//! The files of `src/lax` are included as they are. What they wait with is replaced: atomics, locks and the
+//! map by shuttle's, and time by one in which every sleep ends when it likes. So a timer may fire
+//! before, between or after anything else that can happen.
+//!
+//! `DISTKIT_SCHEDULES=100000 cargo test -p distkit-checks --test schedules` tries that many schedules
+//! for each model.
+#![allow(dead_code, unreachable_pub, reason = "the included files have more than the models need")]
+#![allow(missing_docs, reason = "stand-ins for documented crates")]
+
+// The included files find these under the names that they use.
+extern crate self as dashmap;
+extern crate self as parking_lot;
+extern crate self as tokio;
+extern crate tokio as real_tokio;
+
+#[path = "../../../src/detached.rs"]
+mod detached;
+#[allow(unexpected_cfgs, reason = "rate limiting has no part here")]
+#[path = "../../../src/error.rs"]
+mod error;
+#[path = "../../../src/key.rs"]
+mod key;
+#[path = "../../../src/outage.rs"]
+mod outage;
+#[path = "../../../src/parse_key.rs"]
+mod parse_key;
+
+mod backend;
+mod counter;
+mod lax;
+mod map;
+mod models;
+mod store;
+pub mod task;
+pub mod time;
+mod watch;
+
+pub use backend::CounterComparator;
+pub use error::DistkitError;
+pub use key::RedisKey;
+pub use map::DashMap;
+pub use real_tokio::{select, sync};
+pub use task::runtime;
+
+/// `parking_lot`'s, which knows no poison.
+#[derive(Default)]
+pub struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+pub use shuttle::sync::MutexGuard;
+
+impl<T> Mutex<T> {
+    pub fn new(value: T) -> Self {
+        Self(shuttle::sync::Mutex::new(value))
+    }
+
+    pub fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+}
+
+/// Of `src/space_store.rs`, what the files of the lax engine use.
+pub(crate) mod space_store {
+    use crate::{
+        DistkitError, RedisKey,
+        backend::{Outcome, Write},
+    };
+
+    pub(crate) trait Item {
+        fn key(&self) -> &RedisKey;
+    }
+
+    impl Item for Write {
+        fn key(&self) -> &RedisKey {
+            &self.key
+        }
+    }
+
+    pub(crate) fn named<T>(
+        items: &[impl Item],
+        outcomes: Vec<Outcome<T>>,
+    ) -> Vec<Result<T, DistkitError>> {
+        let named = items.iter().zip(outcomes);
+        named.map(|(i, o)| o.map_err(|refusal| DistkitError::refused(i.key(), refusal))).collect()
+    }
+}

@@ -1,0 +1,109 @@
+//! Guards for requests that may be sent a second time.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::backend::ReplayGuard;
+
+/// A lane that was idle for longer is not used again: the store keeps its record for an hour only.
+const IDLE: Duration = Duration::from_secs(30 * 60);
+
+/// The lanes of one store. A lane carries one operation at a time and numbers what it carries, so that
+/// the server recognises an operation that it has already answered.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    process: OnceLock<Arc<str>>,
+    opened: AtomicU64,
+    idle: Mutex<Vec<Lane>>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    id: Arc<str>,
+    sequence: u64,
+    used: Instant,
+}
+
+/// A lane in use for one operation; it is free again when this is dropped.
+///
+/// It is free also after an operation whose outcome stayed unknown: should the client still send that
+/// one, the server either applies it once or finds a later operation in the record and skips it.
+#[derive(Debug)]
+pub(crate) struct Ticket<'a> {
+    lanes: &'a Lanes,
+    id: Arc<str>,
+    sequence: u64,
+}
+
+impl Lanes {
+    pub(crate) fn take(&self, fresh_id: impl FnOnce() -> Arc<str>) -> Ticket<'_> {
+        let idle = {
+            let mut idle = self.idle.lock();
+            // Those below the latest one have been idle for longer.
+            if idle.last().is_some_and(|lane| lane.used.elapsed() > IDLE) {
+                idle.clear();
+            }
+            idle.pop()
+        };
+        let (id, sequence) = match idle {
+            Some(lane) => (lane.id, lane.sequence),
+            None => {
+                let process = self.process.get_or_init(fresh_id);
+                let number = self.opened.fetch_add(1, Ordering::Relaxed);
+                (format!("{process}:{number}").into(), 0)
+            }
+        };
+        Ticket { lanes: self, id, sequence: sequence + 1 }
+    }
+}
+
+impl Ticket<'_> {
+    /// What guards the operation. That it is sent again is up to the client.
+    pub(crate) fn guard(&self) -> ReplayGuard {
+        ReplayGuard { writer: Arc::clone(&self.id), sequence: self.sequence, resent: false }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let id = Arc::clone(&self.id);
+        let lane = Lane { id, sequence: self.sequence, used: Instant::now() };
+        self.lanes.idle.lock().push(lane);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_was_idle_for_long_is_not_used_again() {
+        let lanes = Lanes::default();
+        let take = || lanes.take(|| "p".into());
+        drop((take(), take()));
+        tokio::time::advance(IDLE).await;
+        assert_eq!(&*take().id, "p:1");
+        tokio::time::advance(IDLE + Duration::from_millis(1)).await;
+        let ticket = take();
+        assert_eq!((&*ticket.id, ticket.sequence), ("p:2", 1), "the other one is not used either");
+    }
+
+    #[test]
+    fn a_lane_carries_one_operation_at_a_time_and_never_the_same_number_twice() {
+        let lanes = Lanes::default();
+        let take = || lanes.take(|| "p".into());
+        let (first, second) = (take(), take());
+        assert_ne!(first.id, second.id);
+        drop(first);
+        let third = take();
+        assert_eq!((&*third.id, third.sequence), ("p:0", 2));
+    }
+}

@@ -1,0 +1,83 @@
+//! What the strict counters of both families send, and how: once by default, and joined with what is concurrent.
+//!
+//! [`Sender`] sends one request until it is answered. [`Queue`] joins concurrent additions into requests.
+//! [`Sending`] is both, as clones of one options value share them.
+
+mod options;
+mod queue;
+mod sender;
+mod settle;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    runtime::{Handle, Id},
+    time::Instant,
+};
+
+pub(crate) use options::strict_options;
+pub(crate) use queue::{Joint, Queue};
+pub(crate) use sender::Sender;
+pub(crate) use settle::Tally;
+
+/// How a strict counter sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// How long a write is sent again until it counts as unknown; `None` for writes that are sent once.
+    pub(crate) unknown_after: Option<Duration>,
+    pub(crate) max_waiting: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { unknown_after: Some(Duration::from_secs(5)), max_waiting: 100_000 }
+    }
+}
+
+/// Longer than any request is worth waiting for, and far from the end of any clock.
+const LONGEST: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+impl Settings {
+    /// Whether writes are sent again under a guard.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.unknown_after.is_some()
+    }
+
+    /// When a write that begins now counts as unknown.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.unknown_after.map(|after| Instant::now() + after.min(LONGEST))
+    }
+}
+
+/// The queues of one store's additions: one for each runtime, so that none waits for a runtime that has ended or is
+/// not driven, and each guard setting.
+pub(crate) struct Queues<T>(Mutex<ByRuntime<T>>);
+
+type ByRuntime<T> = HashMap<(Id, bool), Arc<Queue<T>>>;
+
+impl<T> Default for Queues<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// A map of more runtimes than this holds some that have ended.
+const MANY: usize = 16;
+
+impl<T: Tally> Queues<T> {
+    /// The queue of the current runtime; `None` outside of one.
+    pub(crate) fn current(
+        &self,
+        guarded: bool,
+        joint: impl FnOnce() -> Box<dyn Joint<T>>,
+    ) -> Option<Arc<Queue<T>>> {
+        let id = Handle::try_current().ok()?.id();
+        let mut queues = self.0.lock();
+        if queues.len() > MANY {
+            queues.retain(|_, queue| !queue.is_idle());
+        }
+        let queue = queues.entry((id, guarded)).or_insert_with(|| Queue::new(joint()));
+        Some(Arc::clone(queue))
+    }
+}

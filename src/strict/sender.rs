@@ -1,0 +1,149 @@
+//! One request, sent again until it is answered.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::backend::{BackendError, ReplayGuard, lanes::Lanes};
+
+/// The lanes of a store's strict counters.
+#[derive(Debug, Default)]
+pub(crate) struct Sender {
+    lanes: Lanes,
+}
+
+/// Why a request whose answer was lost counts as unknown.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer came in time, in {attempts} attempts")]
+struct Unanswered {
+    attempts: u32,
+    #[source]
+    last: Option<BackendError>,
+}
+
+impl Sender {
+    /// Sends `request` under the guard of a lane until it is answered: the store applies it once, and answers every
+    /// attempt as the first one. After the `deadline` its outcome is unknown, and it is applied once at most.
+    ///
+    /// Cancel safe: a request that is dropped is applied once at most.
+    pub(crate) async fn send<T, F>(
+        &self,
+        fresh_id: impl FnOnce() -> Arc<str>,
+        deadline: Instant,
+        request: impl Fn(ReplayGuard) -> F,
+    ) -> Result<T, BackendError>
+    where
+        F: Future<Output = Result<T, BackendError>>,
+    {
+        let ticket = self.lanes.take(fresh_id);
+        let mut lane = ticket.guard();
+        let mut delays = delays();
+        let mut attempts = 0;
+        let mut last = None;
+        loop {
+            attempts += 1;
+            match timeout_at(deadline, request(lane.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if ends(&error, lane.resent) => return Err(error),
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => return Err(BackendError::outcome_unknown(Unanswered { attempts, last })),
+            }
+            lane.resent = true;
+            let delay = delays.next().unwrap_or(LONGEST_DELAY);
+            if Instant::now() + delay >= deadline {
+                return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
+            }
+            sleep(delay).await;
+        }
+    }
+}
+
+/// Whether the error answers the request. Once an answer was lost, an error of the server's says nothing of the
+/// attempt before.
+fn ends(error: &BackendError, resent: bool) -> bool {
+    match error {
+        BackendError::NotJoined | BackendError::Replaced | BackendError::Forgotten => true,
+        error => !resent && !error.may_have_happened(),
+    }
+}
+
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
+
+fn delays() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(10))
+        .with_max_delay(LONGEST_DELAY)
+        .without_max_times()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Answers each attempt with the next of these, and gives the guards that came.
+    async fn sent(
+        answers: Vec<Result<u32, BackendError>>,
+    ) -> (Result<u32, BackendError>, Vec<ReplayGuard>) {
+        let (sender, guards) = (Sender::default(), Mutex::new(Vec::new()));
+        let answers = Mutex::new(answers.into_iter());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let request = |lane: ReplayGuard| {
+            guards.lock().push(lane);
+            let answer = answers.lock().next();
+            async move {
+                match answer {
+                    Some(answer) => answer,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let answer = sender.send(|| "p".into(), deadline, request).await;
+        (answer, guards.into_inner())
+    }
+
+    fn lost() -> Result<u32, BackendError> {
+        Err(BackendError::outcome_unknown("lost"))
+    }
+
+    fn refused() -> Result<u32, BackendError> {
+        Err(BackendError::not_applied("LOADING"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_after_a_lost_answer_says_nothing() {
+        let (answer, guards) = sent(vec![lost(), refused(), refused(), Ok(7)]).await;
+        assert_eq!(answer.unwrap(), 7);
+        let resent: Vec<_> = guards.iter().map(|guard| (guard.sequence, guard.resent)).collect();
+        assert_eq!(resent, [(1, false), (1, true), (1, true), (1, true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_never_sent_fails_at_once() {
+        let (answer, guards) = sent(vec![refused(), Ok(7)]).await;
+        assert!(matches!(answer, Err(BackendError::NotApplied(_))), "{answer:?}");
+        assert_eq!(guards.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_store_knows_ends_the_attempts() {
+        for error in [BackendError::NotJoined, BackendError::Forgotten, BackendError::Replaced] {
+            let (answer, guards) = sent(vec![lost(), Err(error.clone()), Ok(7)]).await;
+            assert_eq!(answer.unwrap_err().to_string(), error.to_string());
+            assert_eq!(guards.len(), 2);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_unknown_after_the_deadline() {
+        let began = Instant::now();
+        for answers in [vec![lost(); 100], vec![lost(), refused()], Vec::new()] {
+            let (answer, _) = sent(answers).await;
+            assert!(answer.unwrap_err().may_have_happened());
+        }
+        assert!(began.elapsed() <= Duration::from_secs(15));
+    }
+}
