@@ -11,6 +11,7 @@ pub(crate) trait Watched: Send + Sync {
     fn look(self: Arc<Self>, now: Instant) -> Option<Instant>;
 }
 
+#[expect(clippy::disallowed_methods, reason = "only a place to count from")]
 pub(crate) fn watch(watched: Weak<dyn Watched>) {
     shuttle::future::spawn(async move {
         let mut now = Instant::now();

@@ -34,6 +34,21 @@ pub use handle::LaxHandle;
 /// dropped, what is pending is flushed in the background, for up to 30 s; call
 /// [`shutdown`](Self::shutdown) before the runtime ends to be sure of it.
 ///
+/// # Runtimes
+///
+/// The first call that needs it starts a task on its runtime, which does the counter's I/O. If that runtime ends,
+/// the next call starts another task on its own. If it is a current-thread runtime that is kept without being
+/// driven (`block_on` returned), calls from another runtime replace the task after about two
+/// [`allowed_lag`](CounterOptions::allowed_lag)s, at least 20 ms and at most 1 s each. Until such a call is made,
+/// what is pending stays pending. A thread named `distkit-watch` does this for the tasks on current-thread
+/// runtimes.
+///
+/// The connection is a matter of its client. If the connection's own task lives on a runtime that is not driven,
+/// calls fail by the client's time-outs.
+///
+/// No call depends on another one's future being polled: one that was polled once and is then held, as in a
+/// `select!` in a loop, holds up nobody. Dropping it cancels the call.
+///
 /// ```
 /// use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, LaxCounter}};
 ///

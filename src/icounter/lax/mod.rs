@@ -45,6 +45,9 @@ pub use handle::LaxInstanceAwareHandle;
 /// flushed in the background, for up to 30 s, then its heartbeat ends; its slices count until its lease
 /// has run out. [`shutdown`](Self::shutdown) and [`leave`](Self::leave) take them away at once.
 ///
+/// What a [`LaxCounter`](crate::counter::LaxCounter#runtimes) says of runtimes goes for this counter, too. An
+/// operation that finds a heartbeat overdue, on a runtime that is not driven, starts it on its own.
+///
 /// ```
 /// use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
 ///
