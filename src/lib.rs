@@ -24,15 +24,14 @@ pub mod icounter;
 #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
 pub mod trypema;
 
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(
+    not(feature = "instance-aware-counter"),
+    allow(dead_code, reason = "only the heartbeat asks whether it has ended")
+)]
+mod detached;
 mod error;
 mod key;
-#[cfg(any(
-    feature = "counter",
-    feature = "instance-aware-counter",
-    feature = "redis-rs",
-    feature = "fred"
-))]
-mod lanes;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
     not(all(feature = "counter", feature = "instance-aware-counter")),
@@ -43,12 +42,15 @@ mod lax;
 mod outage;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
 mod outage_tests;
+mod parse_key;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod space_store;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod strict;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod watch;
 
 pub use backend::CounterComparator;
 pub use error::DistkitError;

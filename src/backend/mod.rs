@@ -11,6 +11,13 @@ mod error;
 mod fred;
 mod instance;
 mod into;
+#[cfg(any(
+    feature = "counter",
+    feature = "instance-aware-counter",
+    feature = "redis-rs",
+    feature = "fred"
+))]
+pub(crate) mod lanes;
 mod layer;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 mod lua;

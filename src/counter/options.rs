@@ -1,12 +1,11 @@
 use std::{fmt, sync::Arc};
 
-use super::strict::Sending;
 use crate::{
     RedisKey,
     backend::{Backend, IntoBackend, Space},
     lax::{Settings, buffering_options},
     space_store::SpaceStore,
-    strict::{self, strict_options},
+    strict::{self, Queues, Sender, strict_options},
 };
 
 /// Where counters live, and how a lax one buffers.
@@ -72,4 +71,11 @@ impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
             .field("buffering", &self.settings)
             .finish_non_exhaustive()
     }
+}
+
+/// What the strict counters of clones of one options value send with.
+#[derive(Default)]
+pub(super) struct Sending {
+    pub(super) sender: Arc<Sender>,
+    pub(super) queues: Queues<i64>,
 }

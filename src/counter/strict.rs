@@ -3,13 +3,13 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{CounterOptions, CounterTrait, Keyed};
+use super::{CounterOptions, CounterTrait, Keyed, options::Sending};
 use crate::{
     DistkitError, RedisKey,
     backend::{Backend, Outcome, Write, Written},
     parts::in_parts,
     space_store::{SpaceStore, keyed, named, only},
-    strict::{Joint, Queues, Sender, Settings},
+    strict::{Joint, Sender, Settings},
 };
 
 /// A counter whose every call is one atomic operation in the store.
@@ -141,13 +141,6 @@ impl<B: Backend + ?Sized> fmt::Debug for StrictCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictCounter").field("prefix", self.store.prefix()).finish_non_exhaustive()
     }
-}
-
-/// What the strict counters of clones of one options value send with.
-#[derive(Default)]
-pub(super) struct Sending {
-    sender: Arc<Sender>,
-    queues: Queues<i64>,
 }
 
 /// Joined additions to totals.

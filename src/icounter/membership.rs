@@ -1,27 +1,31 @@
 use std::{
     ops::Deref,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
-    task::AbortHandle,
+    runtime::Handle,
+    sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard},
     time::Instant,
 };
 
-use super::acknowledged::{Acknowledged, UnderWay};
+use super::{
+    acknowledged::{Acknowledged, UnderWay},
+    heartbeat::{self, Heartbeat, Leased},
+    in_flight::InFlight,
+};
 use crate::{
     DistkitError, RedisKey,
     backend::{
         Applied, BackendError, Incarnation, Instance, InstanceBackend, InstanceSlice, Member,
         Ordered, Outcome, Scope, Slice, SliceWrite, Standing,
     },
-    outage::{self, Outage},
     space_store::SpaceStore,
     strict::Sender,
 };
@@ -29,30 +33,6 @@ use crate::{
 /// How often one operation joins again before it gives up: a lease shorter than a round trip would
 /// otherwise keep it busy for ever.
 const MAX_JOINS: usize = 4;
-
-/// Runs an operation as a joined member; joins first, or again, where the store asks for it.
-///
-/// The member's guard is held until `$done` has taken in the answer, so that a join cannot miss it.
-macro_rules! as_member {
-    ($membership:expr, $member:ident => $call:expr, $answer:ident => $done:expr) => {{
-        let membership = $membership;
-        let mut joins = 0;
-        loop {
-            let seat = membership.seat().await?;
-            let $member = &*seat;
-            match $call.await {
-                answer if membership.must_rejoin(&seat, &answer) && joins < MAX_JOINS => {
-                    joins += 1;
-                    let gone = seat.incarnation;
-                    drop(seat);
-                    membership.join_again(gone).await?;
-                }
-                Err(error) => break Err(DistkitError::from(error)),
-                Ok($answer) => break Ok($done),
-            }
-        }
-    }};
-}
 
 /// One instance's registration with the store: joins when needed, keeps the lease alive, and remembers
 /// the acknowledged slices that it puts back when it was away.
@@ -62,13 +42,14 @@ pub(crate) struct Membership<B: ?Sized> {
     lease: Duration,
     /// Operations hold it shared, a join exclusively: no operation is under way while slices are
     /// claimed, so that none that was acknowledged is missing from the claim.
-    state: RwLock<State>,
+    state: Arc<RwLock<State>>,
+    in_flight: InFlight,
     /// Set once. What is under way then goes on; nothing joins any more, or renews the lease.
     ended: OnceLock<Ended>,
     acknowledged: Mutex<Acknowledged>,
     /// The latest version of this incarnation that was answered.
     latest: AtomicU64,
-    heartbeat: Mutex<Option<AbortHandle>>,
+    heartbeat: Mutex<Option<Heartbeat>>,
 }
 
 struct State {
@@ -99,14 +80,14 @@ enum Ended {
 }
 
 /// A joined member, at work. No join happens while it is held.
-struct Seat<'m> {
-    member: RwLockReadGuard<'m, Member>,
+struct Seat {
+    member: OwnedRwLockReadGuard<State, Member>,
     /// The latest version that was answered before the operation began.
     seen: u64,
     _under_way: UnderWay,
 }
 
-impl Deref for Seat<'_> {
+impl Deref for Seat {
     type Target = Member;
 
     fn deref(&self) -> &Member {
@@ -120,7 +101,8 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             store,
             id: Arc::clone(&instance.id),
             lease: instance.lease,
-            state: RwLock::new(State { instance, member: None }),
+            state: Arc::new(RwLock::new(State { instance, member: None })),
+            in_flight: InFlight::default(),
             ended: OnceLock::new(),
             acknowledged: Mutex::default(),
             latest: AtomicU64::new(0),
@@ -140,20 +122,24 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         &self.id
     }
 
-    async fn seat(self: &Arc<Self>) -> Result<Seat<'_>, DistkitError> {
+    async fn seat(self: &Arc<Self>) -> Result<Seat, DistkitError> {
         loop {
-            let state = self.state.read().await;
+            let state = match Arc::clone(&self.state).try_read_owned() {
+                Ok(state) => state,
+                Err(_) => {
+                    let state = Arc::clone(&self.state).read_owned();
+                    Box::pin(self.in_flight.wait(state, self.patience())).await
+                }
+            };
             self.check()?;
-            if let Ok(member) = RwLockReadGuard::try_map(state, |state| state.member.as_ref()) {
+            if let Ok(member) = OwnedRwLockReadGuard::try_map(state, |state| state.member.as_ref())
+            {
                 self.keep_alive();
                 let under_way = self.acknowledged.lock().begin();
                 let seen = self.latest.load(Ordering::Relaxed);
                 return Ok(Seat { member, seen, _under_way: under_way });
             }
-            let mut state = self.state.write().await;
-            if state.member.is_none() {
-                self.join(&mut state).await?;
-            }
+            self.join_unless_joined_since(None).await?;
         }
     }
 
@@ -168,7 +154,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// A joined member, with no other operation of this instance under way.
     async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_, B>, DistkitError> {
-        let state = self.state.write().await;
+        let state = self.write().await;
         self.check()?;
         if state.member.is_some() {
             self.keep_alive();
@@ -176,13 +162,84 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         Ok(Exclusive { membership: self, state })
     }
 
-    /// Joins again, unless somebody did so since the incarnation `gone` was turned away.
-    async fn join_again(self: &Arc<Self>, gone: Incarnation) -> Result<(), DistkitError> {
-        let mut state = self.state.write().await;
-        if state.member.as_ref().is_some_and(|member| member.incarnation == gone) {
-            self.join(&mut state).await?;
+    /// Joins, unless somebody did so since the incarnation `gone` was turned away, or since there was none.
+    async fn join_unless_joined_since(
+        self: &Arc<Self>,
+        gone: Option<Incarnation>,
+    ) -> Result<(), DistkitError> {
+        let membership = Arc::clone(self);
+        let interrupted = BackendError::not_applied("the runtime ended while the instance joined");
+        self.alone(interrupted, async move {
+            let mut state = membership.write().await;
+            if state.member.as_ref().map(|member| member.incarnation) == gone {
+                membership.join(&mut state).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Does what keeps all operations of the instance out. In a task: a caller's future that is held without
+    /// being polled must not keep them out.
+    #[cold]
+    fn alone<'a>(
+        &'a self,
+        interrupted: BackendError,
+        work: impl Future<Output = Result<(), DistkitError>> + Send + 'static,
+    ) -> BoxFuture<'a, Result<(), DistkitError>> {
+        let done = self.in_flight.in_task(work);
+        Box::pin(async move { done.await.unwrap_or_else(|| Err(interrupted.into())) })
+    }
+
+    /// Waits until no operation of the instance is under way.
+    async fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.in_flight.wait(self.state.write(), self.patience()).await
+    }
+
+    /// How long what is in others' way may give no sign of life.
+    fn patience(&self) -> Duration {
+        (self.lease / 10).clamp(Duration::from_millis(20), Duration::from_secs(1))
+    }
+
+    /// Runs an operation as a joined member; joins first, or again, where the store asks for it.
+    ///
+    /// No join happens until `done` has taken in the answer, so that it cannot miss it. If the caller holds its
+    /// future without polling it while others have to join, they cancel it.
+    async fn as_member<A, T>(
+        self: &Arc<Self>,
+        call: impl Fn(Arc<Self>, Member) -> BoxFuture<'static, Result<A, BackendError>>,
+        done: impl FnOnce(&Self, A) -> T + Clone + Send + 'static,
+        interrupted: fn(&'static str) -> BackendError,
+    ) -> Result<T, DistkitError>
+    where
+        A: Numbered + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut joins = 0;
+        loop {
+            let seat = self.seat().await?;
+            let call = call(Arc::clone(self), Member::clone(&seat));
+            let (membership, done) = (Arc::clone(self), done.clone());
+            let attempt = async move {
+                let answer = call.await;
+                if joins < MAX_JOINS && membership.must_rejoin(&seat, &answer) {
+                    return Err(seat.incarnation);
+                }
+                Ok(answer.map(|answer| done(&membership, answer)))
+            };
+            match self.in_flight.here(attempt).await {
+                Some(Ok(answer)) => return Ok(answer?),
+                Some(Err(gone)) => {
+                    joins += 1;
+                    self.join_unless_joined_since(Some(gone)).await?;
+                }
+                None => {
+                    return Err(
+                        interrupted("the call was not polled while others had to join").into()
+                    );
+                }
+            }
         }
-        Ok(())
     }
 
     async fn join(self: &Arc<Self>, state: &mut State) -> Result<(), DistkitError> {
@@ -227,7 +284,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// Whether the operation is to be done again as another incarnation: this one is not joined, or the store lost
     /// what it had answered it, and what it has just done goes with the old slices.
-    fn must_rejoin<T: Numbered>(&self, seat: &Seat<'_>, answer: &Result<T, BackendError>) -> bool {
+    fn must_rejoin<T: Numbered>(&self, seat: &Seat, answer: &Result<T, BackendError>) -> bool {
         match answer {
             Ok(answer) => self.went_back(seat, answer),
             Err(error) => matches!(error, BackendError::NotJoined),
@@ -236,7 +293,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// Whether the answer has a lower version than one that came before the operation: the store lost what it had
     /// answered since, as in a failover to a replica that was behind.
-    fn went_back(&self, seat: &Seat<'_>, answer: &impl Numbered) -> bool {
+    fn went_back(&self, seat: &Seat, answer: &impl Numbered) -> bool {
         let Some(version) = answer.version() else { return false };
         let went_back = version <= seat.seen;
         if went_back {
@@ -257,10 +314,20 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         writes: &[SliceWrite],
         sequence: Option<u64>,
     ) -> Result<Applied<Standing>, DistkitError> {
-        as_member!(self, member => self.store.apply_on(member, writes, sequence), ordered => {
-            self.acknowledge(writes, &ordered);
-            ordered.answer
-        })
+        let writes: Arc<[SliceWrite]> = writes.into();
+        let noted = Arc::clone(&writes);
+        self.as_member(
+            move |membership, member| {
+                let writes = Arc::clone(&writes);
+                Box::pin(async move { membership.store.apply_on(&member, &writes, sequence).await })
+            },
+            move |membership, ordered: Ordered<Applied<Standing>>| {
+                membership.acknowledge(&noted, &ordered);
+                ordered.answer
+            },
+            BackendError::outcome_unknown,
+        )
+        .await
     }
 
     /// Does each write once: sent again until they are answered, or the deadline.
@@ -270,14 +337,26 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     pub(crate) async fn apply_once(
         self: &Arc<Self>,
         writes: &[SliceWrite],
-        sender: &Sender,
+        sender: &Arc<Sender>,
         deadline: Option<Instant>,
     ) -> Result<Ordered<Applied<Standing>>, DistkitError> {
-        let store = &self.store;
-        as_member!(self, member => store.apply_on_once(member, writes, sender, deadline), ordered => {
-            self.acknowledge(writes, &ordered);
-            ordered
-        })
+        let writes: Arc<[SliceWrite]> = writes.into();
+        let (noted, sender) = (Arc::clone(&writes), Arc::clone(sender));
+        self.as_member(
+            move |membership, member| {
+                let (writes, sender) = (Arc::clone(&writes), Arc::clone(&sender));
+                Box::pin(async move {
+                    let store = &membership.store;
+                    store.apply_on_once(&member, &writes, &sender, deadline).await
+                })
+            },
+            move |membership, ordered: Ordered<Applied<Standing>>| {
+                membership.acknowledge(&noted, &ordered);
+                ordered
+            },
+            BackendError::outcome_unknown,
+        )
+        .await
     }
 
     fn acknowledge(&self, writes: &[SliceWrite], ordered: &Ordered<Applied<Standing>>) {
@@ -294,15 +373,25 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         self: &Arc<Self>,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<Standing>>, DistkitError> {
-        as_member!(self, member => self.store.read_on(member, keys), ordered => {
-            let mut acknowledged = self.acknowledged.lock();
-            for (key, standing) in keys.iter().zip(&ordered.answer) {
-                if let Ok(standing) = standing {
-                    acknowledged.note_read(key, ordered.version, standing);
+        let keys: Arc<[RedisKey]> = keys.into();
+        let noted = Arc::clone(&keys);
+        self.as_member(
+            move |membership, member| {
+                let keys = Arc::clone(&keys);
+                Box::pin(async move { membership.store.read_on(&member, &keys).await })
+            },
+            move |membership, ordered: Ordered<Vec<Outcome<Standing>>>| {
+                let mut acknowledged = membership.acknowledged.lock();
+                for (key, standing) in noted.iter().zip(&ordered.answer) {
+                    if let Ok(standing) = standing {
+                        acknowledged.note_read(key, ordered.version, standing);
+                    }
                 }
-            }
-            ordered.answer
-        })
+                ordered.answer
+            },
+            BackendError::not_applied,
+        )
+        .await
     }
 
     /// The slices of all living instances. Needs no membership.
@@ -316,54 +405,99 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     pub(crate) async fn clear(
         self: &Arc<Self>,
         scope: Scope,
-        sender: &Sender,
+        sender: &Arc<Sender>,
         deadline: Option<Instant>,
     ) -> Result<(), DistkitError> {
-        self.exclusive().await?.clear(scope, sender, deadline).await
+        let (membership, sender) = (Arc::clone(self), Arc::clone(sender));
+        let interrupted = BackendError::outcome_unknown("the runtime ended before the answer came");
+        self.alone(interrupted, async move {
+            membership.exclusive().await?.clear(scope, &sender, deadline).await
+        })
+        .await
     }
 
-    /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on. Outside of a
-    /// runtime this is left to a later operation.
+    /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on, and is replaced by one
+    /// on the caller's when that one is not driven any longer. Outside of a runtime this is left to a later
+    /// operation.
     fn keep_alive(self: &Arc<Self>) {
-        let mut heartbeat = self.heartbeat.lock();
-        if self.ended.get().is_none()
-            && heartbeat.as_ref().is_none_or(AbortHandle::is_finished)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let task = runtime.spawn(heartbeats(Arc::downgrade(self), self.lease));
-            *heartbeat = Some(task.abort_handle());
+        if self.ended.get().is_some() {
+            return;
+        }
+        let Ok(here) = Handle::try_current() else { return };
+        let stalled = {
+            let mut heartbeat = self.heartbeat.lock();
+            let first = match &*heartbeat {
+                Some(running) if running.has_stalled(&here, self.lease) => Duration::ZERO,
+                Some(running) if !running.has_ended() => return,
+                _ => heartbeat::usual(self.lease),
+            };
+            heartbeat.replace(Heartbeat::start(self, self.lease, here, first))
+        };
+        if let Some(stalled) = stalled {
+            stalled.cancel();
         }
     }
 
     async fn heartbeat(self: &Arc<Self>) -> Result<(), DistkitError> {
-        as_member!(self, member => self.store.heartbeat(member), answer => answer)?;
+        self.as_member(
+            |membership, member| Box::pin(async move { membership.store.heartbeat(&member).await }),
+            |_, ()| (),
+            BackendError::not_applied,
+        )
+        .await?;
         self.acknowledged.lock().forget_empty();
         Ok(())
     }
 
     /// Leaves the store for good. Operations fail from now on, and the lease runs out, whether the store
     /// answers or not, and whether or not this is waited for.
-    pub(crate) async fn leave(&self) -> Result<(), DistkitError> {
+    pub(crate) async fn leave(self: &Arc<Self>) -> Result<(), DistkitError> {
         // The heartbeat ends at its next beat. One under way may be joining, which is waited for.
         self.ended.get_or_init(|| Ended::Left);
-        let mut state = self.state.write().await;
-        let Some(member) = &state.member else { return Ok(()) };
-        match self.store.leave(member).await {
-            Ok(()) | Err(BackendError::NotJoined) => {
-                state.member = None;
-                Ok(())
+        let membership = Arc::clone(self);
+        let interrupted = BackendError::outcome_unknown("the runtime ended before the answer came");
+        self.alone(interrupted, async move {
+            let mut state = membership.write().await;
+            let Some(member) = &state.member else { return Ok(()) };
+            match membership.store.leave(member).await {
+                Ok(()) | Err(BackendError::NotJoined) => {
+                    state.member = None;
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
             }
-            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+}
+
+impl<B: InstanceBackend + ?Sized> Leased for Membership<B> {
+    fn prefix(&self) -> &RedisKey {
+        self.prefix()
+    }
+
+    fn id(&self) -> &str {
+        self.id()
+    }
+
+    fn renew(self: Arc<Self>) -> BoxFuture<'static, Result<(), DistkitError>> {
+        Box::pin(async move { self.heartbeat().await })
+    }
+}
+
+impl<B: ?Sized> Membership<B> {
+    /// Until the next operation.
+    pub(crate) fn end_heartbeat(&self) {
+        let heartbeat = self.heartbeat.lock().take();
+        if let Some(heartbeat) = heartbeat {
+            heartbeat.cancel();
         }
     }
 }
 
 impl<B: ?Sized> Drop for Membership<B> {
     fn drop(&mut self) {
-        let task = self.heartbeat.lock().take();
-        if let Some(task) = task {
-            task.abort();
-        }
+        self.end_heartbeat();
     }
 }
 
@@ -396,46 +530,5 @@ impl<B: InstanceBackend + ?Sized> Exclusive<'_, B> {
             }
         }
         Err(BackendError::NotJoined.into())
-    }
-}
-
-async fn heartbeats<B: InstanceBackend + ?Sized>(membership: Weak<Membership<B>>, lease: Duration) {
-    let usual = lease / 3;
-    // A missed heartbeat must leave room for several more within the lease.
-    let soon = lease / 10;
-    let (mut delay, mut failed) = (usual, false);
-    let mut outage = Outage::default();
-    loop {
-        tokio::time::sleep(delay).await;
-        let Some(membership) = membership.upgrade() else { return };
-        delay = match membership.heartbeat().await {
-            Ok(()) => {
-                failed = false;
-                if let Some(outage::Standing { attempts, lasted }) = outage.ended() {
-                    tracing::info!(
-                        target: "distkit::instances",
-                        prefix = %membership.prefix(), instance = %membership.id,
-                        failed_attempts = attempts, ?lasted,
-                        "the heartbeat reaches the store again"
-                    );
-                }
-                usual
-            }
-            Err(DistkitError::InstanceReplaced | DistkitError::ShutDown) => return,
-            Err(error) => {
-                let repeated = std::mem::replace(&mut failed, true);
-                if let Some(outage::Standing { attempts, lasted }) = outage.failed() {
-                    tracing::warn!(
-                        target: "distkit::instances",
-                        prefix = %membership.prefix(), instance = %membership.id,
-                        attempts, ?lasted, error = %outage::Chain(&error),
-                        "the heartbeat failed; without one the lease expires"
-                    );
-                }
-                // A connection that an idle server closed is found out by a failure, and is new for the
-                // next attempt.
-                if repeated { soon } else { Duration::ZERO }
-            }
-        };
     }
 }

@@ -1,7 +1,9 @@
 #![doc = include_str!("../../docs/instance-aware.md")]
 
 mod acknowledged;
+mod heartbeat;
 mod icounter_trait;
+mod in_flight;
 mod lax;
 mod lax_options;
 mod membership;

@@ -1,12 +1,15 @@
+//! What a process knows of one key.
+
 use std::{
     borrow::Borrow,
     hash::{Hash, Hasher},
     sync::Arc,
 };
 
+use parking_lot::{Mutex, MutexGuard};
+
 use super::{
     atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
-    ledger::Known,
     tally::{Tally, easy},
 };
 use crate::RedisKey;
@@ -14,12 +17,34 @@ use crate::RedisKey;
 /// For how many refreshes a key is kept fresh after it was read.
 const REFRESHES: u8 = 4;
 
-/// Longer ago than any lag, on a core's clock.
+/// Longer ago than any lag, on a counter's clock.
 const LONG_AGO: u64 = 1;
 
 const NOT_IN_BATCH: u8 = 0;
 const IN_BATCH: u8 = 1;
 const IN_BATCH_WITH_MUCH: u8 = 2;
+
+/// How a key stands in the store: this process's part of the total, and the rest of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) own: i64,
+    pub(crate) others: i64,
+}
+
+/// The lock on the totals of a counter's cells, held: while a base moves, and while an estimate and whether it
+/// replaces what the store holds change together.
+pub(crate) struct Totals<'t> {
+    _lock: MutexGuard<'t, ()>,
+}
+
+#[derive(Default)]
+pub(crate) struct TotalsLock(Mutex<()>);
+
+impl TotalsLock {
+    pub(crate) fn hold(&self) -> Totals<'_> {
+        Totals { _lock: self.0.lock() }
+    }
+}
 
 /// What a process knows of one key.
 pub(crate) struct Cell {
@@ -27,10 +52,9 @@ pub(crate) struct Cell {
     pub(crate) tally: Tally,
     /// What others hold of the total, modulo 2^64; 0 for a plain counter.
     others: AtomicI64,
-    /// When the known total was asked for, in microseconds of the core's clock; 0 when it is not known.
+    /// When the known total was asked for, in microseconds of the counter's clock; 0 when it is not known.
     known_at: AtomicU64,
-    /// The estimate replaces what the store holds instead of being added to. Changed, together with the
-    /// tally, only under the core's `replacing` lock.
+    /// The estimate replaces what the store holds instead of being added to.
     replaces: AtomicBool,
     /// Used since the last sweep.
     touched: AtomicBool,
@@ -82,9 +106,8 @@ impl Cell {
         }
     }
 
-    /// `taken` of what was pending is part of what the store answered to a request sent `at`. For the
-    /// holder of the `replacing` lock.
-    pub(crate) fn settle(&self, taken: i64, known: Known, at: u64) {
+    /// `taken` of what was pending is part of what the store answered to a request sent `at`.
+    pub(crate) fn settle(&self, taken: i64, known: Known, at: u64, _: &Totals<'_>) {
         if self.replaces.load(SeqCst) {
             self.tally.rebase(known.own);
         } else {
@@ -94,22 +117,22 @@ impl Cell {
         self.known_at.store(at, SeqCst);
     }
 
-    /// `taken` of what was pending will never reach the store. For the holder of the `replacing` lock.
-    pub(crate) fn forget(&self, taken: i64) {
+    /// `taken` of what was pending will never reach the store.
+    pub(crate) fn forget(&self, taken: i64, _: &Totals<'_>) {
         if !self.replaces.load(SeqCst) {
             self.tally.forget(taken);
         }
     }
 
-    /// For the committer, and the holder of the `replacing` lock: what to send, and no longer dirty.
-    pub(crate) fn take(&self) -> (i64, Option<i64>) {
+    /// For the committer: what to send, and no longer dirty.
+    pub(crate) fn take(&self, _: &Totals<'_>) -> (i64, Option<i64>) {
         let delta = self.tally.take();
         let replaces = self.replaces.swap(false, SeqCst);
         (delta, replaces.then(|| self.tally.acknowledged().wrapping_add(delta)))
     }
 
-    /// For the holder of the `replacing` lock: whether the estimate replaces what the store holds.
-    pub(crate) fn set_replaces(&self, replaces: bool) -> bool {
+    /// Sets whether the estimate replaces what the store holds, and gives whether it did.
+    pub(crate) fn set_replaces(&self, replaces: bool, _: &Totals<'_>) -> bool {
         self.replaces.swap(replaces, SeqCst)
     }
 
@@ -117,8 +140,8 @@ impl Cell {
         self.tally.pending() != 0 || self.replaces.load(SeqCst)
     }
 
-    /// For the holder of the `replacing` lock: so much of what is pending is under way from now on.
-    pub(crate) fn enter_batch(&self, count: i64) {
+    /// So much of what is pending is under way from now on.
+    pub(crate) fn enter_batch(&self, count: i64, _: &Totals<'_>) {
         self.batch.store(if easy(count) { IN_BATCH } else { IN_BATCH_WITH_MUCH }, SeqCst);
     }
 
@@ -130,9 +153,9 @@ impl Cell {
         self.batch.load(SeqCst) != NOT_IN_BATCH
     }
 
-    /// For the holder of the `replacing` lock: whether `count` leaves a sum that fits also when what is under way
-    /// leaves it. Refuses too much rather than too little.
-    pub(crate) fn has_room_beside_batch(&self, count: i64) -> bool {
+    /// Whether `count` leaves a sum that fits also when what is under way leaves it. Refuses too much rather than
+    /// too little.
+    pub(crate) fn has_room_beside_batch(&self, count: i64, _: &Totals<'_>) -> bool {
         match self.batch.load(SeqCst) {
             NOT_IN_BATCH => true,
             IN_BATCH => self.tally.pending().checked_add(count).is_some_and(easy),

@@ -1,8 +1,10 @@
+//! What the handles of both families are made of.
+
 use std::sync::Arc;
 
 use super::{
     cell::Cell,
-    core::{Core, Owner},
+    engine::{Engine, Owner},
     ledger::Ledger,
 };
 use crate::{DistkitError, backend::Refusal};
@@ -20,7 +22,7 @@ impl<L: Ledger> Hold<L> {
     }
 
     #[inline]
-    pub(crate) fn core(&self) -> &Arc<Core<L>> {
+    pub(crate) fn engine(&self) -> &Arc<Engine<L>> {
         &self.owner.0
     }
 
@@ -40,6 +42,6 @@ impl<L: Ledger> Clone for Hold<L> {
 impl<L: Ledger> Drop for Hold<L> {
     fn drop(&mut self) {
         // The key may be forgotten from now on; the task plans a sweep whenever it is woken.
-        self.core().wake_task();
+        self.engine().wake_task();
     }
 }

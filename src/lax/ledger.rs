@@ -1,20 +1,15 @@
+//! What the buffering needs of a store. No ledger knows who asks it, or when.
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::cell::Cell;
+use super::cell::{Cell, Known};
 use crate::{
     DistkitError,
     backend::{Outcome, ReplayGuard, Scope},
     space_store::Item,
 };
-
-/// How a key stands in the store: this process's part of the total, and the rest of it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Known {
-    pub(crate) own: i64,
-    pub(crate) others: i64,
-}
 
 /// What a flush is to do to one key.
 pub(crate) struct Delta {
@@ -52,8 +47,8 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError>;
 
     /// A change that acts on the store at once, and what it finds and leaves behind.
-    type Write: Item + Sync;
-    type Written: Send;
+    type Write: Item + Clone + Send + Sync + 'static;
+    type Written: Send + 'static;
 
     /// Does each write, in one guarded batch.
     async fn write(
@@ -77,6 +72,9 @@ pub(crate) trait Ledger: Send + Sync + 'static {
 
     /// Removes every counter, or the own part of each.
     async fn clear(&self, scope: Scope) -> Result<(), DistkitError>;
+
+    /// The counter has ended: nothing is to go on in the background, whoever holds this.
+    fn end(&self);
 
     fn fresh_id(&self) -> Arc<str>;
 

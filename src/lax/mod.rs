@@ -1,40 +1,56 @@
 //! Buffering of writes: what the lax counters of both families share.
 //!
-//! Callers add to [`Cell`](cell::Cell)s; one committer at a time, the holder of the writer lock, moves what
-//! they added to the store. A background task is that committer most of the time; `set`, `del`, `clear`
-//! and `flush` take the lock themselves.
+//! Callers add to [`Cell`](cell::Cell)s in a [`table`], and leave in an [`inbox`] what is to be done with them. One
+//! [`committer`] at a time, the holder of the writer lock, moves what they added to the store, which it knows as a
+//! [`ledger`]. That is the [`background`] task. It also does `set`, `del`, `clear` and `flush` for their callers,
+//! whose futures may be held without being polled. The [`engine`] ties all this together: [`keys`] is what callers
+//! do without the task, [`calls`] what they have it do.
+//!
+//! Each group of files below imports only from itself and from those before it. `scripts/check-imports` fails when
+//! imports run in a circle.
 
-mod batch;
-mod cell;
-mod core;
-mod exclusive;
-mod flusher;
-mod hold;
-mod ledger;
-mod pending;
-mod report;
-mod settings;
+mod apart;
 mod tally;
 #[cfg(test)]
 mod tally_tests;
+
+mod cell;
+mod pending;
+mod table;
+
+mod inbox;
+
+mod gate;
+mod ledger;
+mod report;
+mod schedule;
+mod settings;
+mod shared;
+
+mod committer;
+
+mod background;
+mod request;
 mod task;
-mod writer;
+
+mod calls;
+mod engine;
+mod hold;
+mod keys;
 
 mod atomic {
     pub(super) use std::sync::atomic::*;
 }
 
-pub(crate) use cell::Cell;
-pub(crate) use core::{Core, Owner};
+pub(crate) use cell::{Cell, Known};
+pub(crate) use engine::{Engine, Owner};
 pub(crate) use hold::Hold;
-pub(crate) use ledger::{Committed, Delta, Known, Ledger};
+pub(crate) use ledger::{Committed, Delta, Ledger};
 pub use report::Unflushed;
+#[cfg(feature = "instance-aware-counter")]
+pub(crate) use schedule::backoff;
 #[cfg(feature = "instance-aware-counter")]
 pub(crate) use settings::SHORTEST_LAG;
 pub(crate) use settings::{Settings, buffering_options};
 #[cfg(feature = "instance-aware-counter")]
 pub(crate) use tally::easy;
-#[cfg(feature = "instance-aware-counter")]
-pub(crate) use writer::backoff;
-#[cfg(feature = "instance-aware-counter")]
-pub(crate) use writer::not_applied;

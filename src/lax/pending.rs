@@ -1,3 +1,5 @@
+//! How many keys have something pending.
+
 use super::{
     atomic::{AtomicUsize, Ordering::SeqCst},
     cell::Cell,
@@ -37,10 +39,6 @@ impl Pending {
         if cell.tally.is_dirty() {
             self.count(cell);
         }
-    }
-
-    pub(super) fn any(&self) -> bool {
-        self.number() != 0
     }
 
     pub(super) fn number(&self) -> usize {

@@ -1,3 +1,5 @@
+//! What a counter tells about writes that did not arrive.
+
 use std::fmt;
 
 use crate::{DistkitError, RedisKey, backend::Refusal};

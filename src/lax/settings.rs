@@ -1,3 +1,5 @@
+//! How a counter buffers, and the options that say so.
+
 use std::time::Duration;
 
 /// The resolution of tokio's timer.
@@ -28,6 +30,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How long the task may give no sign of life before somebody else takes its place: two lags, within
+    /// what a busy runtime may need and what a caller can wait.
+    pub(super) fn patience(&self) -> Duration {
+        self.lag.saturating_mul(2).clamp(Duration::from_millis(20), Duration::from_secs(1))
+    }
+
     /// The same, within what clocks and timers can do.
     pub(super) fn within_bounds(self) -> Self {
         Self {

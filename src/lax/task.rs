@@ -1,122 +1,149 @@
-//! The background task's life, and whether the counter takes writes.
+//! The place of the background task: whether there is one, where it runs, and whether that is still driven.
+//! Knows nothing of what the task does.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::task::JoinHandle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{atomic::Ordering::SeqCst, core::Core, flusher, ledger::Ledger};
-use crate::DistkitError;
-
-/// The task runs. Alone, it is the state in which an addition needs no look at anything else.
-pub(super) const RUNNING: u8 = 1;
-const CLOSED: u8 = 2;
-const GAVE_UP: u8 = 4;
+use crate::detached::Detached;
 
 /// The background task, or the last one.
 #[derive(Default)]
 pub(super) struct Task {
     number: u64,
-    runs: bool,
-    handle: Option<JoinHandle<()>>,
+    work: Option<Arc<Detached>>,
+    /// Where it runs.
+    runtime: Option<Handle>,
+    /// Another runtime, from which it was called lately.
+    elsewhere: Option<Handle>,
+    /// Whether the watch looks at it.
+    watched: bool,
+    sight: Option<Sight>,
 }
 
-/// Held by a task, also by one that is never polled. Dropped when the task ends, panics, or loses its runtime.
-struct Running<L: Ledger> {
-    core: Arc<Core<L>>,
-    number: u64,
+/// What the watch saw of the task.
+struct Sight {
+    polls: u64,
+    /// When they were seen first.
+    since: Instant,
+    /// When the task was asked for a sign of life that it has not given yet.
+    pinged: Option<Instant>,
 }
 
-impl<L: Ledger> Drop for Running<L> {
-    fn drop(&mut self) {
-        let core = &self.core;
-        {
-            let mut task = core.task.lock();
-            if task.number != self.number {
-                return;
-            }
-            task.runs = false;
-            core.state.fetch_and(!RUNNING, SeqCst);
+/// How the watch finds a task, and when it looks again.
+pub(super) enum Found {
+    /// It need not be watched.
+    Nothing,
+    /// It was polled.
+    Alive(Instant),
+    /// It was not, for a while; not for too long, or it was asked for a sign of life.
+    Quiet(Instant),
+    /// It was not polled for long. Nobody has called from another runtime since: who does so tells.
+    Silent,
+    /// Nor that, and somebody has: it is to be asked for a sign of life.
+    ToBeAsked(Arc<Detached>, Instant),
+    /// It was asked, and gave none: it is to be replaced by one on this runtime.
+    Stalled(Handle),
+}
+
+impl Task {
+    pub(super) fn runs(&self) -> bool {
+        self.work.is_some()
+    }
+
+    /// Of the next task.
+    pub(super) fn next_number(&self) -> u64 {
+        self.number + 1
+    }
+
+    /// Puts a task in the place of the last one.
+    pub(super) fn begin(&mut self, work: Arc<Detached>, runtime: Handle) {
+        self.take();
+        (self.work, self.runtime) = (Some(work), Some(runtime));
+    }
+
+    /// The task of this number has ended. False when it is not the counter's any longer.
+    pub(super) fn end(&mut self, number: u64) -> bool {
+        let is_own = self.number == number;
+        if is_own {
+            self.take();
         }
-        // Who waits for an answer asks again, and starts another task.
-        core.wanted.lock().clear();
-    }
-}
-
-impl<L: Ledger> Core<L> {
-    /// Takes writes only as long as the counter is open, and has a task to bring them to the store.
-    #[cold]
-    pub(super) fn start(self: &Arc<Self>) -> Result<(), DistkitError> {
-        if self.is_closed() {
-            return Err(DistkitError::ShutDown);
-        }
-        self.ensure_task();
-        Ok(())
+        is_own
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state.load(SeqCst) & CLOSED != 0
+    /// Takes the task out, to be cancelled. The next one does not wait for its end.
+    pub(super) fn take(&mut self) -> Taken {
+        let last = std::mem::take(self);
+        *self = Self { number: last.next_number(), watched: last.watched, ..Self::default() };
+        Taken(last.work)
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.state.load(SeqCst) & RUNNING != 0
+    pub(super) fn is_on(&self, runtime: &Handle) -> bool {
+        self.runtime.as_ref().is_some_and(|own| own.id() == runtime.id())
     }
 
-    pub(crate) fn close(&self) {
-        self.state.fetch_or(CLOSED, SeqCst);
+    /// The work, if this is its runtime.
+    pub(super) fn work_on(&self, runtime: &Handle) -> Option<Arc<Detached>> {
+        if self.is_on(runtime) { self.work.clone() } else { None }
     }
 
-    /// A shutdown reported writes that will not arrive.
-    pub(super) fn note_loss(&self) {
-        self.state.fetch_or(GAVE_UP, SeqCst);
+    /// Whether its runtime may stop being driven while it lives.
+    pub(super) fn may_stall(&self) -> bool {
+        let own = self.runtime.as_ref();
+        own.is_some_and(|own| own.runtime_flavor() == RuntimeFlavor::CurrentThread)
     }
 
-    pub(super) fn gave_up(&self) -> bool {
-        self.state.load(SeqCst) & GAVE_UP != 0
+    pub(super) fn called_from(&mut self, elsewhere: Handle) {
+        self.elsewhere = Some(elsewhere);
     }
 
-    /// Takes no more writes and drops those that are pending. True when that is so already.
-    pub(super) fn closed_by_replacement(&self) -> bool {
-        self.given_up.store(true, SeqCst);
-        self.state.fetch_or(CLOSED, SeqCst) & CLOSED != 0
+    /// Whether it must be given to the watch.
+    pub(super) fn begin_watch(&mut self) -> bool {
+        self.may_stall() && !std::mem::replace(&mut self.watched, true)
     }
 
-    /// Starts the task, unless it runs. Outside of a runtime this is left to a later call.
-    pub(crate) fn ensure_task(self: &Arc<Self>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let running = {
-            let mut task = self.task.lock();
-            if task.runs {
-                return;
-            }
-            *task = Task { number: task.number + 1, runs: true, handle: None };
-            self.state.fetch_or(RUNNING, SeqCst);
-            Running { core: Arc::clone(self), number: task.number }
+    /// For the watch. `waited_for`: somebody has something for the task to do.
+    pub(super) fn look(&mut self, now: Instant, patience: Duration, waited_for: bool) -> Found {
+        let Some(work) = self.work.clone().filter(|_| self.may_stall()) else {
+            self.watched = false;
+            return Found::Nothing;
         };
-        let number = running.number;
-        // A runtime that is shutting down drops it at once, and that takes the lock.
-        let handle = runtime.spawn(async move { flusher::run(&running.core).await });
-        let mut task = self.task.lock();
-        if task.number == number {
-            task.handle = Some(handle);
-        } else {
-            // It has ended, or was to be ended before there was a handle to it.
-            handle.abort();
+        let polls = work.polls();
+        let Some(sight) = self.sight.as_mut().filter(|sight| sight.polls == polls) else {
+            self.sight = Some(Sight { polls, since: now, pinged: None });
+            if !waited_for {
+                self.elsewhere = None;
+            }
+            return Found::Alive(now + patience / 2);
+        };
+        if now < sight.since + patience {
+            return Found::Quiet(sight.since + patience);
+        }
+        let Some(elsewhere) = &self.elsewhere else {
+            self.watched = false;
+            return Found::Silent;
+        };
+        match sight.pinged {
+            None => {
+                sight.pinged = Some(now);
+                Found::ToBeAsked(work, now + patience)
+            }
+            Some(pinged) if now < pinged + patience => Found::Quiet(pinged + patience),
+            Some(_) => Found::Stalled(elsewhere.clone()),
         }
     }
+}
 
-    /// Has the task look at what there is to do, if it runs.
-    pub(crate) fn wake_task(&self) {
-        self.wake.notify_one();
-    }
+/// A task that no longer counts as the counter's. Not to be cancelled with a lock held: its future takes some.
+pub(super) struct Taken(Option<Arc<Detached>>);
 
-    /// Ends the task at its next await, so that a request that hangs frees the writer lock.
-    pub(super) fn abort_task(&self) {
-        let mut task = self.task.lock();
-        if let Some(handle) = task.handle.take() {
-            handle.abort();
+impl Taken {
+    pub(super) fn cancel(self) {
+        if let Some(work) = self.0 {
+            work.cancel();
         }
-        // The next one does not wait for this one's end.
-        *task = Task { number: task.number + 1, ..Task::default() };
-        self.state.fetch_and(!RUNNING, SeqCst);
     }
 }

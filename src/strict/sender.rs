@@ -5,10 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{
-    backend::{BackendError, ReplayGuard},
-    lanes::Lanes,
-};
+use crate::backend::{BackendError, ReplayGuard, lanes::Lanes};
 
 /// The lanes of a store's strict counters.
 #[derive(Debug, Default)]

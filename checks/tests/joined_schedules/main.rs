@@ -21,6 +21,8 @@ mod backend;
 mod error;
 #[path = "../../../src/key.rs"]
 mod key;
+#[path = "../../../src/parse_key.rs"]
+mod parse_key;
 #[path = "../schedules/time.rs"]
 pub mod time;
 

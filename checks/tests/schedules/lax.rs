@@ -1,48 +1,66 @@
-#[path = "../../../src/lax/batch.rs"]
-mod batch;
+#[path = "../../../src/lax/apart.rs"]
+mod apart;
+#[path = "../../../src/lax/background.rs"]
+mod background;
+#[path = "../../../src/lax/calls.rs"]
+mod calls;
 #[path = "../../../src/lax/cell.rs"]
 mod cell;
-#[path = "../../../src/lax/core.rs"]
-mod core;
-#[path = "../../../src/lax/exclusive.rs"]
-mod exclusive;
-#[path = "../../../src/lax/flusher.rs"]
-mod flusher;
+#[path = "../../../src/lax/committer/mod.rs"]
+mod committer;
+#[path = "../../../src/lax/engine.rs"]
+mod engine;
+#[path = "../../../src/lax/gate.rs"]
+mod gate;
+#[path = "../../../src/lax/inbox.rs"]
+mod inbox;
+#[path = "../../../src/lax/keys.rs"]
+mod keys;
 #[path = "../../../src/lax/ledger.rs"]
 mod ledger;
 #[path = "../../../src/lax/pending.rs"]
 mod pending;
 #[path = "../../../src/lax/report.rs"]
 mod report;
+#[path = "../../../src/lax/request.rs"]
+mod request;
+#[path = "../../../src/lax/schedule.rs"]
+mod schedule;
 #[path = "../../../src/lax/settings.rs"]
 #[allow(unused_macros, unused_imports, reason = "for options")]
 mod settings;
+#[path = "../../../src/lax/shared.rs"]
+mod shared;
+#[path = "../../../src/lax/table.rs"]
+mod table;
 #[path = "../../../src/lax/tally.rs"]
 mod tally;
 #[path = "../../../src/lax/task.rs"]
 mod task;
-#[path = "../../../src/lax/writer.rs"]
-mod writer;
 
 mod atomic {
     pub(super) use shuttle::sync::atomic::*;
 }
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::{sync::Arc, sync::atomic::Ordering::SeqCst};
 
-pub(crate) use cell::Cell;
-pub(crate) use core::{Core, Owner};
-pub(crate) use ledger::{Committed, Delta, Known, Ledger};
+pub(crate) use cell::{Cell, Known};
+pub(crate) use engine::{Engine, Owner};
+pub(crate) use ledger::{Committed, Delta, Ledger};
 pub(crate) use settings::Settings;
 
-impl<L: Ledger> Core<L> {
+impl<L: Ledger> Engine<L> {
     pub(crate) fn number_pending(&self) -> usize {
-        self.pending.0.number()
+        self.shared().table.number_pending()
+    }
+
+    pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
+        self.shared().table.all()
     }
 
     /// Between two batches: whether all cells with additions to commit, and no others, count as pending.
     pub(crate) async fn counts_what_is_dirty(&self) -> bool {
-        let _between = self.writer.lock().await;
+        let _between = self.background.committer().await;
         let cells = self.all_cells();
         let counted = cells.iter().filter(|cell| cell.counted.load(SeqCst)).count();
         self.number_pending() == counted

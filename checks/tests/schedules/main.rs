@@ -15,6 +15,8 @@ extern crate self as parking_lot;
 extern crate self as tokio;
 extern crate tokio as real_tokio;
 
+#[path = "../../../src/detached.rs"]
+mod detached;
 #[allow(unexpected_cfgs, reason = "rate limiting has no part here")]
 #[path = "../../../src/error.rs"]
 mod error;
@@ -22,6 +24,8 @@ mod error;
 mod key;
 #[path = "../../../src/outage.rs"]
 mod outage;
+#[path = "../../../src/parse_key.rs"]
+mod parse_key;
 
 mod backend;
 mod counter;
@@ -31,6 +35,7 @@ mod models;
 mod store;
 pub mod task;
 pub mod time;
+mod watch;
 
 pub use backend::CounterComparator;
 pub use error::DistkitError;
@@ -43,7 +48,13 @@ pub use task::runtime;
 #[derive(Default)]
 pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 
+pub use shuttle::sync::MutexGuard;
+
 impl<T> Mutex<T> {
+    pub fn new(value: T) -> Self {
+        Self(shuttle::sync::Mutex::new(value))
+    }
+
     pub fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
         self.0.lock().unwrap()
     }

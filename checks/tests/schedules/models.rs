@@ -1,13 +1,17 @@
 use std::marker::PhantomData;
 use std::{future::Future, sync::Arc, time::Duration};
 
-use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::{
+    future::{block_on, spawn, yield_now},
+    rand::{Rng, thread_rng},
+};
 
 use crate::{
     DistkitError, RedisKey,
     backend::Write,
     counter::lax::Plain,
-    lax::{Core, Owner, Settings},
+    lax::{Engine, Owner, Settings},
+    runtime::Handle,
     store::Store,
 };
 
@@ -32,30 +36,30 @@ fn key(name: &str) -> RedisKey {
 }
 
 fn counter(store: &Store, settings: Settings) -> Owner<Plain> {
-    Owner(Core::new(Plain { backend: store.clone(), space: (), of: PhantomData }, settings))
+    Owner(Engine::new(Plain { backend: store.clone(), space: (), of: PhantomData }, settings))
 }
 
 /// Until it succeeds: the store loses only so much.
-async fn flush(core: &Arc<Core<Plain>>) {
-    while core.flush().await.is_err() {
+async fn flush(engine: &Arc<Engine<Plain>>) {
+    while engine.flush().await.is_err() {
         yield_now().await;
     }
 }
 
 /// Waits for the task to flush all. A cell that nobody will flush keeps this going until shuttle loses its
 /// patience.
-async fn until_flushed(core: &Arc<Core<Plain>>, store: &Store, key: &RedisKey, total: i64) {
-    while store.total(key) != total || core.has_pending() {
+async fn until_flushed(engine: &Arc<Engine<Plain>>, store: &Store, key: &RedisKey, total: i64) {
+    while store.total(key) != total || engine.has_pending() {
         yield_now().await;
     }
 }
 
 /// Adds `count` as often as `times` says, whatever reads fail meanwhile. Answers never go down.
-async fn add(core: Arc<Core<Plain>>, key: RedisKey, count: i64, times: usize) {
+async fn add(engine: Arc<Engine<Plain>>, key: RedisKey, count: i64, times: usize) {
     let mut last = 0;
     for _ in 0..times {
         let sum = loop {
-            match core.add(&key, count).await {
+            match engine.add(&key, count).await {
                 Ok(sum) => break sum,
                 Err(DistkitError::NotApplied(_)) => yield_now().await,
                 Err(error) => panic!("{error}"),
@@ -68,9 +72,9 @@ async fn add(core: Arc<Core<Plain>>, key: RedisKey, count: i64, times: usize) {
 }
 
 /// Nothing is pending, and nothing is counted as pending, once all is flushed.
-fn assert_idle(core: &Arc<Core<Plain>>) {
-    assert!(!core.has_pending(), "the count of pending keys has drifted");
-    assert!(core.all_cells().iter().all(|cell| !cell.is_pending() && !cell.tally.is_dirty()));
+fn assert_idle(engine: &Arc<Engine<Plain>>) {
+    assert!(!engine.has_pending(), "the count of pending keys has drifted");
+    assert!(engine.all_cells().iter().all(|cell| !cell.is_pending() && !cell.tally.is_dirty()));
 }
 
 #[test]
@@ -111,13 +115,13 @@ fn a_dropped_counter_flushes_and_its_task_ends() {
     check(|| async {
         let store = Store::losing(1);
         let owner = counter(&store, SETTINGS);
-        let (a, core) = (key("a"), Arc::downgrade(&owner.0));
+        let (a, engine) = (key("a"), Arc::downgrade(&owner.0));
         let adders = [1, 10].map(|count| spawn(add(owner.0.clone(), a.clone(), count, 3)));
         for adder in adders {
             adder.await.unwrap();
         }
         drop(owner);
-        while core.strong_count() > 0 {
+        while engine.strong_count() > 0 {
             yield_now().await;
         }
         assert_eq!(store.total(&a), 33);
@@ -132,8 +136,8 @@ fn a_cell_that_is_dirty_again_when_its_batch_ends_counts_as_pending() {
         let cell = owner.0.known(&key("a")).await.unwrap();
         owner.0.add_to(&cell, 1).unwrap();
         let flusher = spawn({
-            let core = owner.0.clone();
-            async move { core.flush().await }
+            let engine = owner.0.clone();
+            async move { engine.flush().await }
         });
         yield_now().await;
         owner.0.add_to(&cell, 1).unwrap();
@@ -150,8 +154,8 @@ fn a_cell_counts_as_pending_when_only_one_of_two_additions_found_room() {
         let [cell, other] = [key("a"), key("b")].map(|key| owner.0.cell(&key));
         owner.0.add_to(&other, 1).unwrap();
         let adder = spawn({
-            let (core, cell) = (owner.0.clone(), cell.clone());
-            async move { core.add_to(&cell, 1).is_ok() }
+            let (engine, cell) = (owner.0.clone(), cell.clone());
+            async move { engine.add_to(&cell, 1).is_ok() }
         });
         _ = owner.0.add_to(&cell, 1);
         adder.await.unwrap();
@@ -167,12 +171,12 @@ fn one_key_never_counts_as_more_than_two() {
         let cell = owner.0.known(&key("a")).await.unwrap();
         owner.0.add_to(&cell, 1).unwrap();
         let flusher = spawn({
-            let core = owner.0.clone();
-            async move { core.flush().await }
+            let engine = owner.0.clone();
+            async move { engine.flush().await }
         });
         let adder = spawn({
-            let (core, cell) = (owner.0.clone(), cell.clone());
-            async move { core.add_to(&cell, 1) }
+            let (engine, cell) = (owner.0.clone(), cell.clone());
+            async move { engine.add_to(&cell, 1) }
         });
         for _ in 0..30 {
             assert!(owner.0.number_pending() <= 2);
@@ -205,14 +209,14 @@ fn reads_do_not_go_back() {
         let a = key("a");
         let adder = spawn(add(owner.0.clone(), a.clone(), 1, 4));
         let reader = spawn({
-            let (core, a) = (owner.0.clone(), a.clone());
+            let (engine, a) = (owner.0.clone(), a.clone());
             async move {
-                let cell = core.known(&a).await.unwrap();
+                let cell = engine.known(&a).await.unwrap();
                 let mut last = 0;
                 for n in 0..40 {
                     // Mostly without asking the store, which would let the task go first.
                     let total =
-                        if n % 10 == 0 { core.get(&a).await.unwrap() } else { cell.estimate() };
+                        if n % 10 == 0 { engine.get(&a).await.unwrap() } else { cell.estimate() };
                     assert!(total >= last, "{total} after {last}");
                     last = total;
                 }
@@ -255,9 +259,9 @@ fn set_and_del_take_what_came_before_and_leave_what_comes_after() {
 }
 
 /// Additions beside a `set`: their answers may go down.
-async fn add_anyhow(core: Arc<Core<Plain>>, key: RedisKey, count: i64, times: usize) {
+async fn add_anyhow(engine: Arc<Engine<Plain>>, key: RedisKey, count: i64, times: usize) {
     for _ in 0..times {
-        core.add(&key, count).await.unwrap();
+        engine.add(&key, count).await.unwrap();
         yield_now().await;
     }
 }
@@ -271,19 +275,19 @@ fn a_replacement_takes_what_came_before_and_leaves_what_comes_after() {
         let a = key("a");
         add(owner.0.clone(), a.clone(), 7, 1).await;
         let adder = spawn({
-            let (core, a) = (owner.0.clone(), a.clone());
+            let (engine, a) = (owner.0.clone(), a.clone());
             async move {
                 let mut after = Vec::new();
                 for _ in 0..3 {
-                    after.push(core.add(&a, 1).await);
+                    after.push(engine.add(&a, 1).await);
                     yield_now().await;
                 }
                 after
             }
         });
         let reader = spawn({
-            let (core, a) = (owner.0.clone(), a.clone());
-            async move { core.read_again(&a).await.map(drop) }
+            let (engine, a) = (owner.0.clone(), a.clone());
+            async move { engine.read_again(&a).await.map(drop) }
         });
         let cell = owner.0.cell(&a);
         yield_now().await;
@@ -308,22 +312,22 @@ fn no_addition_goes_to_a_cell_that_was_evicted() {
         let owner = counter(&store, SETTINGS);
         let a = key("a");
         let holder = spawn({
-            let (core, a) = (owner.0.clone(), a.clone());
+            let (engine, a) = (owner.0.clone(), a.clone());
             async move {
-                let cell = core.known(&a).await.unwrap();
+                let cell = engine.known(&a).await.unwrap();
                 for _ in 0..2 {
                     pause().await;
-                    let sum = core.add_to(&cell, 1).unwrap();
-                    assert!(core.get(&a).await.unwrap() >= sum, "the addition is out of sight");
+                    let sum = engine.add_to(&cell, 1).unwrap();
+                    assert!(engine.get(&a).await.unwrap() >= sum, "the addition is out of sight");
                 }
             }
         });
         let user = spawn({
-            let (core, a) = (owner.0.clone(), a.clone());
+            let (engine, a) = (owner.0.clone(), a.clone());
             async move {
                 for _ in 0..3 {
-                    let sum = core.add(&a, 10).await.unwrap();
-                    assert!(core.get(&a).await.unwrap() >= sum, "the addition is out of sight");
+                    let sum = engine.add(&a, 10).await.unwrap();
+                    assert!(engine.get(&a).await.unwrap() >= sum, "the addition is out of sight");
                     pause().await;
                 }
             }
@@ -350,11 +354,11 @@ fn the_count_of_pending_keys_is_exact() {
         let owner = counter(&store, Settings { max_pending: 1, ..SETTINGS });
         let keys = [key("a"), key("b")];
         let adders = keys.clone().map(|key| {
-            let core = owner.0.clone();
+            let engine = owner.0.clone();
             spawn(async move {
                 let mut taken = 0;
                 for _ in 0..4 {
-                    match core.add(&key, 1).await {
+                    match engine.add(&key, 1).await {
                         Ok(_) => taken += 1,
                         Err(DistkitError::TooManyPending { .. } | DistkitError::NotApplied(_)) => {}
                         Err(error) => panic!("{error}"),
@@ -386,8 +390,8 @@ fn a_flush_or_shutdown_takes_all_that_was_answered_before_it() {
             let a = key("a");
             let cell = owner.0.known(&a).await.unwrap();
             let adder = spawn({
-                let (core, cell) = (owner.0.clone(), cell.clone());
-                async move { core.add_to(&cell, 1).is_ok() }
+                let (engine, cell) = (owner.0.clone(), cell.clone());
+                async move { engine.add_to(&cell, 1).is_ok() }
             });
             owner.0.add_to(&cell, 10).unwrap();
             if shutdown {
@@ -411,10 +415,10 @@ fn sums_stay_exact_at_the_end_of_the_range_while_the_base_moves() {
         owner.0.add_to(&cell, 1 << 61).unwrap();
         owner.0.add_to(&cell, -(1 << 61)).unwrap();
         let adder = spawn({
-            let (core, cell) = (owner.0.clone(), cell.clone());
+            let (engine, cell) = (owner.0.clone(), cell.clone());
             async move {
-                assert_eq!(core.add_to(&cell, i64::MAX).unwrap(), i64::MAX);
-                core.add_to(&cell, 1).unwrap_err();
+                assert_eq!(engine.add_to(&cell, i64::MAX).unwrap(), i64::MAX);
+                engine.add_to(&cell, 1).unwrap_err();
             }
         });
         owner.0.flush().await.unwrap();
@@ -433,16 +437,102 @@ fn what_is_under_way_counts_as_pending() {
         let [cell, other] = [key("a"), key("b")].map(|key| owner.0.cell(&key));
         owner.0.add_to(&other, 1).unwrap();
         let adder = spawn({
-            let (core, cell) = (owner.0.clone(), cell.clone());
-            async move { core.add_to(&cell, 1).is_ok() }
+            let (engine, cell) = (owner.0.clone(), cell.clone());
+            async move { engine.add_to(&cell, 1).is_ok() }
         });
         let taken = [owner.0.add_to(&cell, 1).is_ok(), adder.await.unwrap()];
-        let core = Arc::downgrade(&owner.0);
+        let engine = Arc::downgrade(&owner.0);
         drop(owner);
-        while core.strong_count() > 0 {
+        while engine.strong_count() > 0 {
             yield_now().await;
         }
         let expected = taken.into_iter().filter(|taken| *taken).count();
         assert_eq!(store.total(&key("a")), i64::try_from(expected).unwrap());
+    });
+}
+
+/// A caller's future that is polled a little and then held, or dropped, is in nobody's way, and what it asked for
+/// happens once or not at all.
+#[test]
+fn a_held_or_dropped_request_holds_up_nobody() {
+    check(|| async {
+        let store = Store::losing(1);
+        let owner = counter(&store, SETTINGS);
+        let (a, b) = (key("a"), key("b"));
+        let adder = spawn(add(owner.0.clone(), a.clone(), 1, 3));
+        let writes = [Write::set(b.clone(), 50)];
+        let mut held = Box::pin(owner.0.write_now(&writes));
+        let mut answer = None;
+        for _ in 0..thread_rng().gen_range(0..3) {
+            answer = answer.or_else(|| futures_util::FutureExt::now_or_never(&mut held));
+            yield_now().await;
+        }
+        let held = if answer.is_none() && thread_rng().gen_bool(0.5) { Some(held) } else { None };
+        add(owner.0.clone(), a.clone(), 10, 1).await;
+        flush(&owner.0).await;
+        adder.await.unwrap();
+        flush(&owner.0).await;
+        assert_eq!(store.total(&a), 13);
+        let before = store.total(&b);
+        match held {
+            None if answer.is_none() => assert!([0, 50].contains(&before), "{before}"),
+            held => match if let Some(held) = held { held.await } else { answer.unwrap() } {
+                Ok(_) => assert_eq!(store.total(&b), 50),
+                Err(error) => assert!(error.may_have_happened() || store.total(&b) == 0),
+            },
+        }
+        add(owner.0.clone(), b.clone(), 1, 1).await;
+        flush(&owner.0).await;
+        assert!([1, 51].contains(&store.total(&b)), "{}", store.total(&b));
+        assert_idle(&owner.0);
+    });
+}
+
+/// A runtime is left with a counter's task, and a caller, at some point of what they do. Calls from elsewhere are
+/// answered, and each addition counts once, also when the former task goes on.
+#[test]
+fn a_task_whose_runtime_is_left_is_replaced_from_another() {
+    check(|| async {
+        let store = Store::losing(1);
+        let owner = counter(&store, SETTINGS);
+        let (a, b) = (key("a"), key("b"));
+        let first = Handle::that_may_be_left();
+        let adder = first.spawn(add(owner.0.clone(), a.clone(), 1, 3));
+        for _ in 0..thread_rng().gen_range(0..40) {
+            yield_now().await;
+        }
+        first.leave();
+        // It may be interrupted; nobody else writes to the key.
+        while owner.0.write_now(&[Write::set(b.clone(), 5)]).await.is_err() {
+            yield_now().await;
+        }
+        add(owner.0.clone(), b.clone(), 10, 2).await;
+        flush(&owner.0).await;
+        assert_eq!(store.total(&b), 25);
+        first.come_back();
+        adder.await.unwrap();
+        add(owner.0.clone(), b.clone(), 10, 1).await;
+        flush(&owner.0).await;
+        assert_eq!((store.total(&a), store.total(&b)), (3, 35));
+        assert_idle(&owner.0);
+    });
+}
+
+/// The last user of a counter is on another runtime than its task.
+#[test]
+fn a_counter_whose_task_was_left_is_flushed_when_it_is_dropped_elsewhere() {
+    check(|| async {
+        let store = Store::default();
+        let owner = counter(&store, SETTINGS);
+        let (a, engine) = (key("a"), Arc::downgrade(&owner.0));
+        let first = Handle::that_may_be_left();
+        first.spawn(add(owner.0.clone(), a.clone(), 1, 2)).await.unwrap();
+        first.leave();
+        drop(owner);
+        while engine.strong_count() > 0 {
+            yield_now().await;
+        }
+        assert_eq!(store.total(&a), 2);
+        first.come_back();
     });
 }

@@ -6,7 +6,7 @@ use std::{marker::PhantomData, sync::Arc};
 use crate::{
     DistkitError, RedisKey,
     backend::{Backend, Write},
-    lax::{Core, Known},
+    lax::{Engine, Known},
     store::Store,
 };
 
@@ -20,7 +20,7 @@ pub(crate) fn known(total: i64) -> Known {
     Known { own: total, others: 0 }
 }
 
-impl Core<Plain> {
+impl Engine<Plain> {
     /// As the counter does it.
     pub(crate) async fn add(
         self: &Arc<Self>,

@@ -158,6 +158,8 @@ impl<B: crate::backend::Backend + ?Sized> Ledger for Plain<B> {
         Ok(self.backend.clear(&self.space).await?)
     }
 
+    fn end(&self) {}
+
     fn fresh_id(&self) -> Arc<str> {
         "writer".into()
     }

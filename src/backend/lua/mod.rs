@@ -14,10 +14,7 @@ use std::collections::HashMap;
 
 use parking_lot::RwLock;
 
-use crate::{
-    backend::{Backend, BackendError, ReplayGuard, Space},
-    lanes::Lanes,
-};
+use crate::backend::{Backend, BackendError, ReplayGuard, Space, lanes::Lanes};
 
 pub(crate) use reply::unexpected;
 pub(crate) use runner::{Arg, CallError, Command, Reply, Script, ScriptRunner, ServerError};

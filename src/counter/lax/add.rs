@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Plain;
-use crate::{DistkitError, RedisKey, backend::Backend, lax::Core};
+use crate::{DistkitError, RedisKey, backend::Backend, lax::Engine};
 
-impl<B: Backend + ?Sized> Core<Plain<B>> {
+impl<B: Backend + ?Sized> Engine<Plain<B>> {
     /// Adds to a key with which nothing else is to be done. The whole total is this counter's own.
     #[inline]
     pub(super) fn add_to_key_quickly(self: &Arc<Self>, key: &RedisKey, count: i64) -> Option<i64> {

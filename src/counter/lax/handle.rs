@@ -42,7 +42,7 @@ impl<B: Backend + ?Sized> LaxHandle<B> {
     /// [`TooManyPending`](DistkitError::TooManyPending), or [`ShutDown`](DistkitError::ShutDown).
     #[inline]
     pub fn inc(&self, count: i64) -> Result<i64, DistkitError> {
-        self.hold.core().add_to(&self.hold.cell, count)
+        self.hold.engine().add_to(&self.hold.cell, count)
     }
 
     /// Subtracts `count`.

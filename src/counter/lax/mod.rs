@@ -10,7 +10,7 @@ use super::{CounterOptions, CounterTrait, Keyed};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
-    lax::{Cell, Committed, Core, Delta, Hold, Known, Ledger, Owner},
+    lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner},
     parts::in_parts,
     space_store::{SpaceStore, keyed},
 };
@@ -34,6 +34,21 @@ pub use handle::LaxHandle;
 /// dropped, what is pending is flushed in the background, for up to 30 s; call
 /// [`shutdown`](Self::shutdown) before the runtime ends to be sure of it.
 ///
+/// # Runtimes
+///
+/// The first call that needs it starts a task on its runtime, which does the counter's I/O. If that runtime ends,
+/// the next call starts another task on its own. If it is a current-thread runtime that is kept without being
+/// driven (`block_on` returned), calls from another runtime replace the task after about two
+/// [`allowed_lag`](CounterOptions::allowed_lag)s, at least 20 ms and at most 1 s each. Until such a call is made,
+/// what is pending stays pending. A thread named `distkit-watch` does this for the tasks on current-thread
+/// runtimes.
+///
+/// The connection is a matter of its client. If the connection's own task lives on a runtime that is not driven,
+/// calls fail by the client's time-outs.
+///
+/// No call depends on another one's future being polled: one that was polled once and is then held, as in a
+/// `select!` in a loop, holds up nobody. Dropping it cancels the call.
+///
 /// ```
 /// use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, LaxCounter}};
 ///
@@ -56,15 +71,15 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// A counter with these options. No I/O; may be called outside of a runtime.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
         let ledger = Plain { store: options.store };
-        Arc::new(Self { owner: Arc::new(Owner(Core::new(ledger, options.settings))) })
+        Arc::new(Self { owner: Arc::new(Owner(Engine::new(ledger, options.settings))) })
     }
 
     /// The store.
     pub fn store(&self) -> &B {
-        self.core().ledger.store.store()
+        self.engine().ledger().store.store()
     }
 
-    fn core(&self) -> &Arc<Core<Plain<B>>> {
+    fn engine(&self) -> &Arc<Engine<Plain<B>>> {
         &self.owner.0
     }
 
@@ -83,9 +98,9 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// - [`ShutDown`](DistkitError::ShutDown).
     pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
         // Not left to a function that is awaited: its answer would be copied.
-        match self.core().add_to_key_quickly(key, count) {
+        match self.engine().add_to_key_quickly(key, count) {
             Some(total) => Ok(total),
-            None => self.core().add_to_key(key, count).await,
+            None => self.engine().add_to_key(key, count).await,
         }
     }
 
@@ -110,7 +125,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// [`NotApplied`](DistkitError::NotApplied) when the total is not fresh and the store does not answer,
     /// [`CounterError`](DistkitError::CounterError) when it holds something else than a number.
     pub async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
-        self.core().get(key).await
+        self.engine().get(key).await
     }
 
     /// A handle to one key, for hot paths: adding through it takes a few nanoseconds. Reads the key's
@@ -120,7 +135,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     ///
     /// Those of [`inc`](Self::inc).
     pub async fn handle(&self, key: &RedisKey) -> Result<LaxHandle<B>, DistkitError> {
-        let cell = self.core().known(key).await?;
+        let cell = self.engine().known(key).await?;
         Ok(LaxHandle::new(Hold::new(&self.owner, cell)))
     }
 
@@ -136,7 +151,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// several keys are concerned, the log names each. [`ShutDown`](DistkitError::ShutDown): an earlier
     /// [`shutdown`](Self::shutdown) reported what is lost.
     pub async fn flush(&self) -> Result<(), DistkitError> {
-        self.core().flush().await
+        self.engine().flush().await
     }
 
     /// Takes no more writes, and brings what is pending to the store, trying again until `within` is
@@ -147,14 +162,14 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// What is left, and what was refused. It is given up: none of it is sent later, and only this report tells
     /// of it; another `shutdown` has nothing left.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
-        self.core().shutdown(within).await
+        self.engine().shutdown(within).await
     }
 }
 
 impl<B: Backend + ?Sized> fmt::Debug for LaxCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxCounter")
-            .field("prefix", self.core().ledger.store.prefix())
+            .field("prefix", self.engine().ledger().store.prefix())
             .finish_non_exhaustive()
     }
 }
@@ -169,11 +184,11 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
         writes: &[Write],
     ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
         let Some(counts) = writes.iter().map(plain_addition).collect::<Option<Vec<_>>>() else {
-            return in_parts!(writes, part => self.core().write_now(part).await);
+            return in_parts!(writes, part => self.engine().write_now(part).await);
         };
-        let cells = self.core().all_known(writes.iter().map(|write| &write.key)).await;
+        let cells = self.engine().all_known(writes.iter().map(|write| &write.key)).await;
         let outcomes = counts.into_iter().zip(cells).map(|(count, cell)| {
-            let new = self.core().add_to(&cell?, count)?;
+            let new = self.engine().add_to(&cell?, count)?;
             Ok(Written { old: new.saturating_sub(count), new, condition_met: true })
         });
         Ok(outcomes.collect())
@@ -189,7 +204,7 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
-        self.core().clear(Scope::Total).await
+        self.engine().clear(Scope::Total).await
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
@@ -197,7 +212,7 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
     }
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
-        self.core().get(key).await
+        self.engine().get(key).await
     }
 }
 
@@ -278,6 +293,8 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
     async fn clear(&self, _: Scope) -> Result<(), DistkitError> {
         Ok(self.store.clear().await?)
     }
+
+    fn end(&self) {}
 
     fn fresh_id(&self) -> Arc<str> {
         self.store.store().fresh_id()

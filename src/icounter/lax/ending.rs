@@ -25,8 +25,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// [`ShutDown`](DistkitError::ShutDown): an earlier `shutdown` reported what is lost, or the instance left
     /// with something pending.
     pub async fn flush(&self) -> Result<(), DistkitError> {
-        match self.core().flush().await {
-            Err(error) => Err(self.core().why(error)),
+        match self.engine().flush().await {
+            Err(error) => Err(self.engine().why(error)),
             Ok(()) => self.replaced().map_or(Ok(()), Err),
         }
     }
@@ -36,14 +36,14 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     ///
     /// When this fails the slices stay until the lease has run out, or until `leave` is called again.
     pub async fn leave(&self) -> Result<(), DistkitError> {
-        self.core().close();
-        if let Err(error) = self.core().flush().await {
+        self.engine().close();
+        if let Err(error) = self.engine().flush().await {
             tracing::debug!(error = %crate::outage::Chain(&error), "the last flush before leaving failed");
         }
         // What is pending is part of slices that go.
-        self.core().give_up(None);
+        self.engine().give_up(None);
         let left = self.membership().leave().await;
-        self.core().wake_task();
+        self.engine().wake_task();
         left
     }
 
@@ -57,7 +57,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// had been replaced, and what was pending at that time is lost.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
         let began = Instant::now();
-        let flushed = self.core().shutdown(within).await;
+        let flushed = self.engine().shutdown(within).await;
         let rest = within.saturating_sub(began.elapsed());
         let cause = self.replaced().or(self.leave_within(rest).await.err());
         match (flushed, cause) {

@@ -54,10 +54,10 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareHandle<B> {
     /// counter left or was shut down, or [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
     pub fn inc(&self, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let (core, cell) = (self.hold.core(), &self.hold.cell);
-        match core.add_slice_quickly(cell, count) {
+        let (engine, cell) = (self.hold.engine(), &self.hold.cell);
+        match engine.add_slice_quickly(cell, count) {
             Some(added) => Ok(added),
-            None => self.explained(core.add_slice(cell, count)),
+            None => self.explained(engine.add_slice(cell, count)),
         }
     }
 
@@ -84,7 +84,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareHandle<B> {
         if !can_replace(cell, count) {
             return Err(DistkitError::refused(&cell.key, Refusal::Overflow));
         }
-        self.explained(self.hold.core().replace_slice(cell, count))
+        self.explained(self.hold.engine().replace_slice(cell, count))
     }
 
     /// `(total, own slice)`: the last known numbers plus all own writes that the store has not
@@ -99,7 +99,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareHandle<B> {
         &self,
         answer: Result<TotalAndSlice, DistkitError>,
     ) -> Result<TotalAndSlice, DistkitError> {
-        answer.map_err(|error| self.hold.core().why(error))
+        answer.map_err(|error| self.hold.engine().why(error))
     }
 }
 

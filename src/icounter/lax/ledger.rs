@@ -92,7 +92,11 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
     fn held_besides(_: &mut Written<Standing>, _: i64) {}
 
     async fn clear(&self, scope: Scope) -> Result<(), DistkitError> {
-        self.membership.clear(scope, &Sender::default(), None).await
+        self.membership.clear(scope, &Arc::new(Sender::default()), None).await
+    }
+
+    fn end(&self) {
+        self.membership.end_heartbeat();
     }
 
     fn fresh_id(&self) -> Arc<str> {

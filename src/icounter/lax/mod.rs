@@ -18,7 +18,7 @@ use crate::{
         InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
         Written,
     },
-    lax::{Cell, Core, Hold, Owner, easy, not_applied},
+    lax::{Cell, Engine, Hold, Owner, easy},
     parts::in_parts,
     space_store::{Keyed, named},
 };
@@ -45,6 +45,9 @@ pub use handle::LaxInstanceAwareHandle;
 /// flushed in the background, for up to 30 s, then its heartbeat ends; its slices count until its lease
 /// has run out. [`shutdown`](Self::shutdown) and [`leave`](Self::leave) take them away at once.
 ///
+/// What a [`LaxCounter`](crate::counter::LaxCounter#runtimes) says of runtimes goes for this counter, too. An
+/// operation that finds a heartbeat overdue, on a runtime that is not driven, starts it on its own.
+///
 /// ```
 /// use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
 ///
@@ -68,8 +71,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
         let membership = options.instance.membership();
-        let core = Core::new(Slices { membership }, options.settings);
-        Arc::new(Self { owner: Arc::new(Owner(core)) })
+        let engine = Engine::new(Slices { membership }, options.settings);
+        Arc::new(Self { owner: Arc::new(Owner(engine)) })
     }
 
     /// The store.
@@ -77,12 +80,12 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         self.membership().store()
     }
 
-    fn core(&self) -> &Arc<Core<Slices<B>>> {
+    fn engine(&self) -> &Arc<Engine<Slices<B>>> {
         &self.owner.0
     }
 
     fn membership(&self) -> &Arc<Membership<B>> {
-        &self.core().ledger.membership
+        &self.engine().ledger().membership
     }
 
     /// Adds `count`, which may be negative, to this instance's slice, and answers the new estimates. No
@@ -99,11 +102,11 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// - [`ShutDown`](DistkitError::ShutDown) or [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
     pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let core = self.core();
+        let engine = self.engine();
         // Not left to a function that is awaited: its answer would be copied.
-        match core.with_known(key, |cell| core.add_slice_quickly(cell, count)).flatten() {
+        match engine.with_known(key, |cell| engine.add_slice_quickly(cell, count)).flatten() {
             Some(added) => Ok(added),
-            None => core.add_slice_to_key(key, count).await,
+            None => engine.add_slice_to_key(key, count).await,
         }
     }
 
@@ -130,15 +133,16 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// [`ShutDown`](DistkitError::ShutDown) and [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
     pub async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
-        let core = self.core();
-        if core.is_closed() {
-            return Err(core.why(DistkitError::ShutDown));
+        let engine = self.engine();
+        if engine.is_closed() {
+            return Err(engine.why(DistkitError::ShutDown));
         }
-        match core.with_known(key, |cell| core.is_fresh(cell).then(|| numbers(cell))).flatten() {
+        match engine.with_known(key, |cell| engine.is_fresh(cell).then(|| numbers(cell))).flatten()
+        {
             Some(numbers) => Ok(numbers),
-            None => match core.read_again(key).await {
+            None => match engine.read_again(key).await {
                 Ok(cell) => Ok(numbers(&cell)),
-                Err(error) => Err(core.why(error)),
+                Err(error) => Err(engine.why(error)),
             },
         }
     }
@@ -152,13 +156,13 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     pub async fn handle(&self, key: &RedisKey) -> Result<LaxInstanceAwareHandle<B>, DistkitError> {
         match self.known(key).await {
             Ok(cell) => Ok(LaxInstanceAwareHandle::new(Hold::new(&self.owner, cell))),
-            Err(error) => Err(self.core().why(error)),
+            Err(error) => Err(self.engine().why(error)),
         }
     }
 
     /// The key's cell, once its numbers are known.
     async fn known(&self, key: &RedisKey) -> Result<Arc<Cell>, DistkitError> {
-        self.core().known(key).await
+        self.engine().known(key).await
     }
 
     /// A batch that needs no I/O but for unknown keys; `None` when it is one to be sent at once.
@@ -169,13 +173,13 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         let Some(writes) = writes.iter().map(buffered).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let found = self.core().all_known(writes.iter().map(|(key, _)| *key)).await;
+        let found = self.engine().all_known(writes.iter().map(|(key, _)| *key)).await;
         let mut cells = Vec::with_capacity(writes.len());
         for cell in found {
             match cell {
                 Ok(cell) => cells.push(Ok(cell)),
                 Err(DistkitError::CounterError { refusal, .. }) => cells.push(Err(refusal)),
-                Err(error) => return Err(self.core().why(error)),
+                Err(error) => return Err(self.engine().why(error)),
             }
         }
         for ((_, change), cell) in writes.iter().zip(&cells) {
@@ -187,7 +191,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         }
         // Nothing is changed when there is no room for all.
         for cell in cells.iter().flatten() {
-            self.core().reserve(cell)?;
+            self.engine().reserve(cell)?;
         }
         let mut outcomes = Vec::with_capacity(writes.len());
         for ((_, change), cell) in writes.into_iter().zip(cells) {
@@ -196,13 +200,13 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
                 Ok(cell) => {
                     let old = numbers(&cell);
                     let new = match change {
-                        Buffered::Add(count) => self.core().add_slice(&cell, count),
-                        Buffered::Replace(count) => self.core().replace_slice(&cell, count),
+                        Buffered::Add(count) => self.engine().add_slice(&cell, count),
+                        Buffered::Replace(count) => self.engine().replace_slice(&cell, count),
                     };
                     match new {
                         Ok(new) => Ok((old, new)),
                         Err(DistkitError::CounterError { refusal, .. }) => Err(refusal),
-                        Err(error) => return Err(self.core().why(error)),
+                        Err(error) => return Err(self.engine().why(error)),
                     }
                 }
             };
@@ -216,7 +220,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     }
 }
 
-impl<B: InstanceBackend + ?Sized> Core<Slices<B>> {
+impl<B: InstanceBackend + ?Sized> Engine<Slices<B>> {
     /// Adds to a key, whatever must be done besides; reads its numbers first when they are not known.
     #[cold]
     async fn add_slice_to_key(
@@ -231,7 +235,7 @@ impl<B: InstanceBackend + ?Sized> Core<Slices<B>> {
         added.map_err(|error| self.why(error))
     }
 
-    /// [`add_quickly`](Core::add_quickly), for both numbers.
+    /// [`add_quickly`](Engine::add_quickly), for both numbers.
     #[inline]
     fn add_slice_quickly(self: &Arc<Self>, cell: &Arc<Cell>, count: i64) -> Option<TotalAndSlice> {
         let others = cell.others();
@@ -265,11 +269,11 @@ impl<B: InstanceBackend + ?Sized> Core<Slices<B>> {
         Ok((cell.with_others(count), count))
     }
 
-    /// A closed core does not know why it was closed.
+    /// A closed engine does not know why it was closed.
     #[cold]
     fn why(&self, error: DistkitError) -> DistkitError {
         match error {
-            DistkitError::ShutDown => self.ledger.membership.check().err().unwrap_or(error),
+            DistkitError::ShutDown => self.ledger().membership.check().err().unwrap_or(error),
             _ => error,
         }
     }
@@ -324,8 +328,8 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
         if let Some(outcomes) = self.write_later(writes).await? {
             return Ok(named(writes, outcomes));
         }
-        in_parts!(writes, part_of(writes), part => match self.core().write_now(part).await {
-            Err(error) => Err(self.core().why(error)),
+        in_parts!(writes, part_of(writes), part => match self.engine().write_now(part).await {
+            Err(error) => Err(self.engine().why(error)),
             Ok(outcomes) => Ok(outcomes),
         })
     }
@@ -355,26 +359,23 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
-        match self.core().clear(Scope::Total).await {
-            Err(error) => Err(self.core().why(error)),
+        match self.engine().clear(Scope::Total).await {
+            Err(error) => Err(self.engine().why(error)),
             Ok(()) => Ok(()),
         }
     }
 
     async fn clear_on_instance(&self) -> Result<(), DistkitError> {
-        match self.core().clear(Scope::Slice).await {
-            Err(error) => Err(self.core().why(error)),
+        match self.engine().clear(Scope::Slice).await {
+            Err(error) => Err(self.engine().why(error)),
             Ok(()) => Ok(()),
         }
     }
 
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
-        let core = self.core();
-        let mut session = match core.session().await {
-            Ok(session) => session,
-            Err(error) => return Err(self.core().why(error)),
-        };
-        session.commit(vec![core.cell(key)]).await.map_err(not_applied)?;
+        if let Err(error) = self.engine().flush_key(key).await {
+            return Err(self.engine().why(error));
+        }
         self.membership().slices(key).await
     }
 }

@@ -1,42 +1,46 @@
-//! What acts on the store at once, in a session.
+//! What acts on the store at once.
 
 use std::{collections::HashMap, sync::Arc};
 
-use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use super::{
-    cell::Cell,
-    core::Core,
-    ledger::{Known, Ledger},
-    writer::{Session, not_applied},
-};
+use super::{Committer, not_applied};
 use crate::{
     DistkitError, RedisKey,
     backend::{Outcome, Scope},
-    space_store::{Item, named},
+    lax::{
+        atomic::{AtomicBool, Ordering::SeqCst},
+        cell::{Cell, Known, Totals},
+        ledger::Ledger,
+        table::Table,
+    },
+    space_store::Item,
 };
 
-impl<L: Ledger> Core<L> {
-    /// Does each write, in order, after what was written before to the same keys.
-    pub(crate) async fn write_now(
-        self: &Arc<Self>,
+impl<'c, L: Ledger> Committer<'c, L> {
+    /// Does each write, in order, after what was written before to the same keys. Sets `sent` before it sends
+    /// what is not to be sent twice.
+    pub(in crate::lax) async fn write(
+        &mut self,
         writes: &[L::Write],
-    ) -> Result<Vec<Result<L::Written, DistkitError>>, DistkitError> {
-        if writes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut session = self.session().await?;
-        let (affected, place_of) = self.affected(&mut session, writes).await?;
+        sent: &AtomicBool,
+    ) -> Result<Vec<Outcome<L::Written>>, DistkitError> {
+        self.prepare().await?;
+        let shared = self.shared;
+        let (affected, place_of) = self.affected(writes).await?;
         let guard = {
-            let _replacing = self.replacing.lock();
-            session.begin_writes(affected.absorb())
+            let totals = shared.table.totals();
+            self.begin_writes(affected.absorb(), &totals)
         };
-        let at = self.now();
-        let outcomes = match self.ledger.write(writes, &guard).await {
+        sent.store(true, SeqCst);
+        let at = shared.now();
+        let outcomes = match shared.ledger.write(writes, &guard).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                if !error.may_have_happened() {
-                    session.end_writes();
+                if error.may_have_happened() {
+                    self.writer.schedule.pause(Instant::now());
+                } else {
+                    self.end_writes();
                     affected.stay();
                 }
                 return Err(error);
@@ -44,50 +48,57 @@ impl<L: Ledger> Core<L> {
         };
         let (left, outcomes) = affected.take_in::<L>(writes, &place_of, outcomes);
         {
-            let _replacing = self.replacing.lock();
-            session.end_writes();
-            affected.settle(&left, at);
+            let totals = shared.table.totals();
+            self.end_writes();
+            affected.settle(&left, at, &totals);
         }
-        session.mend_known_since(at);
-        Ok(named(writes, outcomes))
+        self.mend_known_since(at);
+        Ok(outcomes)
     }
 
     /// Each key once, in order, and where the key of each write is among them. What is pending on those whose
     /// outcome depends on it is in the store then.
-    async fn affected<'c>(
-        self: &'c Arc<Self>,
-        session: &mut Session<'_, L>,
+    async fn affected(
+        &mut self,
         writes: &[L::Write],
     ) -> Result<(Affected<'c>, Vec<usize>), DistkitError> {
+        let shared = self.shared;
         let mut places: HashMap<&RedisKey, usize, foldhash::fast::RandomState> = HashMap::default();
         let mut cells: Vec<(Arc<Cell>, bool)> = Vec::new();
         let place_of = writes.iter().map(|write| {
             *places.entry(write.key()).or_insert_with(|| {
-                cells.push((self.cell(write.key()), L::replaces(write)));
+                cells.push((shared.table.cell(write.key()), L::replaces(write)));
                 cells.len() - 1
             })
         });
         let place_of = place_of.collect();
         let depended_on = cells.iter().filter(|(cell, replaced)| !replaced && cell.is_pending());
         let first = depended_on.map(|(cell, _)| Arc::clone(cell)).collect();
-        session.commit(first).await.map_err(not_applied)?;
+        self.commit(first).await.map_err(not_applied)?;
         // What the store does not take was written before, too: it goes where the rest went.
         let cells = cells.into_iter().map(|(cell, replaced)| {
-            let all = replaced || session.is_corrupt(&cell);
+            let all = replaced || self.is_corrupt(&cell);
             (cell, all)
         });
-        Ok((Affected::new::<L>(&self.replacing, cells), place_of))
+        Ok((Affected::new::<L>(&shared.table, cells), place_of))
     }
 
-    /// Removes all keys, or the own parts of them, and with them what is pending.
-    pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
-        let _session = self.session().await?;
-        let cells = self.all_cells();
+    /// Removes all keys, or the own parts of them, and with them what is pending. Sets `sent` before it sends
+    /// what is not to be sent twice.
+    pub(in crate::lax) async fn clear(
+        &mut self,
+        scope: Scope,
+        sent: &AtomicBool,
+    ) -> Result<(), DistkitError> {
+        self.prepare().await?;
+        let shared = self.shared;
+        let cells = shared.table.all();
         let known_at: Vec<_> = cells.iter().map(|cell| cell.forget_total()).collect();
         let affected =
-            Affected::new::<L>(&self.replacing, cells.into_iter().map(|cell| (cell, true)));
-        let at = self.now();
-        if let Err(error) = self.ledger.clear(scope).await {
+            Affected::new::<L>(&shared.table, cells.into_iter().map(|cell| (cell, true)));
+        sent.store(true, SeqCst);
+        let at = shared.now();
+        if let Err(error) = shared.ledger.clear(scope).await {
             if !error.may_have_happened() {
                 for (cell, known_at) in affected.cells.iter().zip(known_at) {
                     cell.cell.total_stands(known_at);
@@ -101,9 +112,9 @@ impl<L: Ledger> Core<L> {
             Scope::Slice => (Known { own: 0, others: affected.cell.others() }, known_at),
         });
         let left: Vec<_> = left.collect();
-        let _replacing = self.replacing.lock();
+        let totals = shared.table.totals();
         for (affected, (known, at)) in affected.end().into_iter().zip(left) {
-            affected.cell.settle(affected.pending, known, at);
+            affected.cell.settle(affected.pending, known, at, &totals);
         }
         Ok(())
     }
@@ -120,7 +131,7 @@ struct AffectedCell {
 /// The cells in the way of one request. When they are dropped, as with a future that nobody waits for any longer,
 /// what was pending still is, and the totals are unknown.
 struct Affected<'c> {
-    replacing: &'c Mutex<()>,
+    table: &'c Table,
     cells: Vec<AffectedCell>,
     adds_in_doubt: bool,
 }
@@ -128,17 +139,20 @@ struct Affected<'c> {
 impl<'c> Affected<'c> {
     /// Takes all that is pending of each cell that comes with `true`.
     fn new<L: Ledger>(
-        replacing: &'c Mutex<()>,
+        table: &'c Table,
         cells: impl IntoIterator<Item = (Arc<Cell>, bool)>,
     ) -> Self {
-        let _replacing = replacing.lock();
+        let totals = table.totals();
         let take = |(cell, all): (Arc<Cell>, bool)| {
-            let (pending, replaced) =
-                if all { (cell.tally.pending(), cell.set_replaces(false)) } else { (0, false) };
+            let (pending, replaced) = if all {
+                (cell.tally.pending(), cell.set_replaces(false, &totals))
+            } else {
+                (0, false)
+            };
             AffectedCell { cell, pending, replaced }
         };
         let cells = cells.into_iter().map(take).collect();
-        Self { replacing, cells, adds_in_doubt: L::ADDS_IN_DOUBT }
+        Self { table, cells, adds_in_doubt: L::ADDS_IN_DOUBT }
     }
 
     fn absorb(&self) -> Vec<(Arc<Cell>, i64)> {
@@ -164,21 +178,20 @@ impl<'c> Affected<'c> {
         (left, outcomes)
     }
 
-    /// The request succeeded. For the holder of the `replacing` lock.
-    fn settle(self, left: &[Option<Known>], at: u64) {
+    /// The request succeeded.
+    fn settle(self, left: &[Option<Known>], at: u64, totals: &Totals<'_>) {
         for (affected, left) in self.end().into_iter().zip(left) {
             match left {
-                Some(known) => affected.cell.settle(affected.pending, *known, at),
-                None => affected.stays(),
+                Some(known) => affected.cell.settle(affected.pending, *known, at, totals),
+                None => affected.stays(totals),
             }
         }
     }
 
     /// The request certainly did not happen.
     fn stay(self) {
-        let replacing = self.replacing;
-        let _replacing = replacing.lock();
-        self.end().iter().for_each(AffectedCell::stays);
+        let totals = self.table.totals();
+        self.end().iter().for_each(|affected| affected.stays(&totals));
     }
 
     fn end(mut self) -> Vec<AffectedCell> {
@@ -187,10 +200,10 @@ impl<'c> Affected<'c> {
 }
 
 impl AffectedCell {
-    /// What was pending still is. For the holder of the `replacing` lock.
-    fn stays(&self) {
+    /// What was pending still is.
+    fn stays(&self, totals: &Totals<'_>) {
         if self.replaced {
-            self.cell.set_replaces(true);
+            self.cell.set_replaces(true, totals);
         }
     }
 }
@@ -198,9 +211,9 @@ impl AffectedCell {
 impl Drop for Affected<'_> {
     fn drop(&mut self) {
         if !self.cells.is_empty() {
-            let _replacing = self.replacing.lock();
+            let totals = self.table.totals();
             for affected in &self.cells {
-                affected.stays();
+                affected.stays(&totals);
                 if self.adds_in_doubt {
                     affected.cell.outdate();
                 } else {

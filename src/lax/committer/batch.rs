@@ -1,44 +1,21 @@
 //! A batch that is under way, and what becomes of its cells.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{
-    atomic::Ordering::SeqCst,
-    cell::Cell,
-    ledger::{Committed, Delta, Known, Ledger},
-    writer::Session,
-};
+use super::{Batch, Committer, Unresolved, abandoned};
 use crate::{
     DistkitError, RedisKey,
     backend::{BackendError, Outcome, Refusal, ReplayGuard},
+    lax::{
+        cell::{Cell, Known, Totals},
+        ledger::{Committed, Delta, Ledger},
+    },
 };
 
 /// Of how many keys a refusal, or that they were given up, is kept for the next flush.
 const MAX_REPORTS: usize = 1000;
-/// How often a key is tried whose place in the store holds something else than a number.
-const CORRUPT_RETRY: Duration = Duration::from_secs(1);
-
-/// A batch whose outcome is not known. Nothing else is written before it is.
-pub(super) struct Unresolved {
-    sequence: u64,
-    first_sent: Instant,
-    /// Whether it may have reached the store.
-    sent: bool,
-    what: Batch,
-}
-
-pub(super) enum Batch {
-    /// Sent again, as it is, until it is answered.
-    Deltas(Arc<Vec<Delta>>),
-    /// Writes whose caller has been told that their outcome is unknown. They are never sent again; another
-    /// batch under their sequence finds out whether they happened, and else prevents that they will.
-    ///
-    /// That batch is `absorbed`: what the writes replace, if they happened. So a batch under the sequence has
-    /// disposed of it in either case, and it does not matter which one did when an answer is lost.
-    Fence { absorbed: Arc<Vec<Delta>>, others: Vec<Arc<Cell>> },
-}
 
 impl Batch {
     fn deltas(&self) -> &Arc<Vec<Delta>> {
@@ -47,10 +24,10 @@ impl Batch {
     }
 }
 
-impl<L: Ledger> Session<'_, L> {
+impl<L: Ledger> Committer<'_, L> {
     /// Sends what is pending on these cells. On failure they are back on the list of what to send, or
     /// frozen in the unresolved batch.
-    pub(crate) async fn commit(&mut self, cells: Vec<Arc<Cell>>) -> Result<(), DistkitError> {
+    pub(super) async fn commit(&mut self, cells: Vec<Arc<Cell>>) -> Result<(), DistkitError> {
         self.resolve().await?;
         let mut deltas = Vec::with_capacity(cells.len());
         for cell in cells {
@@ -58,15 +35,15 @@ impl<L: Ledger> Session<'_, L> {
                 continue; // named twice
             }
             let taken = {
-                let _replacing = self.core.replacing.lock();
-                let taken = cell.take();
+                let totals = self.shared.table.totals();
+                let taken = cell.take(&totals);
                 if taken != (0, None) {
-                    cell.enter_batch(taken.0);
+                    cell.enter_batch(taken.0, &totals);
                 }
                 taken
             };
             match taken {
-                (0, None) => self.core.uncount_pending(&cell),
+                (0, None) => self.shared.table.uncount(&cell),
                 (count, replace) => {
                     deltas.push(Delta { cell, count, replace });
                 }
@@ -76,7 +53,7 @@ impl<L: Ledger> Session<'_, L> {
             return Ok(());
         }
         // Who gives up looks at who is in a batch after having said so: one of the two sees the other.
-        if self.core.given_up.load(SeqCst) {
+        if self.shared.gate.is_given_up() {
             self.drop_what_was_given_up();
             return Err(DistkitError::ShutDown);
         }
@@ -87,7 +64,7 @@ impl<L: Ledger> Session<'_, L> {
     fn begin(&mut self, what: Batch) -> ReplayGuard {
         self.writer.sequence += 1;
         let sequence = self.writer.sequence;
-        *self.core.under_way.lock() = Some(Arc::clone(what.deltas()));
+        *self.shared.under_way.lock() = Some(Arc::clone(what.deltas()));
         // What a fence is about is sent by the caller, whatever becomes of the fence.
         let sent = matches!(what, Batch::Fence { .. });
         self.writer.unresolved =
@@ -97,13 +74,17 @@ impl<L: Ledger> Session<'_, L> {
 
     /// Announces writes that are about to be sent under the guard, and that absorb `deltas`. Until
     /// [`end_writes`](Self::end_writes) their outcome counts as unknown.
-    pub(crate) fn begin_writes(&mut self, deltas: Vec<(Arc<Cell>, i64)>) -> ReplayGuard {
+    pub(super) fn begin_writes(
+        &mut self,
+        deltas: Vec<(Arc<Cell>, i64)>,
+        totals: &Totals<'_>,
+    ) -> ReplayGuard {
         let (mut absorbed, mut others) = (Vec::new(), Vec::new());
         for (cell, count) in deltas {
             match count {
                 0 => others.push(cell),
                 _ => {
-                    cell.enter_batch(count);
+                    cell.enter_batch(count, totals);
                     absorbed.push(Delta { cell, count, replace: None });
                 }
             }
@@ -113,12 +94,12 @@ impl<L: Ledger> Session<'_, L> {
 
     /// The batch is resolved.
     pub(super) fn take_unresolved(&mut self) -> Option<Batch> {
-        *self.core.under_way.lock() = None;
+        *self.shared.under_way.lock() = None;
         self.writer.unresolved.take().map(|batch| batch.what)
     }
 
     /// The announced writes were answered, or certainly did not happen.
-    pub(crate) fn end_writes(&mut self) {
+    pub(super) fn end_writes(&mut self) {
         if let Some(what) = self.take_unresolved() {
             what.deltas().iter().for_each(|delta| delta.cell.leave_batch());
         }
@@ -126,8 +107,8 @@ impl<L: Ledger> Session<'_, L> {
     }
 
     /// Finds out about the batch whose outcome is not known.
-    pub(crate) async fn resolve(&mut self) -> Result<(), DistkitError> {
-        let core = self.core;
+    pub(super) async fn resolve(&mut self) -> Result<(), DistkitError> {
+        let shared = self.shared;
         let writer = &mut *self.writer;
         let Some(batch) = &mut writer.unresolved else { return Ok(()) };
         if L::GUARD_LASTS.is_some_and(|lasts| batch.first_sent.elapsed() > lasts) {
@@ -140,9 +121,9 @@ impl<L: Ledger> Session<'_, L> {
             resent: std::mem::replace(&mut batch.sent, true),
         };
         let first = !guard.resent;
-        let at = core.now();
+        let at = shared.now();
         let deltas = batch.what.deltas();
-        let answer = core.ledger.commit(deltas, &guard).await;
+        let answer = shared.ledger.commit(deltas, &guard).await;
         match answer {
             Ok(Committed { replayed, outcomes }) => {
                 self.note_success();
@@ -164,47 +145,47 @@ impl<L: Ledger> Session<'_, L> {
                 if first && !error.may_have_happened() {
                     self.put_back();
                 }
-                core.end_if_replaced(&error);
+                shared.end_if_replaced(&error);
                 Err(error)
             }
         }
     }
 
     fn settle(&mut self, deltas: &[Delta], outcomes: Vec<Outcome<Known>>, at: u64) {
-        let core = self.core;
-        let _replacing = core.replacing.lock();
+        let shared = self.shared;
+        let totals = shared.table.totals();
         for (Delta { cell, count, replace }, outcome) in deltas.iter().zip(outcomes) {
             let delta = *count;
             cell.leave_batch();
             match outcome {
                 Ok(known) => {
-                    cell.settle(delta, known, at);
-                    self.core.uncount_pending(cell);
+                    cell.settle(delta, known, at, &totals);
+                    self.shared.table.uncount(cell);
                 }
                 Err(refusal @ Refusal::NotANumber { .. }) => {
                     tracing::error!(
                         target: "distkit::lax",
-                        prefix = core.ledger.prefix(), key = %cell.key, delta, %refusal,
+                        prefix = shared.ledger.prefix(), key = %cell.key, delta, %refusal,
                         "a sum is kept until it fits"
                     );
-                    self.writer.corrupt_retry = Some(Instant::now() + CORRUPT_RETRY);
+                    self.writer.schedule.found_corrupt(Instant::now());
                     // Marked, so that later additions do not bring it back before its time.
                     cell.tally.mark();
                     if replace.is_some() {
-                        cell.set_replaces(true);
+                        cell.set_replaces(true, &totals);
                     }
                     self.writer.corrupt.push((Arc::clone(cell), refusal));
                 }
                 Err(refusal) => {
                     tracing::error!(
                         target: "distkit::lax",
-                        prefix = core.ledger.prefix(), key = %cell.key, delta, %refusal,
+                        prefix = shared.ledger.prefix(), key = %cell.key, delta, %refusal,
                         "a sum is lost"
                     );
-                    cell.forget(delta);
+                    cell.forget(delta, &totals);
                     // The total is not what it was thought to be: the next use reads it.
                     cell.forget_total();
-                    self.core.uncount_pending(cell);
+                    self.shared.table.uncount(cell);
                     self.report(&cell.key, delta, refusal);
                 }
             }
@@ -213,7 +194,7 @@ impl<L: Ledger> Session<'_, L> {
 
     /// Keeps a refusal for the next flush. One key gives one report, so that they do not pile up.
     fn report(&mut self, key: &RedisKey, delta: i64, refusal: Refusal) {
-        let reports = &mut self.core.losses.lock().refused;
+        let reports = &mut self.shared.losses.lock().refused;
         if let Some((_, sum, _)) = reports.iter_mut().find(|(known, _, _)| known == key) {
             *sum = sum.saturating_add(delta);
         } else if reports.len() < MAX_REPORTS {
@@ -227,8 +208,7 @@ impl<L: Ledger> Session<'_, L> {
         for Delta { cell, replace, .. } in &*deltas {
             cell.leave_batch();
             if replace.is_some() {
-                let _replacing = self.core.replacing.lock();
-                cell.set_replaces(true);
+                cell.set_replaces(true, &self.shared.table.totals());
             }
             if cell.tally.mark() {
                 self.writer.todo.push(Arc::clone(cell));
@@ -244,15 +224,15 @@ impl<L: Ledger> Session<'_, L> {
         others: &[Arc<Cell>],
         at: u64,
     ) {
-        let core = self.core;
-        let _replacing = core.replacing.lock();
+        let shared = self.shared;
+        let totals = shared.table.totals();
         for (Delta { cell, count, .. }, outcome) in absorbed.iter().zip(outcomes) {
             cell.leave_batch();
             match outcome {
-                Ok(known) => cell.settle(*count, known, at),
+                Ok(known) => cell.settle(*count, known, at, &totals),
                 // As a rule of another item, which had its place in the batch that was applied.
                 Err(_) => {
-                    cell.forget(*count);
+                    cell.forget(*count, &totals);
                     cell.forget_total();
                 }
             }
@@ -266,18 +246,18 @@ impl<L: Ledger> Session<'_, L> {
     /// The store no longer remembers the batch: to send it again could apply it twice.
     fn abandon(&mut self) -> DistkitError {
         if let Some(what) = self.take_unresolved() {
-            let _replacing = self.core.replacing.lock();
-            let mut losses = self.core.losses.lock();
+            let totals = self.shared.table.totals();
+            let mut losses = self.shared.losses.lock();
             for Delta { cell, count, .. } in what.deltas().iter() {
                 tracing::error!(
                     target: "distkit::lax",
-                    prefix = self.core.ledger.prefix(), key = %cell.key, delta = count,
+                    prefix = self.shared.ledger.prefix(), key = %cell.key, delta = count,
                     "it is unknown whether the store has this sum; it is not sent again"
                 );
                 cell.leave_batch();
-                cell.forget(*count);
+                cell.forget(*count, &totals);
                 cell.forget_total();
-                self.core.uncount_pending(cell);
+                self.shared.table.uncount(cell);
                 if losses.abandoned.len() < MAX_REPORTS {
                     losses.abandoned.push((cell.key.clone(), *count));
                 }
@@ -285,11 +265,4 @@ impl<L: Ledger> Session<'_, L> {
         }
         abandoned()
     }
-}
-
-/// What became of a batch that was given up.
-pub(super) fn abandoned() -> DistkitError {
-    DistkitError::OutcomeUnknown(BackendError::outcome_unknown(
-        "a batch was not answered for longer than the store remembers its guard",
-    ))
 }

@@ -1,0 +1,102 @@
+//! What the background task does: one pass after another, and what callers ask for in between.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{
+    committer::{Committer, Writer},
+    ledger::Ledger,
+    request::Requests,
+    settings::Settings,
+    shared::Shared,
+};
+
+/// How long a counter that was dropped tries to bring its last writes to the store.
+const LAST_WRITES: Duration = Duration::from_secs(30);
+
+pub(crate) struct Background<L> {
+    pub(crate) shared: Shared<L>,
+    writer: tokio::sync::Mutex<Writer>,
+    pub(super) requests: Mutex<Requests<L>>,
+}
+
+impl<L: Ledger> Background<L> {
+    pub(super) fn new(ledger: L, settings: Settings) -> Self {
+        let writer = tokio::sync::Mutex::new(Writer::new(ledger.fresh_id()));
+        let requests = Mutex::new(Requests::new());
+        Self { shared: Shared::new(ledger, settings), writer, requests }
+    }
+
+    /// For the task, and for callers where there can be none.
+    pub(super) async fn committer(&self) -> Committer<'_, L> {
+        Committer::new(&self.shared, self.writer.lock().await)
+    }
+
+    /// Flushes, reads what is wanted, refreshes what is in use, sweeps what is not, and serves callers, until the
+    /// counter has no user. With nothing of that to do it has no timer and sleeps until it is woken.
+    pub(super) async fn run(&self, is_alive: impl Fn()) {
+        let Shared { inbox, gate, .. } = &self.shared;
+        while !gate.is_orphaned() {
+            is_alive();
+            let next = self.pass().await;
+            let woken = if self.serve_one().await {
+                true
+            } else if let Some(at) = next {
+                tokio::select! {
+                    biased;
+                    () = inbox.woken() => true,
+                    () = sleep_until(at) => false,
+                }
+            } else {
+                inbox.woken().await;
+                true
+            };
+            if woken && !self.shared.table.is_empty() {
+                let evict_after = self.shared.settings.evict_after;
+                self.committer().await.schedule().plan_sweep(Instant::now(), evict_after);
+            }
+        }
+        self.last_flush().await;
+    }
+
+    /// Does what is due and answers when to look again.
+    async fn pass(&self) -> Option<Instant> {
+        let mut committer = self.committer().await;
+        committer.pass().await;
+        [committer.flush_at(), committer.schedule().next()].into_iter().flatten().min()
+    }
+
+    /// Serves the request that waits longest. False when there is none.
+    async fn serve_one(&self) -> bool {
+        let Some((number, request)) = self.requests.lock().begin() else { return false };
+        request.serve(&mut self.committer().await).await;
+        if !self.requests.lock().end(number) {
+            // Withdrawn: this task is about to be cancelled.
+            std::future::pending::<()>().await;
+        }
+        true
+    }
+
+    /// Callers that wait ask again, and find another task or start one.
+    pub(super) fn let_callers_ask_again(&self) {
+        drop(self.shared.inbox.take_wanted());
+        let requests = self.requests.lock().take();
+        requests.for_each(|request| request.give_back());
+    }
+
+    async fn last_flush(&self) {
+        let deadline = Instant::now() + LAST_WRITES;
+        let flush = async {
+            while self.shared.table.has_pending() {
+                let Some(again) = self.committer().await.flush_for_good().await else { return };
+                sleep_until(again).await;
+            }
+        };
+        if timeout_at(deadline, flush).await.is_err() {
+            let report = self.shared.give_up(None);
+            tracing::error!(target: "distkit::lax", prefix = self.shared.ledger.prefix(), %report, "a lax counter was dropped and its last writes are lost");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What callers have the task do for them, or do at its end.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+use super::{
+    atomic::{AtomicBool, Ordering::SeqCst},
+    committer::Committer,
+    engine::Engine,
+    ledger::Ledger,
+    report::Unflushed,
+    request::Reply,
+    schedule::backoff,
+};
+use crate::{
+    DistkitError, RedisKey,
+    backend::{BackendError, Scope},
+    space_store::named,
+};
+
+/// How often work that may be done twice is asked for when the task ends in the middle of it.
+const ATTEMPTS: usize = 4;
+
+/// The task, or its runtime, ended while it did what it was asked for.
+struct Interrupted;
+
+impl Interrupted {
+    /// Nothing was sent, or nothing that may not be sent again.
+    fn not_applied(self) -> DistkitError {
+        let cause = "the counter's task ended before it came to the request";
+        BackendError::not_applied(cause).into()
+    }
+}
+
+/// A caller's hold on its request: dropping it cancels the request.
+struct Caller<'e, L: Ledger> {
+    engine: &'e Arc<Engine<L>>,
+    request: u64,
+    answered: bool,
+}
+
+impl<L: Ledger> Drop for Caller<'_, L> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.engine.withdraw(self.request);
+        }
+    }
+}
+
+impl<L: Ledger> Engine<L> {
+    /// Has the task do `work`. Dropping the future cancels it. Where there is no runtime for a task, the
+    /// caller does it.
+    async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        mut work: impl for<'s> FnOnce(&'s mut Committer<'_, L>) -> BoxFuture<'s, T> + Send + 'static,
+    ) -> Result<T, Interrupted> {
+        let _waiting = self.shared().inbox.wait();
+        loop {
+            let (request, answer) = self.background.requests.lock().push(work);
+            let mut caller = Caller { engine: self, request, answered: false };
+            self.ensure_task();
+            let runs = self.is_running();
+            if runs {
+                self.wake_task();
+                self.step_task();
+            } else {
+                self.background.let_callers_ask_again();
+            }
+            let answer = answer.await;
+            caller.answered = true;
+            work = match answer {
+                Ok(Reply::Done(done)) => return Ok(done),
+                Ok(Reply::GivenBack(work)) => work,
+                Err(_) => return Err(Interrupted),
+            };
+            if !runs {
+                let done = work(&mut self.background.committer().await).await;
+                self.wake_task();
+                return Ok(done);
+            }
+        }
+    }
+
+    /// [`ask`](Self::ask)s again when the task ends in the middle of it.
+    async fn ask_again<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl for<'s> FnOnce(&'s mut Committer<'_, L>) -> BoxFuture<'s, T> + Clone + Send + 'static,
+    ) -> Result<T, Interrupted> {
+        for _ in 1..ATTEMPTS {
+            if let Ok(done) = self.ask(work.clone()).await {
+                return Ok(done);
+            }
+            if self.shared().gate.has_lost() {
+                return Err(Interrupted);
+            }
+        }
+        self.ask(work).await
+    }
+
+    /// Has the task do `work`, which sets the flag before it sends what is not to be sent twice.
+    async fn act<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl for<'s> FnOnce(
+            &'s mut Committer<'_, L>,
+            Arc<AtomicBool>,
+        ) -> BoxFuture<'s, Result<T, DistkitError>>
+        + Send
+        + 'static,
+    ) -> Result<T, DistkitError> {
+        if self.is_closed() {
+            return Err(DistkitError::ShutDown);
+        }
+        let sent = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&sent);
+        match self.ask(|committer| work(committer, asked)).await {
+            Ok(done) => done,
+            Err(Interrupted) if sent.load(SeqCst) => {
+                let cause = "the counter's task ended before the store answered";
+                Err(BackendError::outcome_unknown(cause).into())
+            }
+            Err(interrupted) => Err(interrupted.not_applied()),
+        }
+    }
+
+    /// Does each write, in order, after what was written before to the same keys.
+    pub(crate) async fn write_now(
+        self: &Arc<Self>,
+        writes: &[L::Write],
+    ) -> Result<Vec<Result<L::Written, DistkitError>>, DistkitError> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let writes = writes.to_vec();
+        self.act(|committer, sent| {
+            Box::pin(async move {
+                let outcomes = committer.write(&writes, &sent).await?;
+                Ok(named(&writes, outcomes))
+            })
+        })
+        .await
+    }
+
+    /// Removes all keys, or the own parts of them, and with them what is pending.
+    pub(crate) async fn clear(self: &Arc<Self>, scope: Scope) -> Result<(), DistkitError> {
+        self.act(move |committer, sent| {
+            Box::pin(async move { committer.clear(scope, &sent).await })
+        })
+        .await
+    }
+
+    /// Everything written before the call is in the store when this returns `Ok`.
+    pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), DistkitError> {
+        match self.ask_again(|committer| Box::pin(committer.flush())).await {
+            Ok(flushed) => flushed,
+            Err(_) if self.shared().gate.has_lost() => Err(DistkitError::ShutDown),
+            Err(interrupted) => Err(interrupted.not_applied()),
+        }
+    }
+
+    /// Brings what is pending on a key to the store.
+    pub(crate) async fn flush_key(self: &Arc<Self>, key: &RedisKey) -> Result<(), DistkitError> {
+        if self.is_closed() {
+            return Err(DistkitError::ShutDown);
+        }
+        let cell = self.cell(key);
+        let flushed = self.ask_again(|committer| Box::pin(committer.flush_key(cell)));
+        flushed.await.unwrap_or_else(|interrupted| Err(interrupted.not_applied()))
+    }
+
+    /// Takes no more writes, and flushes until all is in the store or the time is up.
+    pub(crate) async fn shutdown(self: &Arc<Self>, within: Duration) -> Result<(), Unflushed> {
+        self.close();
+        let mut cause = None;
+        let flushed = tokio::time::timeout(within, async {
+            let mut delays = backoff();
+            loop {
+                match self.ask(|committer| Box::pin(committer.flush_and_report())).await {
+                    Ok(Ok(report)) => return report,
+                    Ok(Err(error)) => cause = Some(error),
+                    Err(Interrupted) => {}
+                }
+                tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
+            }
+        })
+        .await;
+        let report = match flushed {
+            Ok(report) => report,
+            Err(_) => {
+                // It may hang in a request with the lock in its hand: that is not waited for.
+                self.abort_task();
+                let report = self.give_up(cause);
+                self.ensure_task();
+                report
+            }
+        };
+        if report.is_empty() { Ok(()) } else { Err(report) }
+    }
+
+    /// Reports all that the store has not acknowledged, and has it dropped.
+    pub(crate) fn give_up(&self, cause: Option<DistkitError>) -> Unflushed {
+        self.shared().give_up(cause)
+    }
+}

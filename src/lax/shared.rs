@@ -1,0 +1,127 @@
+//! What callers and the committer of a counter share.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{
+    cell::Cell,
+    gate::Gate,
+    inbox::Inbox,
+    ledger::{Delta, Ledger},
+    report::{Losses, Unflushed},
+    settings::Settings,
+    table::Table,
+};
+use crate::{DistkitError, outage::Chain};
+
+pub(crate) struct Shared<L> {
+    pub(crate) ledger: L,
+    pub(super) settings: Settings,
+    pub(super) table: Table,
+    pub(super) inbox: Inbox,
+    pub(super) gate: Gate,
+    /// What is in the batch that is under way.
+    pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,
+    pub(super) losses: Mutex<Losses>,
+    epoch: OnceLock<Instant>,
+}
+
+impl<L: Ledger> Shared<L> {
+    pub(super) fn new(ledger: L, settings: Settings) -> Self {
+        Self {
+            ledger,
+            settings: settings.within_bounds(),
+            table: Table::new(),
+            inbox: Inbox::default(),
+            gate: Gate::default(),
+            under_way: Mutex::default(),
+            losses: Mutex::default(),
+            epoch: OnceLock::new(),
+        }
+    }
+
+    /// Microseconds since a moment before the first call, longer before it than the lag.
+    pub(super) fn now(&self) -> u64 {
+        let before = micros(self.settings.lag).saturating_add(2);
+        micros(self.epoch.get_or_init(Instant::now).elapsed()).saturating_add(before)
+    }
+
+    /// Whether a total that was asked for at `known_at` may be answered.
+    #[inline]
+    pub(super) fn is_fresh(&self, known_at: u64) -> bool {
+        known_at != 0 && self.now().saturating_sub(known_at) <= micros(self.settings.lag)
+    }
+
+    /// Whether the task has something to do for anybody.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.table.has_pending() || self.inbox.is_waited_for() || self.gate.is_orphaned()
+    }
+
+    /// The instance has left, or a newer one has its place: nothing that is pending can ever reach the store.
+    pub(super) fn end_if_replaced(&self, error: &DistkitError) {
+        if !matches!(error, DistkitError::InstanceReplaced | DistkitError::ShutDown) {
+            return;
+        }
+        self.gate.give_up();
+        if !self.gate.close() && self.table.has_pending() {
+            let (prefix, pending_keys) = (self.ledger.prefix(), self.table.number_pending());
+            tracing::error!(
+                target: "distkit::lax",
+                prefix, pending_keys, error = %Chain(error),
+                "the pending writes of this instance are dropped"
+            );
+        }
+    }
+
+    /// Reports all that the store has not acknowledged, and has it dropped.
+    pub(super) fn give_up(&self, cause: Option<DistkitError>) -> Unflushed {
+        let mut report = {
+            let mut losses = self.losses.lock();
+            // The attempt that is in flight has not failed yet; those before it have.
+            let cause = cause.or_else(|| losses.last_failure.clone());
+            Unflushed { cause, ..losses.report() }
+        };
+        let cells = self.table.all();
+        // Held to the end: who finds that it is given up drops what is pending, and waits for this.
+        let _totals = self.table.totals();
+        self.gate.give_up();
+        let under_way = self.under_way.lock().clone();
+        let sent: HashMap<_, _, foldhash::fast::RandomState> = under_way
+            .iter()
+            .flat_map(|deltas| deltas.iter())
+            .map(|delta| (Arc::as_ptr(&delta.cell), delta.count))
+            .collect();
+        for cell in &cells {
+            report_cell(cell, sent.get(&Arc::as_ptr(cell)).copied(), &mut report);
+        }
+        report.pending.sort_unstable();
+        report.unknown.sort_unstable();
+        if !report.is_empty() {
+            self.gate.note_loss();
+        }
+        report
+    }
+}
+
+fn report_cell(cell: &Cell, sent: Option<i64>, report: &mut Unflushed) {
+    let left = cell.tally.pending();
+    // Just about to be sent, or perhaps not.
+    let sent = sent.or_else(|| cell.is_in_batch().then_some(left));
+    if let Some(sent) = sent {
+        report.unknown.push((cell.key.clone(), sent));
+    }
+    let left = left.wrapping_sub(sent.unwrap_or(0));
+    if left != 0 || sent.is_none() && cell.is_pending() {
+        report.pending.push((cell.key.clone(), left));
+    }
+}
+
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,110 @@
+//! The cells of a counter, how many of them have something pending, and the lock on their totals.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+
+use super::{
+    apart::Apart,
+    cell::{ByKey, Cell, Totals, TotalsLock},
+    pending::Pending,
+};
+use crate::{DistkitError, RedisKey};
+
+pub(super) struct Table {
+    cells: DashMap<ByKey, (), foldhash::fast::RandomState>,
+    totals: TotalsLock,
+    pending: Apart<Pending>,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Self {
+            cells: DashMap::with_hasher(foldhash::fast::RandomState::default()),
+            totals: TotalsLock::default(),
+            pending: Apart::default(),
+        }
+    }
+
+    /// Takes the lock on totals.
+    pub(super) fn totals(&self) -> Totals<'_> {
+        self.totals.hold()
+    }
+
+    /// The key's cell, which a sweep may have dropped or may drop again before it is read.
+    pub(super) fn cell(&self, key: &RedisKey) -> Arc<Cell> {
+        if let Some(entry) = self.cells.get(key.as_str()) {
+            entry.key().0.touch();
+            return Arc::clone(&entry.key().0);
+        }
+        let new = ByKey(Arc::new(Cell::new(key.clone())));
+        let entry = self.cells.entry(new).or_default();
+        Arc::clone(&entry.key().0)
+    }
+
+    /// Works on a key's cell, if there is one.
+    #[inline]
+    pub(super) fn with<T>(
+        &self,
+        key: &RedisKey,
+        work: impl FnOnce(&Arc<Cell>) -> Option<T>,
+    ) -> Option<T> {
+        let entry = self.cells.get(key.as_str())?;
+        work(&entry.key().0)
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Cell>> {
+        self.cells.iter().map(|entry| Arc::clone(&entry.key().0)).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    /// Drops the cells that were not used since the last sweep. False when there is no use in another sweep
+    /// before somebody uses the counter again.
+    pub(super) fn sweep(&self) -> bool {
+        let mut more = false;
+        self.cells.retain(|cell, ()| {
+            let cell = &cell.0;
+            // The shard is locked, so a count of 1 means that nobody else has the cell or can get it.
+            let used = cell.untouch() || cell.tally.is_dirty();
+            more |= used;
+            used || Arc::strong_count(cell) > 1
+        });
+        if self.cells.is_empty() {
+            self.cells.shrink_to_fit();
+        }
+        more
+    }
+
+    /// Counts a cell that is about to be dirty, if there is room.
+    pub(super) fn try_count(&self, cell: &Cell, limit: usize) -> Result<(), DistkitError> {
+        if self.pending.0.try_count(cell, limit) {
+            Ok(())
+        } else {
+            Err(DistkitError::TooManyPending { limit })
+        }
+    }
+
+    /// Counts a cell that is dirty.
+    pub(super) fn count(&self, cell: &Cell) {
+        self.pending.0.count(cell);
+    }
+
+    /// For the committer: the cell has nothing pending, unless it is dirty again.
+    pub(super) fn uncount(&self, cell: &Cell) {
+        if !cell.tally.is_dirty() {
+            self.pending.0.uncount(cell);
+        }
+    }
+
+    /// How many keys have writes that the store has not acknowledged.
+    pub(super) fn number_pending(&self) -> usize {
+        self.pending.0.number()
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        self.number_pending() != 0
+    }
+}
