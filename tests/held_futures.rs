@@ -33,6 +33,18 @@ async fn poll_a_little(future: &mut Held<'_>, time: Duration) {
     _ = timeout(time, future).await;
 }
 
+#[test]
+fn the_futures_of_all_calls_can_be_sent_to_other_threads() {
+    fn sent(_: impl Send) {}
+    let (Instances { lax, strict, .. }, k) = (instances(), key("k"));
+    let store = MemoryBackend::new();
+    let counter = LaxCounter::new(CounterOptions::new(key("held"), store));
+    sent((counter.get(&k), counter.inc(&k, 1), counter.handle(&k)));
+    sent((counter.flush(), counter.shutdown(SECOND)));
+    sent((lax.get(&k), lax.inc(&k, 1), lax.handle(&k)));
+    sent((lax.flush(), lax.shutdown(SECOND), lax.leave(), strict.leave()));
+}
+
 struct Plain {
     link: MemoryLink,
     counter: Arc<LaxCounter>,

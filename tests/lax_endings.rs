@@ -278,3 +278,15 @@ fn a_shutdown_says_why_the_attempts_before_the_last_one_failed() {
         assert!(report.cause.is_some());
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_set_that_a_shutdown_interrupts_may_have_happened() {
+    let bed = bed();
+    bed.link.set_latency(100 * MS);
+    let counter = Arc::clone(&bed.counter);
+    let set = tokio::spawn(async move { counter.set(&key("k"), 5).await });
+    sleep(60 * MS).await;
+    _ = bed.counter.shutdown(20 * MS).await;
+    assert!(set.await.unwrap().unwrap_err().may_have_happened());
+    assert_eq!(bed.stored(&key("k")).await, 5);
+}

@@ -217,6 +217,51 @@ fn one_runtime_after_another_is_left() {
     drop(left);
 }
 
+#[test]
+fn a_counter_that_is_dropped_on_another_runtime_lets_go_of_its_store() {
+    let store = Arc::new(MemoryBackend::new().link());
+    let held = Arc::downgrade(&store);
+    let counter = LaxCounter::new(CounterOptions::with_store(key("lax"), store));
+    let first = runtime();
+    first.block_on(async {
+        counter.inc(&key("k"), 1).await.unwrap();
+        counter.flush().await.unwrap();
+    });
+    runtime().block_on(async {
+        drop(counter);
+        at_last(async {
+            while held.strong_count() > 0 {
+                sleep(MS).await;
+            }
+        })
+        .await;
+    });
+}
+
+/// The last one that asked is left, too.
+#[test]
+fn of_two_runtimes_that_ask_the_driven_one_is_answered() {
+    let bed = bed();
+    let third = Driven::new(runtime());
+    let (asked, has_asked) = std::sync::mpsc::channel();
+    let counter = Arc::clone(&bed.counter);
+    let answer = third.handle.spawn(async move {
+        let cold = key("cold");
+        let mut get = std::pin::pin!(counter.get(&cold));
+        assert!(timeout(Duration::ZERO, &mut get).await.is_err());
+        asked.send(()).unwrap();
+        at_last(get).await.unwrap()
+    });
+    has_asked.recv().unwrap();
+    let second = runtime();
+    second.block_on(async {
+        let counter = Arc::clone(&bed.counter);
+        tokio::spawn(async move { counter.get(&key("cold too")).await });
+        tokio::task::yield_now().await;
+    });
+    assert_eq!(third.handle.block_on(answer).unwrap(), 0);
+}
+
 /// A request that hangs is sent once, whoever asks meanwhile from wherever.
 #[test]
 fn a_task_that_waits_for_the_store_is_left_alone() {
@@ -238,7 +283,7 @@ fn a_task_that_waits_for_the_store_is_left_alone() {
         link.set_latency(Duration::ZERO);
         at_last(counter.flush()).await.unwrap();
     });
-    drop(driven.handle.clone());
+    drop(driven);
 }
 
 #[cfg(feature = "instance-aware-counter")]

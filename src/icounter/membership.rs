@@ -198,7 +198,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// How long what is in others' way may give no sign of life.
     fn patience(&self) -> Duration {
-        (self.lease / 10).clamp(Duration::from_millis(20), Duration::from_secs(1))
+        (self.lease / 10).clamp(Duration::from_millis(100), Duration::from_secs(1))
     }
 
     /// Runs an operation as a joined member; joins first, or again, where the store asks for it.

@@ -22,6 +22,9 @@ use crate::{
 /// How often work that may be done twice is asked for when the task ends in the middle of it.
 const ATTEMPTS: usize = 4;
 
+/// One for each item, or why there is none.
+type Answers<T> = Result<Vec<Result<T, DistkitError>>, DistkitError>;
+
 /// The task, or its runtime, ended while it did what it was asked for.
 struct Interrupted;
 
@@ -124,21 +127,24 @@ impl<L: Ledger> Engine<L> {
     }
 
     /// Does each write, in order, after what was written before to the same keys.
-    pub(crate) async fn write_now(
-        self: &Arc<Self>,
-        writes: &[L::Write],
-    ) -> Result<Vec<Result<L::Written, DistkitError>>, DistkitError> {
-        if writes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let writes = writes.to_vec();
-        self.act(|committer, sent| {
-            Box::pin(async move {
-                let outcomes = committer.write(&writes, &sent).await?;
-                Ok(named(&writes, outcomes))
+    pub(crate) fn write_now<'a>(
+        self: &'a Arc<Self>,
+        writes: &'a [L::Write],
+    ) -> BoxFuture<'a, Answers<L::Written>> {
+        // A box shows the compiler that it can be sent to other threads, whatever borrows the caller has.
+        Box::pin(async move {
+            if writes.is_empty() {
+                return Ok(Vec::new());
+            }
+            let writes = writes.to_vec();
+            self.act(|committer, sent| {
+                Box::pin(async move {
+                    let outcomes = committer.write(&writes, &sent).await?;
+                    Ok(named(&writes, outcomes))
+                })
             })
+            .await
         })
-        .await
     }
 
     /// Removes all keys, or the own parts of them, and with them what is pending.

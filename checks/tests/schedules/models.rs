@@ -536,3 +536,30 @@ fn a_counter_whose_task_was_left_is_flushed_when_it_is_dropped_elsewhere() {
         first.come_back();
     });
 }
+
+/// What is cancelled with a dropped request is that request alone.
+#[test]
+fn a_dropped_request_interrupts_no_other() {
+    check(|| async {
+        let store = Store::default();
+        let owner = counter(&store, SETTINGS);
+        let (a, b) = (key("a"), key("b"));
+        let other = spawn({
+            let (core, a) = (owner.0.clone(), a.clone());
+            async move {
+                core.set(Write::set(a.clone(), 7)).await;
+                core.set(Write::set(a, 8)).await;
+            }
+        });
+        for _ in 0..2 {
+            let writes = [Write::set(b.clone(), 50)];
+            let mut request = Box::pin(owner.0.write_now(&writes));
+            _ = futures_util::FutureExt::now_or_never(&mut request);
+            yield_now().await;
+        }
+        other.await.unwrap();
+        flush(&owner.0).await;
+        assert_eq!(store.total(&a), 8);
+        assert_idle(&owner.0);
+    });
+}
