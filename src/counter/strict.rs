@@ -111,12 +111,11 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
-        let guarded = self.settings.is_guarded();
         let joint = || -> Box<dyn Joint<i64>> {
             let sender = Arc::clone(&self.sending.sender);
             Box::new(Totals { store: self.store.clone(), sender })
         };
-        match self.sending.queues.current(guarded, joint) {
+        match self.sending.queues.current(self.settings.unknown_after, joint) {
             Some(queue) => queue.add(key, count, &self.settings).await,
             None => Ok(only(self.write_part(&[Write::add(key.clone(), count)]).await?)?.new),
         }

@@ -102,12 +102,11 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let guarded = self.settings.is_guarded();
         let joint = || -> Box<dyn Joint<Numbers>> {
             let membership = Arc::clone(&self.membership);
             Box::new(Slices { membership, sender: Arc::clone(&self.sender) })
         };
-        match self.queues.current(guarded, joint) {
+        match self.queues.current(self.settings.unknown_after, joint) {
             Some(queue) => {
                 let Numbers { total, slice } = queue.add(key, count, &self.settings).await?;
                 Ok((total, slice))

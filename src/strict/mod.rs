@@ -35,15 +35,10 @@ impl Default for Settings {
     }
 }
 
-/// Longer than any request is worth waiting for, and far from the end of any clock.
-const LONGEST: Duration = Duration::from_secs(30 * 365 * 86_400);
+/// A store keeps the answer of a lane for an hour only.
+const LONGEST: Duration = Duration::from_secs(30 * 60);
 
 impl Settings {
-    /// Whether writes are sent again under a guard.
-    pub(crate) fn is_guarded(&self) -> bool {
-        self.unknown_after.is_some()
-    }
-
     /// When a write that begins now counts as unknown.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.unknown_after.map(|after| Instant::now() + after.min(LONGEST))
@@ -51,10 +46,10 @@ impl Settings {
 }
 
 /// The queues of one store's additions: one for each runtime, so that none waits for a runtime that has ended or is
-/// not driven, and each guard setting.
+/// not driven, and for each deadline, so that none waits for a call with a longer one.
 pub(crate) struct Queues<T>(Mutex<ByRuntime<T>>);
 
-type ByRuntime<T> = HashMap<(Id, bool), Arc<Queue<T>>>;
+type ByRuntime<T> = HashMap<(Id, Option<Duration>), Arc<Queue<T>>>;
 
 impl<T> Default for Queues<T> {
     fn default() -> Self {
@@ -69,7 +64,7 @@ impl<T: Tally> Queues<T> {
     /// The queue of the current runtime; `None` outside of one.
     pub(crate) fn current(
         &self,
-        guarded: bool,
+        unknown_after: Option<Duration>,
         joint: impl FnOnce() -> Box<dyn Joint<T>>,
     ) -> Option<Arc<Queue<T>>> {
         let id = Handle::try_current().ok()?.id();
@@ -77,7 +72,7 @@ impl<T: Tally> Queues<T> {
         if queues.len() > MANY {
             queues.retain(|_, queue| !queue.is_idle());
         }
-        let queue = queues.entry((id, guarded)).or_insert_with(|| Queue::new(joint()));
+        let queue = queues.entry((id, unknown_after)).or_insert_with(|| Queue::new(joint()));
         Some(Arc::clone(queue))
     }
 }

@@ -2,7 +2,7 @@
 macro_rules! strict_options {
     () => {
         /// Sets for how long a strict write whose answer was lost is sent again before its outcome counts as
-        /// unknown. Default: 5 s, from the call.
+        /// unknown. Default: 5 s, from the call; at most 30 min.
         ///
         /// Until then it fails as [`NotApplied`](crate::DistkitError::NotApplied) if nothing was sent, and else is
         /// applied once and answered. After it the call fails as

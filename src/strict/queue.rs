@@ -189,8 +189,15 @@ impl<T: Tally> Queue<T> {
         let alone = self.send(items, parts).await;
         if !alone.is_empty() {
             // A sum that did not fit added nothing: the refusal concerns single calls.
-            let (items, parts) = alone.into_iter().map(|(item, w)| (item, vec![w])).unzip();
-            self.send(items, parts).await;
+            let mut alone = alone.into_iter().filter(|(_, waiter)| !waiter.reply.is_closed());
+            loop {
+                let some = alone.by_ref().take(BATCH).map(|(item, waiter)| (item, vec![waiter]));
+                let (items, parts): (Vec<_>, Vec<_>) = some.unzip();
+                if items.is_empty() {
+                    break;
+                }
+                self.send(items, parts).await;
+            }
         }
     }
 

@@ -55,6 +55,10 @@ impl Sender {
                 return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
             }
             sleep(delay).await;
+            // A process that was frozen, or a future that was not polled, may wake up much later.
+            if Instant::now() >= deadline {
+                return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
+            }
         }
     }
 }

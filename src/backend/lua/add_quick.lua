@@ -9,6 +9,12 @@ if ARGV[1] == 'l' then
   local last = both[1] and string.match(both[1], '^(%d+) ')
   local seen, age = string.match(both[2] or '', '^%d+ (%d+) (%d+)$')
   local claimed = last and seen and tonumber(last) < tonumber(sequence) and seen == redis.call('TIME')[1]
+  -- A batch of which one command is denied is the library's, which turns it down before anything is written.
+  if #ARGV > 6 and redis.acl_check_cmd then
+    for _, name in ipairs({ 'HINCRBY', 'HGET' }) do
+      claimed = claimed and redis.acl_check_cmd(name, totals, ARGV[5], '0')
+    end
+  end
   -- Before the additions: what is added and not recorded would be added again.
   claimed = claimed and type(try('HSET', lanes, id, sequence .. ' ' .. age)) ~= 'table'
   local answer, at = { 0 }, 1
