@@ -70,8 +70,8 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 /// 4. **Exact.** Arithmetic is exact on the whole range of `i64`. A result outside of it is refused as
 ///    [`Refusal::Overflow`].
 /// 5. **A missing key reads 0**, and 0 is what conditions compare with.
-/// 6. **Foreign data is named, never overwritten by an addition.** A value that is not a decimal `i64`
-///    is refused as [`Refusal::NotANumber`] where it is read or added to; an unconditional assignment
+/// 6. **Foreign data is named, never overwritten by an addition.** A value that is not a decimal `i64`, as
+///    `i64::to_string` writes it, is refused as [`Refusal::NotANumber`] where it is read or added to; an unconditional assignment
 ///    replaces it, and an unconditional removal deletes it but is refused, for there is no number to answer with.
 /// 7. **Replay guard.** A batch whose [`ReplayGuard::sequence`] is not above the highest one applied for
 ///    its writer changes nothing and answers with the values as they stand
@@ -95,7 +95,10 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 ///    `plain_conformance_suite!`: one test for each rule (feature `conformance`).
 /// 3. For instance-aware counters implement [`InstanceBackend`] too, with
 ///    `conformance_suite!`.
-/// 4. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
+/// 4. For strict writes that survive a lost answer implement [`RecordedAnswers`], answer `capabilities` with
+///    `Capabilities::none().with_recorded(self)`, and expand `recorded_conformance_suite!(name, fixture)`. Without it
+///    strict writes are sent once.
+/// 5. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store of counters",
