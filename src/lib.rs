@@ -25,6 +25,10 @@ pub mod icounter;
 pub mod trypema;
 
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod answers;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter", feature = "redis-rs"))]
+mod backoff;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
     not(feature = "instance-aware-counter"),
     allow(dead_code, reason = "only the heartbeat asks whether it has ended")

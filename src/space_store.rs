@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-#[cfg(feature = "counter")]
-use crate::backend::ReplayGuard;
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
     Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice, SliceWrite,
     Standing,
 };
+#[cfg(feature = "counter")]
+use crate::backend::{ReplayGuard, Write};
 use crate::{
-    DistkitError, RedisKey,
-    backend::{Applied, Backend, BackendError, Outcome, Space, Write},
+    RedisKey,
+    backend::{Applied, Backend, BackendError, Outcome, Space},
     strict::Sender,
 };
 
@@ -83,7 +83,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
 
     pub(crate) async fn read(&self, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
         let totals = self.store.read(&self.space, keys).await?;
-        counted(keys.len(), &totals).map_err(of_a_read)?;
+        counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
 
@@ -141,10 +141,9 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         member: &Member,
         scope: Scope,
         sender: &Sender,
-        deadline: Option<Instant>,
+        deadline: Instant,
     ) -> Result<(), BackendError> {
         let (store, space) = (self.store.capabilities().recorded_slices, &self.space);
-        let Some(deadline) = deadline else { return self.clear_on(member, scope).await };
         let fresh_id = || self.store.fresh_id();
         match (scope, store) {
             (Scope::Total, None) => self.clear_on(member, scope).await,
@@ -167,7 +166,7 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
         let ordered = self.store.read_on(&self.space, member, keys).await?;
-        counted(keys.len(), &ordered.answer).map_err(of_a_read)?;
+        counted(keys.len(), &ordered.answer).map_err(BackendError::with_nothing_applied)?;
         Ok(ordered)
     }
 
@@ -202,68 +201,4 @@ fn counted<T>(asked: usize, answers: &[T]) -> Result<(), BackendError> {
     let answered = answers.len();
     let text = format!("the store gave {answered} answers to a request for {asked} items");
     Err(BackendError::outcome_unknown(text))
-}
-
-/// What only reads changes nothing, whatever the answer.
-fn of_a_read(error: BackendError) -> BackendError {
-    match error {
-        BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
-        error => error,
-    }
-}
-
-/// An item of a batch.
-pub(crate) trait Item {
-    fn key(&self) -> &RedisKey;
-}
-
-impl Item for RedisKey {
-    fn key(&self) -> &RedisKey {
-        self
-    }
-}
-
-impl Item for Write {
-    fn key(&self) -> &RedisKey {
-        &self.key
-    }
-}
-
-#[cfg(feature = "instance-aware-counter")]
-impl Item for SliceWrite {
-    fn key(&self) -> &RedisKey {
-        &self.key
-    }
-}
-
-/// A key of a batch and its outcome.
-pub type Keyed<'k, T> = (&'k RedisKey, Result<T, DistkitError>);
-
-/// The outcomes, one for each item, the refused ones with their keys.
-pub(crate) fn named<T>(
-    items: &[impl Item],
-    outcomes: Vec<Outcome<T>>,
-) -> Vec<Result<T, DistkitError>> {
-    let named = items.iter().zip(outcomes);
-    named
-        .map(|(item, outcome)| {
-            outcome.map_err(|refusal| DistkitError::refused(item.key(), refusal))
-        })
-        .collect()
-}
-
-/// The answer to a question about one item.
-pub(crate) fn only<T>(outcomes: Vec<Result<T, DistkitError>>) -> Result<T, DistkitError> {
-    let none = || Err(BackendError::outcome_unknown("the store gave no answer").into());
-    outcomes.into_iter().next().unwrap_or_else(none)
-}
-
-/// Puts each key next to its outcome.
-#[cfg(feature = "counter")]
-pub(crate) fn keyed<'k, T, U>(
-    keys: impl Iterator<Item = &'k RedisKey>,
-    outcomes: Vec<Result<T, DistkitError>>,
-    answer: impl Fn(T) -> U,
-) -> Vec<Keyed<'k, U>> {
-    keys.zip(outcomes).map(|(key, outcome)| (key, outcome.map(&answer))).collect()
 }

@@ -63,6 +63,14 @@ impl BackendError {
         Self::OutcomeUnknown(cause.into().into())
     }
 
+    /// The error of a request that changes nothing, or before which this one failed: nothing was applied.
+    pub(crate) fn with_nothing_applied(self) -> Self {
+        match self {
+            Self::OutcomeUnknown(cause) => Self::NotApplied(cause),
+            error => error,
+        }
+    }
+
     /// Whether the request may have taken effect, in whole or in part.
     pub fn may_have_happened(&self) -> bool {
         matches!(self, Self::OutcomeUnknown(_) | Self::Forgotten)

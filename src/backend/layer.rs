@@ -246,20 +246,13 @@ impl<B: ?Sized, A: Clone> Clone for Layered<B, A> {
     }
 }
 
+/// Rule 10 holds for reads whatever the layer says.
 macro_rules! send {
     ($self:ident, $op:ident { $($arg:ident),* }, $method:ident($($given:ident),*)) => {{
         let op = Op::$op { $($arg),* };
         let answer = $self.around.around(op, async { $self.store.$method($($given),*).await });
-        answer.await.map_err(|error| if op.is_read() { of_a_read(error) } else { error })
+        answer.await.map_err(|error| if op.is_read() { error.with_nothing_applied() } else { error })
     }};
-}
-
-/// Rule 10, whatever the layer says.
-fn of_a_read(error: BackendError) -> BackendError {
-    match error {
-        BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
-        error => error,
-    }
 }
 
 #[deny(clippy::missing_trait_methods)]

@@ -104,6 +104,14 @@ impl Write {
         Self { key, change: Change::Remove, condition: CounterComparator::Nil }
     }
 
+    /// The count of an unconditional addition; `None` for any other write.
+    pub fn unconditional_addition(&self) -> Option<i64> {
+        match (self.change, self.condition) {
+            (Change::Add(count), CounterComparator::Nil) => Some(count),
+            _ => None,
+        }
+    }
+
     /// The same write under a condition.
     pub fn only_if(self, condition: CounterComparator) -> Self {
         Self { condition, ..self }

@@ -2,8 +2,8 @@ use async_trait::async_trait;
 
 use crate::{
     CounterComparator, DistkitError, RedisKey,
+    answers::{Keyed, keyed, only},
     backend::{Refusal, Write, Written},
-    space_store::{Keyed, keyed, only},
 };
 
 /// What every plain counter can do.

@@ -12,7 +12,7 @@ mod lax;
 mod options;
 mod strict;
 
-pub use crate::space_store::Keyed;
+pub use crate::answers::Keyed;
 pub use counter_trait::CounterTrait;
 pub use lax::{LaxCounter, LaxHandle, Unflushed};
 pub use options::CounterOptions;

@@ -6,9 +6,10 @@ use tokio::time::Instant;
 use super::{CounterOptions, CounterTrait, Keyed, options::Sending};
 use crate::{
     DistkitError, RedisKey,
+    answers::{keyed, named, only},
     backend::{Backend, Outcome, Write, Written},
     parts::in_parts,
-    space_store::{SpaceStore, keyed, named, only},
+    space_store::SpaceStore,
     strict::{Joint, Sender, Settings},
 };
 

@@ -2,9 +2,9 @@ use async_trait::async_trait;
 
 use crate::{
     CounterComparator, DistkitError, RedisKey,
+    answers::{Keyed, only},
     backend::{InstanceSlice, SliceChange, SliceWrite, Standing, Written},
     parts::{PART, PART_OF_TOTALS},
-    space_store::{Keyed, only},
 };
 
 /// `(total, own slice)`: the sum over all living instances, and this instance's part of it.

@@ -255,10 +255,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             Err(error) => {
                 state.member = None;
                 // The operation that needs the membership has not been sent.
-                return Err(match error {
-                    BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause).into(),
-                    error => error.into(),
-                });
+                return Err(error.with_nothing_applied().into());
             }
         };
         if state.instance.first_joined.is_some() {
@@ -308,25 +305,17 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         went_back
     }
 
-    /// Does each write, with a `sequence` once in the life of the incarnation.
+    /// Does each write, under the `sequence` once in the life of the incarnation.
     pub(crate) async fn apply(
         self: &Arc<Self>,
         writes: &[SliceWrite],
-        sequence: Option<u64>,
+        sequence: u64,
     ) -> Result<Applied<Standing>, DistkitError> {
-        let writes: Arc<[SliceWrite]> = writes.into();
-        let noted = Arc::clone(&writes);
-        self.as_member(
-            move |membership, member| {
-                let writes = Arc::clone(&writes);
-                Box::pin(async move { membership.store.apply_on(&member, &writes, sequence).await })
-            },
-            move |membership, ordered: Ordered<Applied<Standing>>| {
-                membership.acknowledge(&noted, &ordered);
-                ordered.answer
-            },
-            BackendError::outcome_unknown,
-        )
+        self.apply_through(writes, move |membership, member, writes| {
+            Box::pin(
+                async move { membership.store.apply_on(&member, &writes, Some(sequence)).await },
+            )
+        })
         .await
     }
 
@@ -339,33 +328,44 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         writes: &[SliceWrite],
         sender: &Arc<Sender>,
         deadline: Option<Instant>,
-    ) -> Result<Ordered<Applied<Standing>>, DistkitError> {
+    ) -> Result<Applied<Standing>, DistkitError> {
+        let sender = Arc::clone(sender);
+        self.apply_through(writes, move |membership, member, writes| {
+            let sender = Arc::clone(&sender);
+            Box::pin(async move {
+                let store = &membership.store;
+                store.apply_on_once(&member, &writes, &sender, deadline).await
+            })
+        })
+        .await
+    }
+
+    /// Does each write through `call`, and takes in how they left the keys.
+    async fn apply_through(
+        self: &Arc<Self>,
+        writes: &[SliceWrite],
+        call: impl Fn(
+            Arc<Self>,
+            Member,
+            Arc<[SliceWrite]>,
+        ) -> BoxFuture<'static, Result<Ordered<Applied<Standing>>, BackendError>>,
+    ) -> Result<Applied<Standing>, DistkitError> {
         let writes: Arc<[SliceWrite]> = writes.into();
-        let (noted, sender) = (Arc::clone(&writes), Arc::clone(sender));
+        let noted = Arc::clone(&writes);
         self.as_member(
-            move |membership, member| {
-                let (writes, sender) = (Arc::clone(&writes), Arc::clone(&sender));
-                Box::pin(async move {
-                    let store = &membership.store;
-                    store.apply_on_once(&member, &writes, &sender, deadline).await
-                })
-            },
+            move |membership, member| call(membership, member, Arc::clone(&writes)),
             move |membership, ordered: Ordered<Applied<Standing>>| {
-                membership.acknowledge(&noted, &ordered);
-                ordered
+                let mut acknowledged = membership.acknowledged.lock();
+                for (write, outcome) in noted.iter().zip(&ordered.answer.outcomes) {
+                    if let Ok(written) = outcome {
+                        acknowledged.note(&write.key, ordered.version, &written.new);
+                    }
+                }
+                ordered.answer
             },
             BackendError::outcome_unknown,
         )
         .await
-    }
-
-    fn acknowledge(&self, writes: &[SliceWrite], ordered: &Ordered<Applied<Standing>>) {
-        let mut acknowledged = self.acknowledged.lock();
-        for (write, outcome) in writes.iter().zip(&ordered.answer.outcomes) {
-            if let Ok(written) = outcome {
-                acknowledged.note(&write.key, ordered.version, &written.new);
-            }
-        }
     }
 
     /// Reads how each key stands.
@@ -401,18 +401,18 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     }
 
     /// Removes every counter of the space, or this instance's slices, and forgets them. No other operation of this
-    /// instance is under way meanwhile.
+    /// instance is under way meanwhile. With a sender and a deadline it is sent again until it is answered.
     pub(crate) async fn clear(
         self: &Arc<Self>,
         scope: Scope,
-        sender: &Arc<Sender>,
-        deadline: Option<Instant>,
+        once: Option<(Arc<Sender>, Instant)>,
     ) -> Result<(), DistkitError> {
-        let (membership, sender) = (Arc::clone(self), Arc::clone(sender));
+        let membership = Arc::clone(self);
         let interrupted = BackendError::outcome_unknown("the runtime ended before the answer came");
-        self.alone(interrupted, async move {
-            membership.exclusive().await?.clear(scope, &sender, deadline).await
-        })
+        self.alone(
+            interrupted,
+            async move { membership.exclusive().await?.clear(scope, once).await },
+        )
         .await
     }
 
@@ -511,16 +511,22 @@ impl<B: InstanceBackend + ?Sized> Exclusive<'_, B> {
     async fn clear(
         mut self,
         scope: Scope,
-        sender: &Sender,
-        deadline: Option<Instant>,
+        once: Option<(Arc<Sender>, Instant)>,
     ) -> Result<(), DistkitError> {
         let membership = self.membership;
+        let store = &membership.store;
         for _ in 0..=MAX_JOINS {
             let Some(member) = &self.state.member else {
                 membership.join(&mut self.state).await?;
                 continue;
             };
-            match membership.store.clear_on_once(member, scope, sender, deadline).await {
+            let cleared = match &once {
+                Some((sender, deadline)) => {
+                    store.clear_on_once(member, scope, sender, *deadline).await
+                }
+                None => store.clear_on(member, scope).await,
+            };
+            match cleared {
                 Err(BackendError::NotJoined) => membership.join(&mut self.state).await?,
                 Err(error) => return Err(error.into()),
                 Ok(()) => {

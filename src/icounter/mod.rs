@@ -10,8 +10,8 @@ mod membership;
 mod options;
 mod strict;
 
+pub use crate::answers::Keyed;
 pub use crate::lax::Unflushed;
-pub use crate::space_store::Keyed;
 pub use icounter_trait::{InstanceAwareCounterTrait, TotalAndSlice};
 pub use lax::{LaxInstanceAwareCounter, LaxInstanceAwareHandle};
 pub use lax_options::LaxInstanceAwareCounterOptions;

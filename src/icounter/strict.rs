@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     DistkitError, RedisKey,
+    answers::{Keyed, named, only},
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written,
     },
     parts::in_parts,
-    space_store::{Keyed, named, only},
     strict::{Joint, Queues, Sender, Settings, Tally},
 };
 
@@ -68,8 +68,14 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
         let deadline = self.settings.deadline();
-        let ordered = self.membership.apply_once(writes, &self.sender, deadline).await?;
-        Ok(named(writes, ordered.answer.outcomes))
+        let applied = self.membership.apply_once(writes, &self.sender, deadline).await?;
+        Ok(named(writes, applied.outcomes))
+    }
+
+    async fn clear_all(&self, scope: Scope) -> Result<(), DistkitError> {
+        let deadline = self.settings.deadline();
+        let once = deadline.map(|deadline| (Arc::clone(&self.sender), deadline));
+        self.membership.clear(scope, once).await
     }
 
     async fn read_part(
@@ -131,11 +137,11 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
-        self.membership.clear(Scope::Total, &self.sender, self.settings.deadline()).await
+        self.clear_all(Scope::Total).await
     }
 
     async fn clear_on_instance(&self) -> Result<(), DistkitError> {
-        self.membership.clear(Scope::Slice, &self.sender, self.settings.deadline()).await
+        self.clear_all(Scope::Slice).await
     }
 
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
@@ -168,11 +174,11 @@ impl<B: InstanceBackend + ?Sized> Joint<Numbers> for Slices<B> {
         let add =
             |(key, count): &(RedisKey, i64)| SliceWrite::new(key.clone(), SliceChange::Add(*count));
         let writes: Vec<_> = items.iter().map(add).collect();
-        let ordered = self.membership.apply_once(&writes, &self.sender, deadline).await?;
+        let applied = self.membership.apply_once(&writes, &self.sender, deadline).await?;
         let numbers = |outcome: Outcome<Written<Standing>>| {
             outcome.map(|w| Numbers { total: w.new.total, slice: w.new.slice })
         };
-        Ok(ordered.answer.outcomes.into_iter().map(numbers).collect())
+        Ok(applied.outcomes.into_iter().map(numbers).collect())
     }
 }
 

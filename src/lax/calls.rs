@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     DistkitError, RedisKey,
+    answers::named,
     backend::{BackendError, Scope},
-    space_store::named,
 };
 
 /// How often work that may be done twice is asked for when the task ends in the middle of it.

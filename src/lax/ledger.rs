@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::cell::{Cell, Known};
 use crate::{
     DistkitError,
+    answers::Item,
     backend::{Outcome, ReplayGuard, Scope},
-    space_store::Item,
 };
 
 /// What a flush is to do to one key.

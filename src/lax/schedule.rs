@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use tokio::time::Instant;
 
 use super::settings::Settings;
+use crate::backoff::doubling;
 
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
 const HEAD_START: u32 = 10;
@@ -16,11 +17,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(20);
 
 /// The delays between attempts to reach the store.
 pub(crate) fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(FIRST_DELAY)
-        .with_max_delay(Duration::from_secs(1))
-        .without_max_times()
-        .build()
+    doubling(FIRST_DELAY, Duration::from_secs(1))
 }
 
 pub(super) struct Schedule {

@@ -1,7 +1,6 @@
 //! What the strict counters of both families send, and how: once by default, and joined with what is concurrent.
 //!
 //! [`Sender`] sends one request until it is answered. [`Queue`] joins concurrent additions into requests.
-//! [`Sending`] is both, as clones of one options value share them.
 
 mod options;
 mod queue;

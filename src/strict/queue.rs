@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     DistkitError, RedisKey,
+    answers::{named, only},
     backend::{BackendError, Outcome, Refusal},
 };
 
@@ -118,7 +119,7 @@ impl<T: Tally> Queue<T> {
                 let _alone = Alone(self);
                 let items = [(key.clone(), count)];
                 let outcomes = self.joint.add(&items, deadline).await?;
-                only(key, outcomes)
+                only(named(std::slice::from_ref(key), outcomes))
             }
             Some(answer) => answer.await.unwrap_or_else(|_| Err(runtime_ended().into())),
         }
@@ -319,13 +320,6 @@ fn answer_all<T: Tally>(total: T, waiters: Vec<Waiter<T>>) {
     let counts: Vec<_> = waiters.iter().map(|waiter| waiter.count).collect();
     for (waiter, answer) in waiters.into_iter().zip(in_order(total, &counts)) {
         let _ = waiter.reply.send(Ok(answer));
-    }
-}
-
-fn only<T>(key: &RedisKey, outcomes: Vec<Outcome<T>>) -> Result<T, DistkitError> {
-    match outcomes.into_iter().next() {
-        Some(outcome) => outcome.map_err(|refusal| DistkitError::refused(key, refusal)),
-        None => Err(BackendError::outcome_unknown("the store gave no answer").into()),
     }
 }
 

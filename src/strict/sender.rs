@@ -2,10 +2,12 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::backend::{BackendError, ReplayGuard, lanes::Lanes};
+use crate::{
+    backend::{BackendError, ReplayGuard, lanes::Lanes},
+    backoff::doubling,
+};
 
 /// The lanes of a store's strict counters.
 #[derive(Debug, Default)]
@@ -38,7 +40,7 @@ impl Sender {
     {
         let ticket = self.lanes.take(fresh_id);
         let mut lane = ticket.guard();
-        let mut delays = delays();
+        let mut delays = doubling(FIRST_DELAY, LONGEST_DELAY);
         let mut attempts = 0;
         let mut last = None;
         loop {
@@ -72,15 +74,8 @@ fn ends(error: &BackendError, resent: bool) -> bool {
     }
 }
 
+const FIRST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
-
-fn delays() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(10))
-        .with_max_delay(LONGEST_DELAY)
-        .without_max_times()
-        .build()
-}
 
 #[cfg(test)]
 mod tests {

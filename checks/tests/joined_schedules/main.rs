@@ -13,6 +13,8 @@ extern crate self as parking_lot;
 extern crate self as tokio;
 extern crate tokio as real_tokio;
 
+#[path = "../../../src/answers.rs"]
+mod answers;
 #[path = "../schedules/backend.rs"]
 #[allow(unused_imports, reason = "made for other models besides")]
 mod backend;

@@ -6,7 +6,7 @@ mod instance;
 mod operation;
 
 pub use error::*;
-pub use instance::Scope;
+pub use instance::{Scope, SliceWrite};
 pub use operation::*;
 
 /// What the counters' files name; the store of these tests is a ledger.

@@ -15,6 +15,10 @@ extern crate self as parking_lot;
 extern crate self as tokio;
 extern crate tokio as real_tokio;
 
+#[path = "../../../src/answers.rs"]
+mod answers;
+#[path = "../../../src/backoff.rs"]
+mod backoff;
 #[path = "../../../src/detached.rs"]
 mod detached;
 #[allow(unexpected_cfgs, reason = "rate limiting has no part here")]
@@ -57,31 +61,5 @@ impl<T> Mutex<T> {
 
     pub fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
         self.0.lock().unwrap()
-    }
-}
-
-/// Of `src/space_store.rs`, what the files of the lax engine use.
-pub(crate) mod space_store {
-    use crate::{
-        DistkitError, RedisKey,
-        backend::{Outcome, Write},
-    };
-
-    pub(crate) trait Item {
-        fn key(&self) -> &RedisKey;
-    }
-
-    impl Item for Write {
-        fn key(&self) -> &RedisKey {
-            &self.key
-        }
-    }
-
-    pub(crate) fn named<T>(
-        items: &[impl Item],
-        outcomes: Vec<Outcome<T>>,
-    ) -> Vec<Result<T, DistkitError>> {
-        let named = items.iter().zip(outcomes);
-        named.map(|(i, o)| o.map_err(|refusal| DistkitError::refused(i.key(), refusal))).collect()
     }
 }

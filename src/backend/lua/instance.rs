@@ -371,10 +371,12 @@ impl<R: ScriptRunner> LuaStore<R> {
         let (names, whole) = (layout::instance_names(space), layout::instance_whole(space));
         loop {
             let reply = match kind {
-                Kind::Recorded(lane) => self.call_once(script, space, args, lane).await,
+                Kind::Recorded(lane) => {
+                    self.call_once(script, space, [&names, &whole], args, lane).await
+                }
                 Kind::Once if self.runner.resends() => {
                     let ticket = self.lanes.take(|| self.fresh_id());
-                    self.call_once(script, space, args, &ticket.guard()).await
+                    self.call_once(script, space, [&names, &whole], args, &ticket.guard()).await
                 }
                 _ => {
                     let keys = [names.as_str(), &whole];
@@ -409,12 +411,12 @@ impl<R: ScriptRunner> LuaStore<R> {
         &self,
         script: &'static Script,
         space: &Space,
+        [names, whole]: [&str; 2],
         args: &[Arg<'_>],
         lane: &ReplayGuard,
     ) -> Result<Reply, BackendError> {
-        let (names, whole) = (layout::instance_names(space), layout::instance_whole(space));
         let (lanes, shape) = (layout::lanes(space), layout::shape(space));
-        let keys = [names.as_str(), &whole, &lanes, &shape];
+        let keys = [names, whole, &lanes, &shape];
         let resent = Arg::Text(if lane.resent { "1" } else { "" });
         let guard = [number(lane.sequence), Arg::Text(&lane.writer), resent];
         let args = [args, &guard].concat();

@@ -79,10 +79,7 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     /// What an error of a request that only reads means.
     pub(crate) fn failed_to_read(&self, error: CallError, keys: &[&str]) -> BackendError {
-        match self.failed(error, keys) {
-            BackendError::OutcomeUnknown(cause) => BackendError::NotApplied(cause),
-            error => error,
-        }
+        self.failed(error, keys).with_nothing_applied()
     }
 
     /// Makes the shape of a space, or checks it, before the first write of this process.

@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use crate::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Capabilities, Change, CounterComparator, Outcome,
-        RecordedAnswers, Refusal, ReplayGuard, Space, Write,
+        Applied, Backend, BackendError, Capabilities, Change, Outcome, RecordedAnswers, Refusal,
+        ReplayGuard, Space, Write,
     },
 };
 
@@ -39,16 +39,9 @@ const CHUNK: usize = 1000;
 /// How many keys one HMGET reads: 2 ms of the server's time.
 const READ_CHUNK: usize = 5000;
 
-fn plain_addition(write: &Write) -> Option<i64> {
-    match (write.change, write.condition) {
-        (Change::Add(count), CounterComparator::Nil) => Some(count),
-        _ => None,
-    }
-}
-
 /// The script for `writes`, its arguments with four places left for the guard, and how it answers.
 fn script_for(writes: &[Write]) -> (&'static Script, Vec<Arg<'_>>, Answers) {
-    let additions = writes.iter().all(|write| plain_addition(write).is_some());
+    let additions = writes.iter().all(|write| write.unconditional_addition().is_some());
     let width = if additions { 2 } else { 5 };
     let mut args = Vec::with_capacity(GUARD + width * writes.len());
     args.extend([Arg::Text(""); GUARD]);
@@ -91,7 +84,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         writes: &[Write],
     ) -> Result<Applied, BackendError> {
         let together = writes.len() == 1 || self.runner.pipelines_well();
-        let plain = writes.iter().all(|write| plain_addition(write).is_some());
+        let plain = writes.iter().all(|write| write.unconditional_addition().is_some());
         if !self.runner.resends() && together && plain {
             return self.add(totals, writes).await;
         }
@@ -105,7 +98,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         let args: Vec<[Arg<'_>; 3]> = writes
             .iter()
             .filter_map(|write| {
-                let count = plain_addition(write)?;
+                let count = write.unconditional_addition()?;
                 Some([Arg::Text(totals), Arg::Text(&write.key), Arg::Int(count)])
             })
             .collect();
@@ -124,7 +117,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         let mut failure: Option<BackendError> = None;
         let mut failures = 0;
         for (answer, write) in answers.into_iter().zip(writes) {
-            let count = plain_addition(write).unwrap_or_default();
+            let count = write.unconditional_addition().unwrap_or_default();
             match answer {
                 Ok(Reply::Int(new)) => outcomes.push(Ok(reply::added(count, new))),
                 Ok(other) => return Err(unexpected(&other)),

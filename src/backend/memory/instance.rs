@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::records::Lanes;
+use super::records::{Lanes, reused};
 use crate::{
     RedisKey,
     backend::{
@@ -615,11 +615,6 @@ impl Instances {
         self.highest = now.saturating_mul(1000).max(self.highest + 1);
         self.highest
     }
-}
-
-/// The lane had carried another kind of request under this sequence.
-fn reused() -> BackendError {
-    BackendError::outcome_unknown("the sequence was used for another request")
 }
 
 fn lease_end(now: u64, lease: Duration) -> u64 {

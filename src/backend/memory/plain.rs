@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    records::{Lanes, Records, Remembered},
+    records::{Lanes, Records, Remembered, reused},
     value::Value,
 };
 use crate::{
@@ -214,11 +214,6 @@ fn write_one(counters: &mut Counters, write: &Write) -> Outcome<Written> {
 
 fn number(value: Option<&Value>) -> Outcome<i64> {
     value.map_or(Ok(0), Value::number)
-}
-
-/// The lane had carried another kind of request under this sequence.
-fn reused() -> BackendError {
-    BackendError::outcome_unknown("the sequence was used for another request")
 }
 
 fn refusals<T>(outcomes: &[Outcome<T>]) -> Refusals {

@@ -123,3 +123,8 @@ impl<T: Clone> Lanes<T> {
         }
     }
 }
+
+/// The lane had carried another kind of request under this sequence.
+pub(super) fn reused() -> BackendError {
+    BackendError::outcome_unknown("the sequence was used for another request")
+}

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
@@ -22,6 +22,8 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use tokio::time::Instant;
+
+use crate::backoff::doubling;
 
 /// How long connecting, and an answer, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -369,11 +371,7 @@ impl std::fmt::Debug for ReconnectingConnection {
 }
 
 fn delays() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(FIRST_DELAY)
-        .with_max_delay(LONGEST_DELAY)
-        .without_max_times()
-        .build()
+    doubling(FIRST_DELAY, LONGEST_DELAY)
 }
 
 /// An error that says that nothing was sent.

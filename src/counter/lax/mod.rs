@@ -9,10 +9,11 @@ use futures_util::future::join_all;
 use super::{CounterOptions, CounterTrait, Keyed};
 use crate::{
     CounterComparator, DistkitError, RedisKey,
+    answers::keyed,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
     lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner},
     parts::in_parts,
-    space_store::{SpaceStore, keyed},
+    space_store::SpaceStore,
 };
 
 pub use crate::lax::Unflushed;
@@ -183,7 +184,9 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
         &self,
         writes: &[Write],
     ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
-        let Some(counts) = writes.iter().map(plain_addition).collect::<Option<Vec<_>>>() else {
+        let Some(counts) =
+            writes.iter().map(Write::unconditional_addition).collect::<Option<Vec<_>>>()
+        else {
             return in_parts!(writes, part => self.engine().write_now(part).await);
         };
         let cells = self.engine().all_known(writes.iter().map(|write| &write.key)).await;
@@ -213,13 +216,6 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
         self.engine().get(key).await
-    }
-}
-
-fn plain_addition(write: &Write) -> Option<i64> {
-    match (write.change, write.condition) {
-        (Change::Add(count), CounterComparator::Nil) => Some(count),
-        _ => None,
     }
 }
 

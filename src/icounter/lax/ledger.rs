@@ -10,7 +10,6 @@ use crate::{
     icounter::membership::Membership,
     lax::{Cell, Committed, Delta, Known, Ledger},
     parts::PART,
-    strict::Sender,
 };
 
 /// This instance's slices: its own part is the slice, the others' the rest of the total.
@@ -43,7 +42,7 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
             SliceWrite::new(delta.cell.key.clone(), change)
         };
         let writes: Vec<_> = deltas.iter().map(write).collect();
-        let applied = self.membership.apply(&writes, Some(guard.sequence)).await?;
+        let applied = self.membership.apply(&writes, guard.sequence).await?;
         let outcomes = applied.outcomes.into_iter();
         Ok(Committed {
             replayed: applied.replayed,
@@ -69,7 +68,7 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
         writes: &[SliceWrite],
         guard: &ReplayGuard,
     ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
-        Ok(self.membership.apply(writes, Some(guard.sequence)).await?.outcomes)
+        Ok(self.membership.apply(writes, guard.sequence).await?.outcomes)
     }
 
     /// A slice that is to be replaced cannot be counted to what there was.
@@ -92,7 +91,7 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
     fn held_besides(_: &mut Written<Standing>, _: i64) {}
 
     async fn clear(&self, scope: Scope) -> Result<(), DistkitError> {
-        self.membership.clear(scope, &Arc::new(Sender::default()), None).await
+        self.membership.clear(scope, None).await
     }
 
     fn end(&self) {

@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
+    answers::{Keyed, named},
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
         Written,
     },
     lax::{Cell, Engine, Hold, Owner, easy},
     parts::in_parts,
-    space_store::{Keyed, named},
 };
 
 pub use handle::LaxInstanceAwareHandle;

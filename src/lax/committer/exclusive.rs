@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Committer, not_applied};
 use crate::{
     DistkitError, RedisKey,
+    answers::Item,
     backend::{Outcome, Scope},
     lax::{
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -14,7 +15,6 @@ use crate::{
         ledger::Ledger,
         table::Table,
     },
-    space_store::Item,
 };
 
 impl<'c, L: Ledger> Committer<'c, L> {
