@@ -85,9 +85,9 @@ impl DistkitError {
 impl From<BackendError> for DistkitError {
     fn from(error: BackendError) -> Self {
         match error {
-            BackendError::OutcomeUnknown(_) | BackendError::Forgotten => {
-                Self::OutcomeUnknown(error)
-            }
+            BackendError::OutcomeUnknown(_)
+            | BackendError::AnswerLost(_)
+            | BackendError::Forgotten => Self::OutcomeUnknown(error),
             BackendError::Replaced => Self::InstanceReplaced,
             _ => Self::NotApplied(error),
         }

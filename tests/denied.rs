@@ -19,7 +19,7 @@ use distkit::{
     },
 };
 use distkit_testkit::Server;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -354,5 +354,22 @@ trait ConcatAll<T> {
 impl<T> ConcatAll<T> for [Vec<T>; 2] {
     fn concat_all(self) -> Vec<T> {
         self.into_iter().flatten().collect()
+    }
+}
+
+/// A total that a number of Lua's cannot hold exactly is read back, and this user may not: the server never has an
+/// answer, so the call does not wait for one.
+#[tokio::test]
+async fn an_answer_that_the_server_cannot_give_is_not_waited_for() {
+    for bed in Bed::all() {
+        let options = CounterOptions::new(key("soon"), connect(&bed.url).await.unwrap());
+        let counter = StrictCounter::new(options.unknown_after(Duration::from_secs(1800)));
+        let big = key("big");
+        counter.set(&big, 1 << 60).await.unwrap();
+        bed.allow("hget", false);
+        let error = timeout(DEADLINE, counter.inc(&big, 1)).await.unwrap().unwrap_err();
+        bed.allow("hget", true);
+        assert!(error.may_have_happened(), "{error:?}");
+        assert_eq!(counter.get(&big).await.unwrap(), (1 << 60) + 1);
     }
 }

@@ -18,11 +18,15 @@ fn key(name: &str) -> RedisKey {
 #[test]
 fn each_variant_says_its_own_part_and_no_other() {
     let io = || io::Error::other("connection reset");
-    let backend: [(BackendError, &str); 7] = [
+    let backend: [(BackendError, &str); 8] = [
         (BackendError::not_applied(io()), "the store did not apply the request: connection reset"),
         (
             BackendError::outcome_unknown(io()),
             "no answer tells whether the store applied the request: connection reset",
+        ),
+        (
+            BackendError::answer_lost(io()),
+            "the store applied the request, or a part of it, and has no answer to it: connection reset",
         ),
         (BackendError::Corrupt("a list".into()), "the store holds data that is not ours: a list"),
         (

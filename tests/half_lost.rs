@@ -10,8 +10,8 @@ use std::{sync::Arc, time::Duration};
 use distkit::{
     CounterComparator, RedisKey,
     backend::{
-        BackendError, Instance, Member, Scope, Slice, SliceChange, SliceWrite, Space, Standing,
-        Store, connect,
+        BackendError, Instance, Member, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Space,
+        Standing, Store, Write, connect,
     },
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -255,7 +255,7 @@ mod found_by_review {
         lose(&server, "p", &["k:b"]);
         let batch = [set(&a, 7, CounterComparator::Eq(5)), add(&b, 1)];
         let answer = store.apply_on(&space, &x, &batch, None).await;
-        assert!(matches!(answer, Err(BackendError::OutcomeUnknown(_))), "{answer:?}");
+        assert!(matches!(answer, Err(BackendError::AnswerLost(_))), "{answer:?}");
         let answer = removals::remove_on(&*store, &space, &y, &[a, b], Scope::Total).await;
         assert!(matches!(answer, Err(BackendError::NotJoined)), "nothing was done yet: {answer:?}");
     }
@@ -333,5 +333,32 @@ mod found_by_review {
         lose(&server, "p", &["k:k", "index"]);
         assert_eq!(counters[0].inc(&k, 1).await.unwrap(), (6, 6));
         until_total(&counters, &k, 8).await;
+    }
+
+    /// Totals that are empty are no sign that all is lost: somebody may have deleted the last of them.
+    #[tokio::test]
+    async fn a_request_in_doubt_whose_answer_is_lost_is_not_applied_after_a_clear() {
+        let server = Server::redis().start();
+        for client in ["redis", "redis+fred"] {
+            let store = connect(&server.url().replacen("redis", client, 1)).await.unwrap();
+            let space = Space::new(key(client));
+            let me = join(&*store, &space, &[]).await;
+            let k = key("k");
+            let recorded = store.capabilities().recorded.unwrap();
+            let recorded_slices = store.capabilities().recorded_slices.unwrap();
+            let lane = || ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: true };
+            let (plain, sliced) = (lane(), lane());
+            let (writes, slices) = ([Write::add(k.clone(), 5)], [add(&k, 3)]);
+            recorded.apply_recorded(&space, &writes, &plain).await.unwrap();
+            recorded_slices.apply_on_recorded(&space, &me, &slices, &sliced).await.unwrap();
+            store.clear(&space).await.unwrap();
+            server.cli(&["DEL", &format!("distkit:{{{client}}}:lanes")]);
+            let again = recorded.apply_recorded(&space, &writes, &plain).await;
+            assert!(matches!(again, Err(BackendError::Forgotten)), "{again:?}");
+            let again = recorded_slices.apply_on_recorded(&space, &me, &slices, &sliced).await;
+            assert!(matches!(again, Err(BackendError::Forgotten)), "{again:?}");
+            assert_eq!(store.read(&space, std::slice::from_ref(&k)).await.unwrap(), [Ok(0)]);
+            assert_eq!(standing(&*store, &space, &me, &k).await.total, 3);
+        }
     }
 }

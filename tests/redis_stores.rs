@@ -212,6 +212,7 @@ async fn a_batch_in_doubt_whose_record_was_evicted_is_not_counted_twice() {
             let space = space(&format!("p{index}"));
             let (writers, totals) =
                 (format!("distkit:{{p{index}}}:writers"), format!("distkit:{{p{index}}}:totals"));
+            let shape = format!("distkit:{{p{index}}}:shape");
             let add = [Write::add(key("n"), 1)];
             let guard = |sequence, resent| ReplayGuard { writer: "me".into(), sequence, resent };
             let send = async |guard: ReplayGuard| store.apply(&space, &add, Some(&guard)).await;
@@ -225,9 +226,15 @@ async fn a_batch_in_doubt_whose_record_was_evicted_is_not_counted_twice() {
                 send(guard(sequence, false)).await.unwrap();
             }
             assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(3)]);
-            // Where the totals are gone too, so is what was applied.
+            // Empty totals are no sign that all is lost: somebody may have deleted the last of them.
             server.cli(&["DEL", &writers, &totals]);
-            send(guard(2, true)).await.unwrap();
+            let error = send(guard(2, true)).await.unwrap_err();
+            assert!(matches!(error, BackendError::Forgotten), "{error:?}");
+            send(guard(3, false)).await.unwrap();
+            assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(1)]);
+            // Where all is gone, so is what was applied.
+            server.cli(&["DEL", &writers, &totals, &shape]);
+            send(guard(4, true)).await.unwrap();
             assert_eq!(store.read(&space, &[key("n")]).await.unwrap(), [Ok(1)]);
         }
     }

@@ -5,8 +5,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use distkit::{
-    RedisKey,
-    backend::memory::MemoryBackend,
+    DistkitError, RedisKey,
+    backend::{Write, memory::MemoryBackend},
     counter::{CounterOptions, CounterTrait, StrictCounter},
 };
 use tokio::time::Instant;
@@ -49,4 +49,20 @@ async fn nothing_is_sent_after_the_deadline() {
     tokio::time::advance(Duration::from_secs(600)).await;
     assert!(call.await.unwrap_err().may_have_happened());
     assert_eq!(link.requests(), 1);
+}
+
+/// A batch of several requests has one deadline, and what was never sent is known not to have happened.
+#[tokio::test(start_paused = true)]
+async fn the_parts_of_a_batch_share_its_deadline() {
+    let link = MemoryBackend::new().link();
+    let options = CounterOptions::with_store(key("p"), Arc::new(link.clone()));
+    let counter = StrictCounter::new(options.unknown_after(Duration::from_secs(5)));
+    let writes: Vec<_> = (0..1500).map(|n| Write::add(key(&format!("k{n}")), 1)).collect();
+    link.set_latency(Duration::from_secs(3));
+    let began = Instant::now();
+    let answers = counter.write_all(&writes).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(5));
+    assert!(answers[..500].iter().all(Result::is_ok));
+    assert!(answers[500..1000].iter().all(|a| a.as_ref().unwrap_err().may_have_happened()));
+    assert!(answers[1000..].iter().all(|a| matches!(a, Err(DistkitError::NotApplied(_)))));
 }

@@ -48,7 +48,7 @@ impl<'s> Capabilities<'s> {
 ///
 /// 21. **Once.** A request whose sequence is not above the latest one answered in its lane changes nothing.
 /// 22. **The original answer.** One with that sequence is answered as it was the first time, whatever has happened
-///     since. One with a lower sequence fails with [`BackendError::OutcomeUnknown`]: its own answer is not kept.
+///     since. One with a lower sequence fails with [`BackendError::AnswerLost`]: its own answer is not kept.
 /// 23. **Failures are not answers.** A request that fails with [`BackendError::NotApplied`], or
 ///     [`BackendError::NotJoined`], uses up no sequence.
 /// 24. **Memory.** The latest answer of a lane is kept for at least an hour after its last use. Where the store

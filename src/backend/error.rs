@@ -21,6 +21,12 @@ pub enum BackendError {
     #[error("no answer tells whether the store applied the request")]
     OutcomeUnknown(#[source] Cause),
 
+    /// The store applied the request, or a part of it, and has no answer to give: a server turned the rest down, or
+    /// the answer is not kept any more. To send a [recorded](super::RecordedAnswers) request again brings none
+    /// either. What was applied is unknown.
+    #[error("the store applied the request, or a part of it, and has no answer to it")]
+    AnswerLost(#[source] Cause),
+
     /// The store holds something that this crate did not put there, such as a list under the name of a
     /// counter hash. Nothing of the request took effect.
     #[error("the store holds data that is not ours: {0}")]
@@ -63,16 +69,21 @@ impl BackendError {
         Self::OutcomeUnknown(cause.into().into())
     }
 
+    /// An [`AnswerLost`](Self::AnswerLost) for `cause`.
+    pub fn answer_lost(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::AnswerLost(cause.into().into())
+    }
+
     /// The error of a request that changes nothing, or before which this one failed: nothing was applied.
     pub(crate) fn with_nothing_applied(self) -> Self {
         match self {
-            Self::OutcomeUnknown(cause) => Self::NotApplied(cause),
+            Self::OutcomeUnknown(cause) | Self::AnswerLost(cause) => Self::NotApplied(cause),
             error => error,
         }
     }
 
     /// Whether the request may have taken effect, in whole or in part.
     pub fn may_have_happened(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown(_) | Self::Forgotten)
+        matches!(self, Self::OutcomeUnknown(_) | Self::AnswerLost(_) | Self::Forgotten)
     }
 }

@@ -92,7 +92,7 @@ pub async fn a_late_recorded_request_changes_nothing(fixture: &Fixture) {
         lane.sequence += 1;
     }
     let answer = store.apply_recorded(space, &write, &late).await;
-    assert!(matches!(answer, Err(BackendError::OutcomeUnknown(_))), "{answer:?}");
+    assert!(matches!(answer, Err(BackendError::AnswerLost(_))), "{answer:?}");
     assert_eq!(probe.total(&write[0].key).await, 3);
     // Also where sequences are left out.
     lane.sequence += 10;

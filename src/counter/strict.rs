@@ -64,8 +64,8 @@ impl<B: Backend + ?Sized> StrictCounter<B> {
     async fn write_part(
         &self,
         writes: &[Write],
+        deadline: Option<Instant>,
     ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
-        let deadline = self.settings.deadline();
         let applied = self.store.apply_once(writes, &self.sending.sender, deadline).await?;
         Ok(named(writes, applied.outcomes))
     }
@@ -87,7 +87,8 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        in_parts!(writes, part => self.write_part(part).await)
+        let deadline = self.settings.deadline();
+        in_parts!(writes, part => self.write_part(part, deadline).await)
     }
 
     async fn get_all<'k>(
@@ -108,7 +109,7 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
     }
 
     async fn write(&self, write: Write) -> Result<Written, DistkitError> {
-        only(self.write_part(&[write]).await?)
+        only(self.write_part(&[write], self.settings.deadline()).await?)
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
@@ -118,7 +119,7 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
         };
         match self.sending.queues.current(self.settings.unknown_after, joint) {
             Some(queue) => queue.add(key, count, &self.settings).await,
-            None => Ok(only(self.write_part(&[Write::add(key.clone(), count)]).await?)?.new),
+            None => Ok(self.write(Write::add(key.clone(), count)).await?.new),
         }
     }
 

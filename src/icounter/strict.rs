@@ -66,8 +66,8 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
     async fn write_part(
         &self,
         writes: &[SliceWrite],
+        deadline: Option<Instant>,
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
-        let deadline = self.settings.deadline();
         let applied = self.membership.apply_once(writes, &self.sender, deadline).await?;
         Ok(named(writes, applied.outcomes))
     }
@@ -100,11 +100,12 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        in_parts!(writes, part_of(writes), part => self.write_part(part).await)
+        let deadline = self.settings.deadline();
+        in_parts!(writes, part_of(writes), part => self.write_part(part, deadline).await)
     }
 
     async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
-        only(self.write_part(&[write]).await?)
+        only(self.write_part(&[write], self.settings.deadline()).await?)
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
@@ -119,7 +120,7 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
             }
             None => {
                 let write = SliceWrite::new(key.clone(), SliceChange::Add(count));
-                Ok(pair(&only(self.write_part(&[write]).await?)?.new))
+                Ok(pair(&self.write(write).await?.new))
             }
         }
     }

@@ -4,6 +4,8 @@ macro_rules! strict_options {
         /// Sets for how long a strict write whose answer was lost is sent again before its outcome counts as
         /// unknown. Default: 5 s, from the call; at most 30 min.
         ///
+        /// A batch has one such time in all, also one that goes to the store in several requests.
+        ///
         /// Until then it fails as [`NotApplied`](crate::DistkitError::NotApplied) if nothing was sent, and else is
         /// applied once and answered. After it the call fails as
         /// [`OutcomeUnknown`](crate::DistkitError::OutcomeUnknown): it was applied once, or not at all.
@@ -14,6 +16,8 @@ macro_rules! strict_options {
 
         /// Sends strict writes one time and without a guard: a lost answer leaves their outcome unknown at once. It
         /// spares the store a record for each request.
+        ///
+        /// How long a call waits for an answer is up to the client's own time-outs then.
         ///
         /// Over a connection that sends commands again by itself, such as a cluster's, the guard stays.
         pub fn unguarded(mut self) -> Self {

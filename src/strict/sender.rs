@@ -38,6 +38,9 @@ impl Sender {
     where
         F: Future<Output = Result<T, BackendError>>,
     {
+        if Instant::now() >= deadline {
+            return Err(BackendError::not_applied("it was not sent in time"));
+        }
         let ticket = self.lanes.take(fresh_id);
         let mut lane = ticket.guard();
         let mut delays = doubling(FIRST_DELAY, LONGEST_DELAY);
@@ -69,7 +72,10 @@ impl Sender {
 /// attempt before.
 fn ends(error: &BackendError, resent: bool) -> bool {
     match error {
-        BackendError::NotJoined | BackendError::Replaced | BackendError::Forgotten => true,
+        BackendError::NotJoined
+        | BackendError::Replaced
+        | BackendError::Forgotten
+        | BackendError::AnswerLost(_) => true,
         error => !resent && !error.may_have_happened(),
     }
 }
@@ -129,11 +135,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_the_store_knows_ends_the_attempts() {
-        for error in [BackendError::NotJoined, BackendError::Forgotten, BackendError::Replaced] {
+        let lost_for_good = BackendError::answer_lost("denied");
+        for error in [
+            BackendError::NotJoined,
+            BackendError::Forgotten,
+            BackendError::Replaced,
+            lost_for_good,
+        ] {
             let (answer, guards) = sent(vec![lost(), Err(error.clone()), Ok(7)]).await;
             assert_eq!(answer.unwrap_err().to_string(), error.to_string());
             assert_eq!(guards.len(), 2);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_after_the_deadline() {
+        let request = |_| async { panic!("sent") };
+        let late = Instant::now();
+        let answer = Sender::default().send(|| "p".into(), late, request).await;
+        let answer: Result<u32, _> = answer;
+        assert!(matches!(answer, Err(BackendError::NotApplied(_))), "{answer:?}");
     }
 
     #[tokio::test(start_paused = true)]

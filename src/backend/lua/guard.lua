@@ -98,7 +98,7 @@ local function guarded(body, replay)
   local generation, age, clock = clock_of(both[2])
   if not held then
     local field = guard == 'w' and 'guards' or 'lanes'
-    local refused = admit(shape, field, generation, tonumber(age) > LIFE[guard], resent == '1' and totals)
+    local refused = admit(shape, field, generation, tonumber(age) > LIFE[guard], resent == '1')
     if refused then
       return failed(refused, 3)
     end

@@ -65,7 +65,7 @@ impl<R: ScriptRunner> LuaStore<R> {
                 "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),
                 "SHAPE" => reply::another_shape(&error.detail),
                 "FORGOTTEN" => BackendError::Forgotten,
-                "PARTLY" => BackendError::outcome_unknown(error),
+                "PARTLY" => BackendError::answer_lost(error),
                 // An earlier attempt of the client's may have been applied.
                 _ if self.runner.resends() && error.may_follow_success() => {
                     BackendError::outcome_unknown(error)

@@ -174,7 +174,7 @@ impl<R: ScriptRunner> LuaStore<R> {
 
 fn partly(error: BackendError) -> BackendError {
     match error {
-        BackendError::OutcomeUnknown(_) => error,
+        BackendError::OutcomeUnknown(_) | BackendError::AnswerLost(_) => error,
         error => BackendError::outcome_unknown(format!("a part was applied, then: {error}")),
     }
 }

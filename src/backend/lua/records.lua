@@ -34,8 +34,8 @@ end
 -- the shape is another, or the record is lost and the batch may have been applied.
 --
 -- `field` of the shape is the generation of the records; `past` says that they would have been forgotten by now.
--- `counts` is the key that tells whether the counters are still there, where an earlier attempt may have arrived.
-local function admit(shape, field, generation, past, counts)
+-- `resent` says that an earlier attempt may have arrived.
+local function admit(shape, field, generation, past, resent)
   local held = redis.pcall('HMGET', shape, 'layout', 'shards', field)
   if held.err then
     return held
@@ -56,7 +56,7 @@ local function admit(shape, field, generation, past, counts)
     local kept = redis.pcall('HSET', shape, field, generation)
     return type(kept) == 'table' and kept or nil
   end
-  if counts and redis.call('EXISTS', counts) == 1 then
+  if resent then
     return { err = 'FORGOTTEN the record of this writer is lost' }
   end
 end

@@ -374,12 +374,11 @@ impl Instances {
         run: impl FnOnce(&mut Self) -> Result<Answer, BackendError>,
     ) -> Result<Answer, BackendError> {
         let time = Duration::from_millis(now);
-        let counts = self.born != Epoch::default();
         let lanes = self.lanes.get_or_insert_with(|| Lanes::lanes(time));
         if let Some(answer) = lanes.first_answer(lane) {
             return answer;
         }
-        lanes.admit(time, lane, counts)?;
+        lanes.admit(time, lane)?;
         let answer = run(self);
         if let Some(lanes) = &mut self.lanes {
             match &answer {

@@ -45,7 +45,6 @@ impl Plain {
         let Some(guard) = guard else {
             return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes) });
         };
-        let counts = self.spaces.contains_key(space);
         let records = self.writers.entry(space.clone());
         let records = records.or_insert_with(|| Records::kept_for(REMEMBERED, now));
         let refused = match records.of(guard) {
@@ -57,7 +56,7 @@ impl Plain {
             let outcomes = self.stand_all(space, writes, &refused);
             return Ok(Applied { replayed: true, outcomes });
         }
-        records.admit(now, guard, counts)?;
+        records.admit(now, guard)?;
         let outcomes = self.write_all(space, writes);
         if let Some(records) = self.writers.get_mut(space) {
             records.keep(guard, refusals(&outcomes));
@@ -105,12 +104,11 @@ impl Plain {
         lane: &ReplayGuard,
         run: impl FnOnce(&mut Self) -> Answer,
     ) -> Result<Answer, BackendError> {
-        let counts = self.spaces.contains_key(space);
         let lanes = self.lanes.entry(space.clone()).or_insert_with(|| Lanes::lanes(now));
         if let Some(answer) = lanes.first_answer(lane) {
             return answer;
         }
-        lanes.admit(now, lane, counts)?;
+        lanes.admit(now, lane)?;
         let answer = run(self);
         if let Some(lanes) = self.lanes.get_mut(space) {
             lanes.keep(lane, answer.clone());

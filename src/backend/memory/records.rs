@@ -56,21 +56,15 @@ impl<T> Records<T> {
         }
     }
 
-    /// Lets in a request of which nothing is remembered. `counts` says whether there are counters that it may have
-    /// changed before.
-    pub(super) fn admit(
-        &mut self,
-        now: Duration,
-        guard: &ReplayGuard,
-        counts: bool,
-    ) -> Result<(), BackendError> {
+    /// Lets in a request of which nothing is remembered.
+    pub(super) fn admit(&mut self, now: Duration, guard: &ReplayGuard) -> Result<(), BackendError> {
         self.age += now.saturating_sub(self.seen).min(LONGEST_STEP);
         self.seen = now;
         self.lost &= self.age <= self.life;
         if self.records.contains_key(&guard.writer) {
             return Ok(());
         }
-        if self.lost && guard.resent && counts {
+        if self.lost && guard.resent {
             return Err(BackendError::Forgotten);
         }
         let expired = self.records.iter().filter(|(_, kept)| self.age - kept.used > self.life);
@@ -118,7 +112,7 @@ impl<T: Clone> Lanes<T> {
             Remembered::Nothing => None,
             Remembered::Latest(answer) => Some(Ok(answer.clone())),
             Remembered::Older => {
-                Some(Err(BackendError::outcome_unknown("the answer is not kept any more")))
+                Some(Err(BackendError::answer_lost("the answer is not kept any more")))
             }
         }
     }
@@ -126,5 +120,5 @@ impl<T: Clone> Lanes<T> {
 
 /// The lane had carried another kind of request under this sequence.
 pub(super) fn reused() -> BackendError {
-    BackendError::outcome_unknown("the sequence was used for another request")
+    BackendError::answer_lost("the sequence was used for another request")
 }

@@ -40,10 +40,9 @@ impl Plain {
         self.lost |= self.guarded;
     }
 
-    /// A batch that may have been applied by one whom the store does not know any more. Where there are no
-    /// counters, it cannot have been.
+    /// A batch that may have been applied by one whom the store does not know any more.
     pub(crate) fn has_forgotten(&self, writer: &str, resent: bool) -> bool {
-        self.lost && resent && !self.writers.contains_key(writer) && !self.values.is_empty()
+        self.lost && resent && !self.writers.contains_key(writer)
     }
 
     /// A batch, and whether it had been applied before.
