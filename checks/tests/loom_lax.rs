@@ -74,7 +74,7 @@ impl Model {
     }
 
     fn inc(&self, count: i64) -> i64 {
-        let sum = self.tally.add_easily(count).unwrap();
+        let sum = self.tally.add_fast(count).unwrap();
         if self.tally.mark() {
             *self.listed.lock().unwrap() += 1;
         }

@@ -193,7 +193,7 @@ impl<L: Ledger> Engine<L> {
         let report = match flushed {
             Ok(report) => report,
             Err(_) => {
-                // It may hang in a request with the lock in its hand: that is not waited for.
+                // The task may be blocked in a request with the writer lock held: abort it.
                 self.abort_task();
                 let report = self.give_up(cause);
                 self.ensure_task();

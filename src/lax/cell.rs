@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
-    tally::{Tally, easy},
+    tally::{Tally, in_fast_range},
 };
 use crate::RedisKey;
 
@@ -142,7 +142,7 @@ impl Cell {
 
     /// So much of what is pending is under way from now on.
     pub(crate) fn enter_batch(&self, count: i64, _: &Totals<'_>) {
-        self.batch.store(if easy(count) { IN_BATCH } else { IN_BATCH_WITH_MUCH }, SeqCst);
+        self.batch.store(if in_fast_range(count) { IN_BATCH } else { IN_BATCH_WITH_MUCH }, SeqCst);
     }
 
     pub(crate) fn leave_batch(&self) {
@@ -158,7 +158,7 @@ impl Cell {
     pub(crate) fn has_room_beside_batch(&self, count: i64, _: &Totals<'_>) -> bool {
         match self.batch.load(SeqCst) {
             NOT_IN_BATCH => true,
-            IN_BATCH => self.tally.pending().checked_add(count).is_some_and(easy),
+            IN_BATCH => self.tally.pending().checked_add(count).is_some_and(in_fast_range),
             _ => false,
         }
     }
@@ -177,14 +177,14 @@ impl Cell {
     pub(crate) fn with_others(&self, own: i64) -> i64 {
         let others = self.others();
         match own.checked_add(others) {
-            Some(total) if easy(own) => total,
-            _ => self.with_others_carefully(own, others),
+            Some(total) if in_fast_range(own) => total,
+            _ => self.with_others_checked(own, others),
         }
     }
 
     /// `others` may have wrapped; the acknowledged total has not, and what is pending counts from there.
     #[cold]
-    fn with_others_carefully(&self, own: i64, others: i64) -> i64 {
+    fn with_others_checked(&self, own: i64, others: i64) -> i64 {
         let base = self.tally.acknowledged();
         base.wrapping_add(others).saturating_add(own.wrapping_sub(base))
     }
@@ -214,7 +214,7 @@ impl Cell {
         self.refreshes.load(SeqCst) != REFRESHES && self.refreshes.swap(REFRESHES, SeqCst) == 0
     }
 
-    /// For the refresher: whether the cell stays on the list.
+    /// For the committer: whether the cell stays on the list.
     pub(crate) fn use_up_refresh(&self) -> bool {
         self.refreshes.fetch_sub(1, SeqCst) > 1
     }

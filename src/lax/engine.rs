@@ -37,7 +37,7 @@ impl<L: Ledger> Drop for Owner<L> {
         }
         engine.wake_task();
         if !engine.is_running() {
-            // The task does it at its end: the engine itself may live a little longer, in the hands of the watch.
+            // A running task does this when it ends: the watch may still hold a reference to the engine.
             engine.ledger().end();
         }
     }

@@ -71,7 +71,7 @@ impl Inbox {
     /// Marks a cell, and counts it as pending. True when it is the first one, for which the task must be woken.
     pub(super) fn mark(&self, cell: &Arc<Cell>, table: &Table) -> bool {
         let mut dirty = self.dirty.0.lock();
-        // Not before: who finds the mark relies on the cell being on the list.
+        // Mark under the list's lock: a marked cell must be on the list.
         if !cell.tally.mark() {
             return false;
         }

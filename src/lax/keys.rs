@@ -26,7 +26,7 @@ impl<L: Ledger> Engine<L> {
     pub(crate) fn add_quickly(self: &Arc<Self>, cell: &Arc<Cell>, count: i64) -> Option<i64> {
         // A dirty cell is counted among the pending ones already.
         let ready = cell.is_touched() && cell.tally.is_dirty() && self.shared().gate.is_open();
-        let own = if ready { cell.tally.add_easily(count)? } else { return None };
+        let own = if ready { cell.tally.add_fast(count)? } else { return None };
         self.mark(cell);
         Some(own)
     }
@@ -51,25 +51,25 @@ impl<L: Ledger> Engine<L> {
             self.start()?;
         }
         cell.touch();
-        // A dirty cell is counted already. A count that a clean one takes in vain, for an overflow, is
-        // returned by the flush that finds nothing to send.
+        // A dirty cell is already counted. If an overflow leaves a counted cell unchanged, the next flush
+        // uncounts it.
         if !cell.tally.is_dirty() {
             self.count_pending(cell)?;
         }
         let tally = &cell.tally;
         let sum = tally
-            .add_easily(count)
+            .add_fast(count)
             .or_else(|| tally.add_near(count))
-            .or_else(|| self.add_carefully(cell, count));
+            .or_else(|| self.add_checked(cell, count));
         self.mark(cell);
         sum.ok_or_else(|| overflow(cell))
     }
 
     #[cold]
-    fn add_carefully(&self, cell: &Cell, count: i64) -> Option<i64> {
+    fn add_checked(&self, cell: &Cell, count: i64) -> Option<i64> {
         let totals = self.shared().table.totals();
         if cell.has_room_beside_batch(count, &totals) {
-            cell.tally.add_carefully(count)
+            cell.tally.add_checked(count)
         } else {
             None
         }

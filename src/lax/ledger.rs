@@ -1,4 +1,4 @@
-//! What the buffering needs of a store. No ledger knows who asks it, or when.
+//! What buffering requires of a store. Implementations do not depend on the caller or on timing.
 
 use std::{sync::Arc, time::Duration};
 

@@ -53,4 +53,4 @@ pub(crate) use schedule::backoff;
 pub(crate) use settings::SHORTEST_LAG;
 pub(crate) use settings::{Settings, buffering_options};
 #[cfg(feature = "instance-aware-counter")]
-pub(crate) use tally::easy;
+pub(crate) use tally::in_fast_range;

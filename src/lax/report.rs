@@ -19,11 +19,11 @@ pub struct Unflushed {
     pub cause: Option<DistkitError>,
 }
 
-/// What was found out about sums that will not arrive, and has not been told yet.
+/// Losses that are not reported yet.
 #[derive(Default)]
 pub(super) struct Losses {
     pub(super) refused: Vec<(RedisKey, i64, Refusal)>,
-    /// Sums of which nobody can find out any longer whether the store has them.
+    /// Sums whose outcome can no longer be determined.
     pub(super) abandoned: Vec<(RedisKey, i64)>,
     /// Why the last attempt to send failed, until one succeeds. A report leaves it.
     pub(super) last_failure: Option<DistkitError>,

@@ -10,7 +10,7 @@ use crate::backoff::doubling;
 
 /// How much earlier than it must a flush starts, in parts of the lag: timers are late.
 const HEAD_START: u32 = 10;
-/// How often a key is tried whose place in the store holds something else than a number.
+/// Delay between attempts to write a key that holds a non-integer value.
 const CORRUPT_RETRY: Duration = Duration::from_secs(1);
 /// The first delay between attempts to reach the store.
 const FIRST_DELAY: Duration = Duration::from_millis(20);
@@ -49,7 +49,7 @@ impl Schedule {
         self.retry_at = Some(now + self.backoff.next().unwrap_or(Duration::from_secs(1)));
     }
 
-    /// An answer was lost: the store is given a moment before somebody finds out what happened.
+    /// An answer was lost: wait before resolving the batch.
     pub(super) fn pause(&mut self, now: Instant) {
         self.retry_at.get_or_insert(now + FIRST_DELAY);
     }

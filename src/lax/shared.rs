@@ -88,7 +88,7 @@ impl<L: Ledger> Shared<L> {
             Unflushed { cause, ..losses.report() }
         };
         let cells = self.table.all();
-        // Held to the end: who finds that it is given up drops what is pending, and waits for this.
+        // Keep the lock until the report is complete: the committer takes it before it drops pending sums.
         let _totals = self.table.totals();
         self.gate.give_up();
         let under_way = self.under_way.lock().clone();

@@ -4,12 +4,12 @@
 
 use super::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 
-/// Beyond this, sums are done carefully: a value and a base within it, plus an `i32`, cannot wrap.
-const EASY: i64 = 1 << 62;
+/// A value and a base within this, plus an `i32`, cannot wrap. Sums beyond it are checked.
+const FAST: i64 = 1 << 62;
 
-/// A value that is found beyond this makes all further sums careful: long before it can leave `EASY`, by
-/// additions of an `i32` each that were under way already.
-const BRINK: i64 = 1 << 61;
+/// A value found beyond this makes all further additions checked: long before additions of an `i32` each that
+/// have begun can leave `FAST`.
+const NEAR_LIMIT: i64 = 1 << 61;
 
 /// A total that callers add to while a committer moves the additions to the store.
 ///
@@ -21,8 +21,8 @@ pub(crate) struct Tally {
     base: AtomicI64,
     /// Whether additions may be waiting that nobody has been told to commit.
     dirty: AtomicBool,
-    /// Whether sums are to be done carefully.
-    far: AtomicBool,
+    /// Whether additions are to be checked.
+    near_limit: AtomicBool,
 }
 
 impl Tally {
@@ -31,35 +31,35 @@ impl Tally {
             value: AtomicI64::new(0),
             base: AtomicI64::new(0),
             dirty: AtomicBool::new(false),
-            far: AtomicBool::new(false),
+            near_limit: AtomicBool::new(false),
         }
     }
 
     /// Adds in one step, where that can be done, and gives the new estimate; else `None`, and nothing changed:
-    /// [`add_carefully`](Self::add_carefully) then. Follow both with [`mark`](Self::mark).
+    /// [`add_checked`](Self::add_checked) then. Follow both with [`mark`](Self::mark).
     #[inline]
-    pub(crate) fn add_easily(&self, count: i64) -> Option<i64> {
-        if self.far.load(SeqCst) || i32::try_from(count).is_err() {
+    pub(crate) fn add_fast(&self, count: i64) -> Option<i64> {
+        if self.near_limit.load(SeqCst) || i32::try_from(count).is_err() {
             return None;
         }
         let value = self.value.fetch_add(count, SeqCst).wrapping_add(count);
-        if within(value, BRINK) { Some(value) } else { self.far_out(value, count) }
+        if within(value, NEAR_LIMIT) { Some(value) } else { self.beyond_near_limit(value, count) }
     }
 
     #[cold]
-    fn far_out(&self, value: i64, count: i64) -> Option<i64> {
-        self.take_care();
-        if easy(value) {
+    fn beyond_near_limit(&self, value: i64, count: i64) -> Option<i64> {
+        self.set_near_limit();
+        if in_fast_range(value) {
             return Some(value);
         }
-        // A great count was added carefully after this one had begun.
+        // A large count was added by a checked addition after this one had begun.
         self.value.fetch_sub(count, SeqCst);
         None
     }
 
     #[cold]
-    fn take_care(&self) {
-        self.far.swap(true, SeqCst);
+    fn set_near_limit(&self) {
+        self.near_limit.swap(true, SeqCst);
     }
 
     /// Adds a count of any size where the sum stays near; else `None`, and nothing changed.
@@ -67,8 +67,8 @@ impl Tally {
     pub(crate) fn add_near(&self, count: i64) -> Option<i64> {
         let mut value = self.value.load(SeqCst);
         loop {
-            let sum = value.checked_add(count).filter(|sum| within(*sum, BRINK))?;
-            if self.far.load(SeqCst) {
+            let sum = value.checked_add(count).filter(|sum| within(*sum, NEAR_LIMIT))?;
+            if self.near_limit.load(SeqCst) {
                 return None;
             }
             match self.value.compare_exchange(value, sum, SeqCst, SeqCst) {
@@ -81,15 +81,15 @@ impl Tally {
     /// Adds, and gives the new estimate; `None`, and nothing changed, when the sum or what is pending would not
     /// fit. Not while the base moves.
     #[cold]
-    pub(crate) fn add_carefully(&self, count: i64) -> Option<i64> {
+    pub(crate) fn add_checked(&self, count: i64) -> Option<i64> {
         let mut value = self.value.load(SeqCst);
         loop {
             let base = self.base.load(SeqCst);
             let pending = value.wrapping_sub(base).checked_add(count)?;
             let estimate = base.checked_add(pending)?;
             let sum = value.wrapping_add(count);
-            if !within(sum, BRINK) {
-                self.take_care();
+            if !within(sum, NEAR_LIMIT) {
+                self.set_near_limit();
             }
             match self.value.compare_exchange(value, sum, SeqCst, SeqCst) {
                 Ok(_) => return Some(estimate),
@@ -98,12 +98,12 @@ impl Tally {
         }
     }
 
-    /// Makes the estimate `value`, whatever it was; `value` must be an easy one. Follow it with
+    /// Makes the estimate `value`, whatever it was; `value` must be an in_fast_range one. Follow it with
     /// [`mark`](Self::mark).
     pub(crate) fn replace(&self, value: i64) {
-        debug_assert!(easy(value));
-        if !within(value, BRINK) {
-            self.take_care();
+        debug_assert!(in_fast_range(value));
+        if !within(value, NEAR_LIMIT) {
+            self.set_near_limit();
         }
         self.value.store(value, SeqCst);
     }
@@ -124,7 +124,7 @@ impl Tally {
     #[inline]
     pub(crate) fn estimate(&self) -> i64 {
         let value = self.value.load(SeqCst);
-        if !self.far.load(SeqCst) {
+        if !self.near_limit.load(SeqCst) {
             return value;
         }
         // Others may have moved the total so far that the sum has wrapped; the difference has not.
@@ -168,16 +168,19 @@ impl Tally {
 
     /// For the committer, before the base changes.
     fn moving_to(&self, total: i64) {
-        if !within(total, BRINK) {
-            self.take_care();
+        if !within(total, NEAR_LIMIT) {
+            self.set_near_limit();
         }
     }
 
-    /// For the committer, after the base has changed. Nobody adds carefully meanwhile; who adds easily beyond the
-    /// brink, and is not noticed here, is followed by one who notices it again.
+    /// For the committer, after the base has changed. Checked additions are excluded meanwhile. If a concurrent fast
+    /// addition passes the limit unseen, the next one sets the flag.
     fn moved_to(&self, total: i64) {
-        if self.far.load(SeqCst) && within(total, BRINK) && within(self.value.load(SeqCst), BRINK) {
-            self.far.swap(false, SeqCst);
+        if self.near_limit.load(SeqCst)
+            && within(total, NEAR_LIMIT)
+            && within(self.value.load(SeqCst), NEAR_LIMIT)
+        {
+            self.near_limit.swap(false, SeqCst);
         }
     }
 
@@ -189,8 +192,8 @@ impl Tally {
 
 /// Whether sums with `n` need no care.
 #[inline]
-pub(crate) fn easy(n: i64) -> bool {
-    within(n, EASY)
+pub(crate) fn in_fast_range(n: i64) -> bool {
+    within(n, FAST)
 }
 
 #[inline]

@@ -3,7 +3,7 @@
 use super::tally::Tally;
 
 fn add(tally: &Tally, count: i64) -> Option<i64> {
-    tally.add_easily(count).or_else(|| tally.add_carefully(count))
+    tally.add_fast(count).or_else(|| tally.add_checked(count))
 }
 
 #[test]

@@ -39,13 +39,13 @@ pub(super) enum Found {
     Nothing,
     /// It was polled.
     Alive(Instant),
-    /// It was not, for a while; not for too long, or it was asked for a sign of life.
+    /// It was not polled for a while. That is not too long yet, or it was woken since.
     Quiet(Instant),
-    /// It was not polled for long. Nobody has called from another runtime since: who does so tells.
+    /// Not polled for too long, and not called from another runtime since. The next such call restarts the watch.
     Silent,
-    /// Nor that, and somebody has: it is to be asked for a sign of life.
+    /// Not polled for too long, and called from another runtime since: wake it.
     ToBeAsked(Arc<Detached>, Instant),
-    /// It was asked, and gave none: it is to be replaced by one on this runtime.
+    /// Woken, and still not polled: replace it by one on this runtime.
     Stalled(Handle),
 }
 

@@ -1,8 +1,7 @@
 //! Joins concurrent additions into requests.
 //!
-//! An addition with nothing else in flight is sent by its caller, who holds no place: a caller that stops polling
-//! holds up nobody. All others are sent by a few tasks, the drivers. What gathers while their requests are in flight
-//! goes with the next one; nobody waits for company.
+//! An addition with nothing else in flight is sent by its caller, so an unpolled caller blocks no other. A few tasks,
+//! the drivers, send all others. Additions that arrive during a request join the next one; there is no waiting window.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -68,8 +68,8 @@ impl Sender {
     }
 }
 
-/// Whether the error answers the request. Once an answer was lost, an error of the server's says nothing of the
-/// attempt before.
+/// Whether the error answers the request. After a lost answer, a server error does not determine the outcome of
+/// earlier attempts.
 fn ends(error: &BackendError, resent: bool) -> bool {
     match error {
         BackendError::NotJoined

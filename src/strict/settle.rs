@@ -23,8 +23,8 @@ impl Tally for i64 {
 /// The totals right after each of `counts`, which have all been added, in an order in which each of them fits.
 /// Together they gave `total`.
 ///
-/// In the order given if that is possible. Else, at or above 0 a negative count comes next, below 0 a positive one:
-/// of a single number such a sum always fits.
+/// Uses the given order if every prefix fits. Otherwise takes a negative count at or above 0, else a positive one: of
+/// a single number such a sum always fits.
 pub(crate) fn in_order<T: Tally>(total: T, counts: &[i64]) -> Vec<T> {
     let all: i128 = counts.iter().copied().map(i128::from).sum();
     let mut left = all;

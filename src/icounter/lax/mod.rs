@@ -19,7 +19,7 @@ use crate::{
         InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
         Written,
     },
-    lax::{Cell, Engine, Hold, Owner, easy},
+    lax::{Cell, Engine, Hold, Owner, in_fast_range},
     parts::in_parts,
 };
 
@@ -239,10 +239,10 @@ impl<B: InstanceBackend + ?Sized> Engine<Slices<B>> {
     #[inline]
     fn add_slice_quickly(self: &Arc<Self>, cell: &Arc<Cell>, count: i64) -> Option<TotalAndSlice> {
         let others = cell.others();
-        if !easy(others) {
+        if !in_fast_range(others) {
             return None;
         }
-        // Two easy numbers have a sum.
+        // Two numbers in the fast range have a sum.
         self.add_quickly(cell, count).map(|own| (own.wrapping_add(others), own))
     }
 
@@ -302,7 +302,7 @@ fn can_replace(cell: &Cell, count: i64) -> bool {
     let base = cell.tally.acknowledged();
     let total = base.wrapping_add(cell.others());
     let others = i128::from(total) - i128::from(base);
-    easy(count) && i64::try_from(others + i128::from(count)).is_ok()
+    in_fast_range(count) && i64::try_from(others + i128::from(count)).is_ok()
 }
 
 #[inline]

@@ -52,7 +52,7 @@ impl<L: Ledger> Committer<'_, L> {
         if deltas.is_empty() {
             return Ok(());
         }
-        // Who gives up looks at who is in a batch after having said so: one of the two sees the other.
+        // Pairs with `Shared::give_up`: publish the batch first, then check `given_up`.
         if self.shared.gate.is_given_up() {
             self.drop_what_was_given_up();
             return Err(DistkitError::ShutDown);

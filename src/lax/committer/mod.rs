@@ -1,6 +1,6 @@
-//! The only one who asks the store to change anything, and who moves totals: the holder of the writer lock.
+//! Sends changes to the store and moves totals, under the writer lock.
 //!
-//! Whatever is cancelled at whatever await, what it holds is a state from which the next one can go on.
+//! Cancel-safe: at each await the state is one that the next committer can continue from.
 
 mod batch;
 mod exchange;
@@ -98,7 +98,7 @@ impl<'c, L: Ledger> Committer<'c, L> {
         let shared = self.shared;
         let told = shared.losses.lock().abandoned.len();
         if let Err(error) = self.flush_all().await {
-            // What it found out itself it has told.
+            // Already returned to this caller.
             shared.losses.lock().abandoned.truncate(told);
             return Err(error);
         }
