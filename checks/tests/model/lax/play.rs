@@ -551,7 +551,7 @@ impl Player {
                 Ask::ClearOnInstance => {
                     Key::ALL.iter().for_each(|key| self.truth.removed(now, who, *key));
                 }
-                Ask::Del(key) => self.set(now, who, key, 0, watched),
+                Ask::Del(key) => self.set_unheard(now, who, key, 0, watched),
                 Ask::DelOnInstance(key) => self.truth.removed(now, who, key),
                 Ask::Clear => {
                     for key in Key::ALL {
