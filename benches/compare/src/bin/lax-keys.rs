@@ -34,9 +34,8 @@ async fn main() {
 
 /// The best time of each, in ns, and the ratio of each round.
 async fn measured(count: usize, rounds: usize) -> (f64, f64, Vec<f64>) {
-    let keys: Vec<RedisKey> = (0..count)
-        .map(|n| RedisKey::try_from(format!("user-{n}-views")).expect("valid"))
-        .collect();
+    let keys: Vec<RedisKey> =
+        (0..count).map(|n| RedisKey::try_from(format!("user-{n}-views")).expect("valid")).collect();
     let options = CounterOptions::new(RedisKey::default_prefix(), MemoryBackend::new());
     let options = options.allowed_lag(NEVER).evict_after(NEVER).max_pending_keys(2 * count);
     let counter = LaxCounter::new(options);

@@ -160,6 +160,7 @@ impl Player {
             Step::LosesMembers => {
                 self.processes.iter_mut().for_each(|process| process.trouble = true);
                 self.store.lose_members(&self.space);
+                self.truth.lost_members();
             }
             Step::Call(..) | Step::ShutsDown(_) => unreachable!("done above"),
         }
