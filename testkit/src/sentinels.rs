@@ -56,7 +56,7 @@ impl Sentinels {
         all
     }
 
-    /// The URL, with `scheme` in front: `redis-sentinel` or `redis-sentinel+fred`.
+    /// The URL, with `scheme` in front: `redis-sentinel` or `redis-sentinel+fred`, or `rediss-...` over TLS.
     pub fn url(&self, scheme: &str) -> String {
         let [first, others @ ..] = &*self.watchers else { unreachable!("there are three") };
         let nodes: String =
@@ -136,6 +136,7 @@ impl Sentinels {
     /// What is answered there, or nothing: a demoted server closes its connections.
     fn ask_at(&self, port: u16, args: &[&str]) -> String {
         let mut command = Command::new(self.servers[0].flavor().cli());
+        command.args(self.servers[0].tls().iter().flat_map(|tls| tls.cli_args()));
         command.args(["-p", &port.to_string()]).args(args);
         let output = command.output().expect("the command line client");
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
@@ -145,8 +146,17 @@ impl Sentinels {
 fn watch(server: &Server, primary: u16) -> Watcher {
     let dir = tempfile::Builder::new().prefix("distkit-").tempdir().expect("a directory");
     let (port, path) = (free_port(), dir.path().join("sentinel.conf"));
-    let config = format!(
-        "port {port}\nbind 127.0.0.1\ndir {}\n\
+    let mut config = match server.tls() {
+        None => format!("port {port}\n"),
+        Some(tls) => {
+            let files = tls.server_files();
+            let files: String =
+                files.iter().map(|(name, file)| format!("{name} {file}\n")).collect();
+            format!("port 0\ntls-port {port}\ntls-replication yes\n{files}")
+        }
+    };
+    config += &format!(
+        "bind 127.0.0.1\ndir {}\n\
          sentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n\
          sentinel down-after-milliseconds {SERVICE} 2000\n\
          sentinel failover-timeout {SERVICE} 5000\n\
