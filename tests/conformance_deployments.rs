@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/servers.rs"]
+#[allow(dead_code, reason = "no clock is moved here")]
 mod servers;
 
 use std::sync::{Arc, LazyLock};
@@ -96,17 +97,39 @@ async fn sentinel_over_fred() -> Fixture {
     sentinel("valkeys-sentinel+fred").await
 }
 
-distkit::conformance_suite!(client_certificates_over_redis_rs, tls_over_redis_rs);
-distkit::conformance_suite!(client_certificates_over_fred, tls_over_fred);
-distkit::conformance_suite!(resp3_on_valkey_over_redis_rs, resp3_over_redis_rs);
-distkit::conformance_suite!(resp3_on_valkey_over_fred, resp3_over_fred);
-distkit::recorded_conformance_suite!(recorded_over_resp3_by_fred, resp3_over_fred);
-distkit::conformance_suite!(cluster_with_tls_over_redis_rs, cluster_over_redis_rs);
-distkit::conformance_suite!(cluster_with_tls_over_fred, cluster_over_fred);
-distkit::conformance_suite!(sentinel_with_tls_over_redis_rs, sentinel_over_redis_rs);
-distkit::conformance_suite!(sentinel_with_tls_over_fred, sentinel_over_fred);
+/// Rules that are about quantity, which costs the same in every deployment. The suites of each client have them.
+const BULK: [&str; 2] = ["big_", "many_"];
 
-/// What the servers list of the connections of this name.
+/// One test for all other rules, over one store: setting these servers up, and connecting, takes longer than a rule.
+macro_rules! deployment {
+    ($test:ident, $fixture:path) => {
+        distkit::conformance_rules! { [deployment] @test $test $fixture: }
+    };
+    (@test $test:ident $fixture:path: $($rule:ident)+) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            let fixture = $fixture().await;
+            $(
+                if !BULK.iter().any(|bulk| stringify!($rule).contains(bulk)) {
+                    // Shown when it fails.
+                    println!(stringify!($rule));
+                    Box::pin(distkit::conformance::$rule(&fixture)).await;
+                }
+            )+
+        }
+    };
+}
+
+deployment!(client_certificates_over_redis_rs, tls_over_redis_rs);
+deployment!(client_certificates_over_fred, tls_over_fred);
+deployment!(resp3_on_valkey_over_redis_rs, resp3_over_redis_rs);
+deployment!(resp3_on_valkey_over_fred, resp3_over_fred);
+deployment!(cluster_with_tls_over_redis_rs, cluster_over_redis_rs);
+deployment!(cluster_with_tls_over_fred, cluster_over_fred);
+deployment!(sentinel_with_tls_over_redis_rs, sentinel_over_redis_rs);
+deployment!(sentinel_with_tls_over_fred, sentinel_over_fred);
+
+/// What each connection of a client speaks, by the server's account.
 fn spoken(server: &Server) -> Vec<String> {
     let list = server.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
     let field = |line: &str| {

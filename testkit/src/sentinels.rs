@@ -21,7 +21,10 @@ pub struct Sentinels {
 #[derive(Debug)]
 struct Watcher {
     child: Child,
+    /// For clients.
     port: u16,
+    /// For questions of this kit: the same, or one without TLS, which costs a command line client less.
+    plain_port: u16,
     _dir: TempDir,
 }
 
@@ -126,17 +129,13 @@ impl Sentinels {
     }
 
     fn is(&self, port: u16, role: &str) -> bool {
-        self.ask_at(port, &["ROLE"]).starts_with(role)
+        let server = self.servers.iter().find(|server| server.port() == port);
+        server.is_some_and(|server| server.role().starts_with(role))
     }
 
     fn ask(&self, watcher: usize, args: &[&str]) -> String {
-        self.ask_at(self.watchers[watcher].port, args)
-    }
-
-    /// What is answered there, or nothing: a demoted server closes its connections.
-    fn ask_at(&self, port: u16, args: &[&str]) -> String {
+        let port = self.watchers[watcher].plain_port;
         let mut command = Command::new(self.servers[0].flavor().cli());
-        command.args(self.servers[0].tls().iter().flat_map(|tls| tls.cli_args()));
         command.args(["-p", &port.to_string()]).args(args);
         let output = command.output().expect("the command line client");
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
@@ -168,7 +167,7 @@ fn watch(server: &Server, primary: u16) -> Watcher {
     let mut command = spawn::command(server.flavor().server());
     command.arg(&path).arg("--sentinel");
     let child = spawn::spawn(command).expect("a sentinel");
-    Watcher { child, port, _dir: dir }
+    Watcher { child, port, plain_port, _dir: dir }
 }
 
 impl Drop for Sentinels {

@@ -214,6 +214,14 @@ impl Server {
         self.run_cli(command)
     }
 
+    /// What `ROLE` answers, or nothing: a demoted server closes its connections.
+    pub(crate) fn role(&self) -> String {
+        let mut command = Command::new(self.builder.flavor.cli());
+        command.arg("-s").arg(self.unix_path()).arg("ROLE");
+        let output = command.output().expect("the command line client");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     pub(crate) fn run_cli(&self, mut command: Command) -> String {
         let program = self.builder.flavor.cli();
         if let Some(password) = &self.builder.password {
