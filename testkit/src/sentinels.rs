@@ -145,15 +145,12 @@ impl Sentinels {
 fn watch(server: &Server, primary: u16) -> Watcher {
     let dir = tempfile::Builder::new().prefix("distkit-").tempdir().expect("a directory");
     let (port, path) = (free_port(), dir.path().join("sentinel.conf"));
-    let mut config = match server.tls() {
-        None => format!("port {port}\n"),
-        Some(tls) => {
-            let files = tls.server_files();
-            let files: String =
-                files.iter().map(|(name, file)| format!("{name} {file}\n")).collect();
-            format!("port 0\ntls-port {port}\ntls-replication yes\n{files}")
-        }
-    };
+    let plain_port = if server.tls().is_some() { free_port() } else { port };
+    let mut config = format!("port {plain_port}\n");
+    if let Some(tls) = server.tls() {
+        config += &format!("tls-port {port}\ntls-replication yes\n");
+        config.extend(tls.server_files().iter().map(|(name, file)| format!("{name} {file}\n")));
+    }
     config += &format!(
         "bind 127.0.0.1\ndir {}\n\
          sentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n\
