@@ -20,6 +20,18 @@ pub mod counter;
 #[cfg_attr(docsrs, doc(cfg(feature = "instance-aware-counter")))]
 pub mod icounter;
 
+#[cfg(all(
+    any(doc, doctest),
+    feature = "counter",
+    feature = "instance-aware-counter",
+    feature = "trypema",
+    feature = "redis-rs-cluster",
+    feature = "redis-rs-tls",
+    feature = "fred-tls"
+))]
+#[doc = include_str!("../docs/production.md")]
+pub mod production {}
+
 #[cfg(feature = "trypema")]
 #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
 pub mod trypema;

@@ -37,14 +37,27 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// the sentinels themselves. A failover is followed within seconds; acknowledged writes that were not replicated are
 /// lost by it.
 ///
-/// TLS trusts the certificates of the system. The process's default `CryptoProvider` of rustls does the
-/// cryptography; where none was installed, this installs aws-lc-rs.
+/// # Parameters
+///
+/// Besides those in the table, percent-encoded where they need it:
+///
+/// | parameter | for | says |
+/// | --- | --- | --- |
+/// | `protocol` | all but memory | `resp2` or `resp3`. Default: RESP3 where the server has it, over redis-rs on a server or Sentinel; else RESP2 |
+/// | `cacert` | TLS | a PEM file with the authorities to trust, in place of the system's |
+/// | `cert`, `key` | TLS | PEM files with a client certificate (its chain included) and its key |
+///
+/// The files are read for each connection that is made, so that rotated certificates are used from the next connection
+/// on. Only a cluster's connection over redis-rs keeps those of its beginning.
+///
+/// TLS trusts the certificates of the system, unless told otherwise. The process's default `CryptoProvider` of rustls
+/// does the cryptography; where none was installed, this installs aws-lc-rs.
 ///
 /// # Errors
 ///
 /// [`BackendError::NotApplied`] when nothing usable answers at the address, the password is missing or
-/// wrong, the URL is not one of these or has another parameter, or it needs a feature of this crate that is off, which the text
-/// names.
+/// wrong, a certificate is refused or a file cannot be read, the URL is not one of these or has another parameter, or it
+/// needs a feature of this crate that is off, which the text names.
 ///
 /// ```
 /// use distkit::{RedisKey, backend::{Space, Write, connect}};
