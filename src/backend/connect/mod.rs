@@ -11,7 +11,7 @@ mod tls;
 use std::sync::Arc;
 
 use super::{BackendError, Store, memory::MemoryBackend};
-use target::{Client, Target, check_parameters};
+use target::{Target, check_parameters};
 
 #[cfg(any(feature = "redis-rs-cluster", feature = "fred"))]
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -94,9 +94,9 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Store>, BackendError> {
     }
     match target.client {
         #[cfg(feature = "redis-rs")]
-        Client::RedisRs => redis_rs::connect(&target).await,
+        target::Client::RedisRs => redis_rs::connect(&target).await,
         #[cfg(feature = "fred")]
-        Client::Fred => fred::connect(&target).await,
+        target::Client::Fred => fred::connect(&target).await,
         // Not reached: a target names the feature that it lacks.
         #[cfg(not(all(feature = "redis-rs", feature = "fred")))]
         _ => Err(target::unusable("the client of this URL is not compiled in")),

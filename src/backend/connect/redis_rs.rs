@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult};
 
+#[cfg(any(feature = "redis-rs-cluster", feature = "redis-rs-sentinel"))]
+use super::target::Layout;
 use super::{
-    target::{Layout, Protocol, Target},
+    target::{Protocol, Target},
     unreachable,
 };
 use crate::backend::{BackendError, IntoBackend, ReconnectingConnection, Store};
@@ -14,13 +16,15 @@ use crate::backend::{BackendError, IntoBackend, ReconnectingConnection, Store};
 use super::tls::TlsFiles;
 
 pub(super) async fn connect(target: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
-    match target.layout {
-        #[cfg(feature = "redis-rs-cluster")]
-        Layout::Cluster => cluster(target).await,
-        #[cfg(feature = "redis-rs-sentinel")]
-        Layout::Sentinel => sentinel(target).await,
-        _ => server(target).await,
+    #[cfg(feature = "redis-rs-cluster")]
+    if target.layout == Layout::Cluster {
+        return cluster(target).await;
     }
+    #[cfg(feature = "redis-rs-sentinel")]
+    if target.layout == Layout::Sentinel {
+        return sentinel(target).await;
+    }
+    server(target).await
 }
 
 pub(super) async fn unix_socket(scheme: &str, path: &str) -> Result<Arc<dyn Store>, BackendError> {
@@ -43,7 +47,11 @@ impl Protocol {
 
 async fn server(target: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
     let url = format!("{}://{}", target.scheme(), target.address);
-    let info = url.into_connection_info().map_err(unreachable)?;
+    let mut info = url.into_connection_info().map_err(unreachable)?;
+    if let Some(protocol) = target.protocol {
+        let settings = info.redis_settings().clone().set_protocol(protocol.version());
+        info = info.set_redis_settings(settings);
+    }
     let connection = reconnecting(target, info).map_err(unreachable)?;
     connected(match target.protocol {
         Some(Protocol::Resp2) => connection.without_resp3(),

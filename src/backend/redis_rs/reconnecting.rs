@@ -79,6 +79,7 @@ struct Inner {
 }
 
 /// Where the address of the server, and what it takes to get in, come from.
+#[allow(clippy::large_enum_variant, reason = "there is one for each connection")]
 enum Origin {
     Fixed(Client),
     Asked(Box<dyn Fn() -> BoxFuture<'static, RedisResult<Client>> + Send + Sync>),
