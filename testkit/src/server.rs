@@ -110,7 +110,7 @@ impl ServerBuilder {
                 clock,
                 port: free_port(),
                 bus_port: self.cluster.then(free_port),
-                builder: self.clone(),
+                builder: Box::new(self.clone()),
                 child: Mutex::new(None),
             };
             match server.launch() {
@@ -132,7 +132,7 @@ pub struct Server {
     clock: Option<Clock>,
     port: u16,
     bus_port: Option<u16>,
-    builder: ServerBuilder,
+    builder: Box<ServerBuilder>,
 }
 
 impl Server {

@@ -23,6 +23,7 @@ use redis::{
 };
 use tokio::time::Instant;
 
+use super::origin::Origin;
 use crate::backoff::doubling;
 
 /// How long connecting, and an answer, may take.
@@ -76,56 +77,6 @@ struct Inner {
     attempts: Mutex<Attempts>,
     /// When the sentinels were last asked.
     checked: Mutex<Option<Instant>>,
-}
-
-/// Where the address of the server, and what it takes to get in, come from.
-#[allow(clippy::large_enum_variant, reason = "there is one for each connection")]
-enum Origin {
-    Fixed(Client),
-    Asked(Box<dyn Fn() -> BoxFuture<'static, RedisResult<Client>> + Send + Sync>),
-    #[cfg(feature = "redis-rs-sentinel")]
-    Sentinel {
-        // Held by one attempt at a time anyway.
-        sentinels: tokio::sync::Mutex<redis::sentinel::SentinelClient>,
-        /// What the sentinels are to be asked with, where certificates may have been rotated.
-        renew: Option<MakeSentinels>,
-    },
-}
-
-#[cfg(feature = "redis-rs-sentinel")]
-type MakeSentinels = Box<dyn Fn() -> RedisResult<redis::sentinel::SentinelClient> + Send + Sync>;
-
-impl Origin {
-    /// The client for an attempt to connect.
-    async fn client(&self) -> RedisResult<Client> {
-        match self {
-            Self::Fixed(client) => Ok(client.clone()),
-            Self::Asked(make) => make().await,
-            #[cfg(feature = "redis-rs-sentinel")]
-            Self::Sentinel { sentinels, renew } => {
-                let mut sentinels = sentinels.lock().await;
-                if let Some(renew) = renew {
-                    *sentinels = renew()?;
-                }
-                sentinels.async_get_client().await
-            }
-        }
-    }
-
-    /// Whether another server may have taken the place of the one at `address`.
-    async fn has_moved_from(&self, address: &ConnectionAddr) -> bool {
-        match self {
-            Self::Fixed(_) | Self::Asked(_) => {
-                let _ = address;
-                false
-            }
-            #[cfg(feature = "redis-rs-sentinel")]
-            Self::Sentinel { sentinels, .. } => {
-                let primary = sentinels.lock().await.async_get_client().await;
-                primary.is_ok_and(|primary| primary.get_connection_info().addr() != address)
-            }
-        }
-    }
 }
 
 /// A connection that was made.
@@ -272,7 +223,7 @@ impl ReconnectingConnection {
     /// Asks the sentinels, once a second while commands are sent, whether the server still is the primary. The
     /// old primary of a failover takes writes for seconds, all of which are lost.
     fn check_origin(&self, live: &Arc<Live>) {
-        if matches!(self.0.origin, Origin::Fixed(_) | Origin::Asked(_)) {
+        if !self.0.origin.may_move() {
             return;
         }
         {
