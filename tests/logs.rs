@@ -61,12 +61,19 @@ async fn an_outage_of_ten_minutes_is_a_few_lines_with_a_beginning_and_an_end() {
 #[tokio::test]
 async fn a_server_that_may_evict_counters_is_named_once() {
     for (policy, warnings) in [("allkeys-lru", 1), ("noeviction", 0), ("volatile-lru", 0)] {
-        for resp3 in [false, true] {
+        for scheme in ["", "redis", "redis+fred", "redis+fred?protocol=resp3"] {
+            if scheme.contains("fred") && !cfg!(feature = "fred") {
+                continue;
+            }
             let (log, _guard) = Log::start();
             let server = distkit_testkit::Server::redis().start();
             server.cli(&["CONFIG", "SET", "maxmemory-policy", policy]);
-            let store = if resp3 {
-                distkit::backend::connect(&server.url()).await.unwrap()
+            let store = if let Some((client, query)) = scheme.split_once('?') {
+                let url = format!("{}?{query}", server.url().replacen("redis", client, 1));
+                distkit::backend::connect(&url).await.unwrap()
+            } else if !scheme.is_empty() {
+                let url = server.url().replacen("redis", scheme, 1);
+                distkit::backend::connect(&url).await.unwrap()
             } else {
                 let client = redis::Client::open(server.url()).unwrap();
                 let connection = client.get_connection_manager().await.unwrap();
