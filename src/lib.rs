@@ -30,6 +30,12 @@ mod answers;
 mod backoff;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
+    not(all(feature = "counter", feature = "instance-aware-counter")),
+    allow(dead_code, reason = "each family has uses for a part of it")
+)]
+mod counts;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(
     not(feature = "instance-aware-counter"),
     allow(dead_code, reason = "only the heartbeat asks whether it has ended")
 )]
@@ -52,6 +58,8 @@ mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod space_store;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod stats;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod strict;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod watch;
@@ -59,3 +67,6 @@ mod watch;
 pub use backend::CounterComparator;
 pub use error::DistkitError;
 pub use key::{DistkitRedisKey, RedisKey};
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
+pub use stats::Stats;
