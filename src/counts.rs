@@ -16,6 +16,7 @@ use crate::stats::gauge;
 use crate::{
     DistkitError,
     backend::BackendError,
+    outage::{Chain, Outage, Standing},
     stats::{Count, Stats},
 };
 
@@ -23,6 +24,8 @@ use crate::{
 pub(crate) struct Counts {
     numbers: [AtomicU64; Count::NUMBER],
     link: Link,
+    kind: &'static str,
+    prefix: Box<str>,
     #[cfg(feature = "metrics")]
     labels: Vec<metrics::Label>,
 }
@@ -40,7 +43,28 @@ struct LinkState {
     up_since: Option<Instant>,
     down_since: Option<Instant>,
     last_outage: Option<Duration>,
+    outage: Outage,
+    /// The log tells of it.
+    in_log: bool,
+    /// When it was last told of one.
+    logged: Option<Instant>,
 }
+
+impl LinkState {
+    /// Notes a failure of the outage that began then. Gives how it stands if the log is to be told.
+    fn line_due(&mut self, began: Instant) -> Option<Standing> {
+        let standing = self.outage.failed()?;
+        // A store that answers every second request must not fill the log.
+        if !self.in_log && self.logged.is_some_and(|logged| logged + BETWEEN_OUTAGES > began) {
+            return None;
+        }
+        (self.in_log, self.logged) = (true, Some(Instant::now()));
+        Some(standing)
+    }
+}
+
+/// How far apart outages are at least that are logged.
+const BETWEEN_OUTAGES: Duration = Duration::from_secs(5);
 
 /// What is pending in a lax counter.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,11 +75,12 @@ pub(crate) struct Level {
 
 impl Counts {
     /// Of counters of this kind under the prefix, which label the metrics.
-    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "labels of metrics"))]
     pub(crate) fn new(kind: &'static str, prefix: &str) -> Arc<Self> {
         Arc::new(Self {
             numbers: Default::default(),
             link: Link::default(),
+            kind,
+            prefix: prefix.into(),
             #[cfg(feature = "metrics")]
             labels: vec![
                 metrics::Label::from_static_parts("counter", kind),
@@ -77,9 +102,9 @@ impl Counts {
     /// Notes what became of a request.
     pub(crate) fn answered<T>(&self, answer: &Result<T, BackendError>) {
         match answer {
-            Err(BackendError::NotApplied(_) | BackendError::OutcomeUnknown(_)) => {
+            Err(error @ (BackendError::NotApplied(_) | BackendError::OutcomeUnknown(_))) => {
                 self.add(Count::FailedRequests, 1);
-                self.unreachable();
+                self.unreachable(error);
             }
             // Also an error of its own is an answer.
             _ => self.reachable(),
@@ -90,34 +115,55 @@ impl Counts {
         if self.link.up.load(Relaxed) {
             return;
         }
-        let mut link = self.link.state.lock();
-        if let Some(since) = link.down_since.take() {
-            link.last_outage = Some(since.elapsed());
-        }
-        link.up_since.get_or_insert_with(Instant::now);
-        self.link.up.store(true, Relaxed);
-        #[cfg(feature = "metrics")]
-        {
-            self.set(gauge::REACHABLE, 1.0);
-            self.set(gauge::UNREACHABLE_FOR, 0.0);
-            self.set(gauge::LAST_OUTAGE, link.last_outage.unwrap_or_default().as_secs_f64());
+        let ended = {
+            let mut link = self.link.state.lock();
+            if let Some(since) = link.down_since.take() {
+                link.last_outage = Some(since.elapsed());
+            }
+            link.up_since.get_or_insert_with(Instant::now);
+            self.link.up.store(true, Relaxed);
+            // With the lock, so that the gauges end up as the last request left them.
+            #[cfg(feature = "metrics")]
+            {
+                self.set(gauge::REACHABLE, 1.0);
+                self.set(gauge::UNREACHABLE_FOR, 0.0);
+                self.set(gauge::LAST_OUTAGE, link.last_outage.unwrap_or_default().as_secs_f64());
+            }
+            let ended = link.outage.ended();
+            ended.filter(|_| std::mem::take(&mut link.in_log))
+        };
+        if let Some(Standing { attempts, lasted }) = ended {
+            tracing::info!(
+                target: "distkit::store",
+                prefix = &*self.prefix, counter = self.kind, failed_attempts = attempts, ?lasted,
+                "the store answers again"
+            );
         }
     }
 
     /// The store did not answer.
-    pub(crate) fn unreachable(&self) {
-        let mut link = self.link.state.lock();
-        self.link.up.store(false, Relaxed);
-        link.up_since = None;
-        if link.down_since.is_none() {
-            link.down_since = Some(Instant::now());
-            self.add(Count::Outages, 1);
-        }
-        #[cfg(feature = "metrics")]
-        {
-            let down_for = link.down_since.map(|since| since.elapsed()).unwrap_or_default();
-            self.set(gauge::REACHABLE, 0.0);
-            self.set(gauge::UNREACHABLE_FOR, down_for.as_secs_f64());
+    pub(crate) fn unreachable(&self, error: &BackendError) {
+        let due = {
+            let mut link = self.link.state.lock();
+            self.link.up.store(false, Relaxed);
+            link.up_since = None;
+            let begins = link.down_since.is_none();
+            let since = *link.down_since.get_or_insert_with(Instant::now);
+            self.add(Count::Outages, usize::from(begins));
+            #[cfg(feature = "metrics")]
+            {
+                self.set(gauge::REACHABLE, 0.0);
+                self.set(gauge::UNREACHABLE_FOR, since.elapsed().as_secs_f64());
+            }
+            // A lax counter's flushes log how they fail, once for all that waits for them.
+            if self.kind.starts_with("strict") { link.line_due(since) } else { None }
+        };
+        if let Some(Standing { attempts, lasted }) = due {
+            tracing::warn!(
+                target: "distkit::store",
+                prefix = &*self.prefix, counter = self.kind, attempts, ?lasted, error = %Chain(error),
+                "the store does not answer"
+            );
         }
     }
 

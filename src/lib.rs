@@ -34,6 +34,8 @@ mod backoff;
     allow(dead_code, reason = "each family has uses for a part of it")
 )]
 mod counts;
+#[cfg(feature = "metrics")]
+mod describe;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
     not(feature = "instance-aware-counter"),
@@ -65,6 +67,9 @@ mod strict;
 mod watch;
 
 pub use backend::CounterComparator;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use describe::describe_metrics;
 pub use error::DistkitError;
 pub use key::{DistkitRedisKey, RedisKey};
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]

@@ -67,8 +67,8 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
 
     /// Notes that no answer came in any attempt: the last one was cut short.
     fn ended<T>(&self, answer: Result<T, BackendError>) -> Result<T, BackendError> {
-        if matches!(answer, Err(BackendError::OutcomeUnknown(_))) {
-            self.counts.unreachable();
+        if let Err(error @ BackendError::OutcomeUnknown(_)) = &answer {
+            self.counts.unreachable(error);
         }
         answer
     }

@@ -14,6 +14,7 @@ use tokio::{
     sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard},
     time::Instant,
 };
+use tracing::Instrument;
 
 use super::{
     acknowledged::{Acknowledged, UnderWay},
@@ -255,7 +256,14 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     async fn join(self: &Arc<Self>, state: &mut State) -> Result<(), DistkitError> {
         self.check()?;
         let claim = self.acknowledged.lock().claim();
-        let joined = match self.store.join(&state.instance, &claim).await {
+        let span = tracing::debug_span!(
+            target: "distkit::instances",
+            "join",
+            prefix = %self.prefix(),
+            instance = %self.id,
+            slices = claim.len()
+        );
+        let joined = match self.store.join(&state.instance, &claim).instrument(span).await {
             Ok(joined) => joined,
             Err(BackendError::Replaced) => {
                 state.member = None;

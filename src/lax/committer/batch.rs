@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{Batch, Committer, Unresolved, abandoned};
 use crate::{
@@ -125,7 +126,15 @@ impl<L: Ledger> Committer<'_, L> {
         shared.ledger.counts().add(Count::Resent, usize::from(guard.resent));
         let at = shared.now();
         let deltas = batch.what.deltas();
-        let answer = shared.ledger.commit(deltas, &guard).await;
+        let span = tracing::debug_span!(
+            target: "distkit::lax",
+            "flush",
+            prefix = shared.ledger.prefix(),
+            keys = deltas.len(),
+            sequence = guard.sequence,
+            resent = guard.resent
+        );
+        let answer = shared.ledger.commit(deltas, &guard).instrument(span).await;
         match answer {
             Ok(Committed { replayed, outcomes }) => {
                 self.note_success();
