@@ -50,6 +50,8 @@ mod key;
     allow(dead_code, reason = "each family has uses for a part of it")
 )]
 mod lax;
+#[cfg(all(test, feature = "counter", feature = "metrics"))]
+mod observability_tests;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod outage;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
