@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -26,6 +26,10 @@ pub(crate) struct Counts {
     link: Link,
     kind: &'static str,
     prefix: Box<str>,
+    engines: AtomicUsize,
+    /// What was last pending in each engine: the gauges are of all.
+    #[cfg(feature = "metrics")]
+    levels: Mutex<Vec<Level>>,
     #[cfg(feature = "metrics")]
     labels: Vec<metrics::Label>,
 }
@@ -73,6 +77,17 @@ pub(crate) struct Level {
     pub(crate) oldest: Option<Duration>,
 }
 
+#[cfg(feature = "metrics")]
+impl Level {
+    /// Of two engines of a counter.
+    fn merge(self, other: Self) -> Self {
+        Self {
+            pending_keys: self.pending_keys.saturating_add(other.pending_keys),
+            oldest: self.oldest.max(other.oldest),
+        }
+    }
+}
+
 impl Counts {
     /// Of counters of this kind under the prefix, which label the metrics.
     pub(crate) fn new(kind: &'static str, prefix: &str) -> Arc<Self> {
@@ -81,6 +96,9 @@ impl Counts {
             link: Link::default(),
             kind,
             prefix: prefix.into(),
+            engines: AtomicUsize::new(0),
+            #[cfg(feature = "metrics")]
+            levels: Mutex::default(),
             #[cfg(feature = "metrics")]
             labels: vec![
                 metrics::Label::from_static_parts("counter", kind),
@@ -188,16 +206,28 @@ impl Counts {
         self.told(answers)
     }
 
-    /// Sets the gauges of what is pending. `stats()` asks the engine.
-    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "gauges"))]
-    pub(crate) fn set_level(&self, level: Level) {
-        #[cfg(feature = "metrics")]
-        {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-            self.set(gauge::PENDING_KEYS, level.pending_keys as f64);
-            self.set(gauge::OLDEST_PENDING, level.oldest.unwrap_or_default().as_secs_f64());
-        }
+    /// The number of one more engine that counts here.
+    pub(crate) fn next_engine(&self) -> usize {
+        self.engines.fetch_add(1, Relaxed)
     }
+
+    /// Sets the gauges of what is pending, of which this is an engine's part. `stats()` asks the engines.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn set_level(&self, engine: usize, level: impl FnOnce() -> Level) {
+        let mut levels = self.levels.lock();
+        if levels.len() <= engine {
+            levels.resize(engine + 1, Level::default());
+        }
+        levels[engine] = level();
+        let all = levels.iter().copied().fold(Level::default(), Level::merge);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        self.set(gauge::PENDING_KEYS, all.pending_keys as f64);
+        self.set(gauge::OLDEST_PENDING, all.oldest.unwrap_or_default().as_secs_f64());
+    }
+
+    /// Without metrics there are no gauges.
+    #[cfg(not(feature = "metrics"))]
+    pub(crate) fn set_level(&self, _: usize, _: impl FnOnce() -> Level) {}
 
     #[cfg(feature = "metrics")]
     fn set(&self, name: &'static str, value: f64) {

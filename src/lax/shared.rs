@@ -31,11 +31,14 @@ pub(crate) struct Shared<L> {
     pub(super) losses: Mutex<Losses>,
     /// How old the oldest write is, at most, that the committer has taken from the inbox and not brought to the store.
     pub(super) taken_since: Mutex<Option<Instant>>,
+    /// Its number among those that count together.
+    pub(super) engine: usize,
     epoch: OnceLock<Instant>,
 }
 
 impl<L: Ledger> Shared<L> {
     pub(super) fn new(ledger: L, settings: Settings) -> Self {
+        let engine = ledger.counts().next_engine();
         Self {
             ledger,
             settings: settings.within_bounds(),
@@ -45,6 +48,7 @@ impl<L: Ledger> Shared<L> {
             under_way: Mutex::default(),
             losses: Mutex::default(),
             taken_since: Mutex::default(),
+            engine,
             epoch: OnceLock::new(),
         }
     }

@@ -281,7 +281,8 @@ impl<L: Ledger> Drop for Committer<'_, L> {
         if todo.is_empty() && unresolved.is_none() && corrupt.is_empty() {
             self.shared.taken_since.lock().take();
         }
-        self.shared.ledger.counts().set_level(self.shared.level());
+        let shared = self.shared;
+        shared.ledger.counts().set_level(shared.engine, || shared.level());
     }
 }
 
