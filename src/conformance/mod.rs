@@ -6,6 +6,7 @@
 //!
 //! ```toml
 //! [dev-dependencies]
+//! async-trait = "0.1"
 //! distkit = { version = "0.8", features = ["conformance"] }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! ```
@@ -49,12 +50,13 @@
 //!
 //! async fn my_store() -> Fixture {
 //!     let store = Arc::new(MyStore::connect("my://localhost").await);
-//!     Fixture::plain(store.clone()).plant_with(move |space, key, text| {
+//!     Fixture::plain(store.clone()).plant_with(move |space: Space, key: RedisKey, text: String| {
 //!         let store = store.clone();
 //!         async move { store.write_raw(space.prefix(), &key, &text).await }
 //!     })
 //!     // What this test cannot do: without saying so, the rules that need it fail.
 //!     .without_a_clock()
+//!     .without_losing_records()
 //! }
 //!
 //! distkit::plain_conformance_suite!(my_store);
@@ -80,12 +82,14 @@
 
 mod atomic;
 mod batches;
+mod bounds;
 mod exact;
 mod fixture;
 mod foreign;
 mod guest;
 mod handles;
 mod instance_absence;
+mod instance_bounds;
 mod instance_epochs;
 mod instance_guard;
 mod instance_life;
@@ -105,6 +109,7 @@ pub use batches::{
     answers_come_in_the_order_of_the_input, big_batches_are_one_call, empty_batches_do_nothing,
     refused_items_stop_no_neighbour,
 };
+pub use bounds::additions_within_bounds_are_exact;
 pub use exact::{
     additions_are_exact_on_the_whole_range, assignments_are_exact_on_the_whole_range,
     conditions_compare_exactly, long_mixed_runs_agree_with_a_reference,
@@ -119,6 +124,7 @@ pub use instance_absence::{
     a_clock_step_is_not_an_absence, a_forgotten_change_invalidates_older_claims,
     claims_are_refused_after_max_absence,
 };
+pub use instance_bounds::slices_within_bounds_are_exact;
 pub use instance_epochs::{
     a_big_clear_is_one_call, a_claim_is_put_back_once, a_clear_after_a_loss_is_final,
     a_late_claim_takes_away_what_it_outdates, a_late_claim_takes_nothing_away_twice,
@@ -158,11 +164,11 @@ pub use removal::{
     removal_answers_what_was_held,
 };
 pub use replay::{
-    a_lower_sequence_changes_nothing, a_replayed_batch_changes_nothing,
-    an_empty_batch_uses_up_its_sequence, big_guarded_batches_are_one_call,
-    concurrent_copies_of_a_guarded_batch_happen_once, guarded_sets_and_conditions_happen_once,
-    guards_last_a_day_after_the_last_batch, refused_items_are_refused_again,
-    sequences_are_exact_to_two_to_the_53, writers_are_independent,
+    a_batch_whose_record_is_lost_is_not_applied, a_lower_sequence_changes_nothing,
+    a_replayed_batch_changes_nothing, an_empty_batch_uses_up_its_sequence,
+    big_guarded_batches_are_one_call, concurrent_copies_of_a_guarded_batch_happen_once,
+    guarded_sets_and_conditions_happen_once, guards_last_a_day_after_the_last_batch,
+    refused_items_are_refused_again, sequences_are_exact_to_two_to_the_53, writers_are_independent,
 };
 pub use spaces::{any_key_works, any_prefix_works_and_none_reaches_into_another};
 
@@ -256,6 +262,7 @@ macro_rules! conformance_rules {
             slices_are_exact_on_the_whole_range
             slices_change_without_an_epoch
             slices_of_any_key_stay_apart
+            slices_within_bounds_are_exact
             stale_slices_do_not_come_back
             the_dead_hold_no_names
             the_dead_take_their_slices_only
@@ -272,6 +279,7 @@ macro_rules! conformance_rules {
 macro_rules! plain_conformance_rules {
     ([$($callback:tt)+] $($before:tt)*) => {
         $($callback)+! { $($before)*
+            a_batch_whose_record_is_lost_is_not_applied
             a_compare_and_set_loop_loses_no_update
             a_key_named_twice_is_written_twice_in_order
             a_lower_sequence_changes_nothing
@@ -279,6 +287,7 @@ macro_rules! plain_conformance_rules {
             a_removal_is_a_write_like_any_other
             a_replayed_batch_changes_nothing
             additions_are_exact_on_the_whole_range
+            additions_within_bounds_are_exact
             an_empty_batch_uses_up_its_sequence
             answers_come_in_the_order_of_the_input
             any_key_works
@@ -362,10 +371,12 @@ mod tests {
         let sources = [
             include_str!("atomic.rs"),
             include_str!("batches.rs"),
+            include_str!("bounds.rs"),
             include_str!("exact.rs"),
             include_str!("foreign.rs"),
             include_str!("handles.rs"),
             include_str!("instance_absence.rs"),
+            include_str!("instance_bounds.rs"),
             include_str!("instance_epochs.rs"),
             include_str!("instance_guard.rs"),
             include_str!("instance_life.rs"),
