@@ -42,6 +42,14 @@ mod answers;
 mod backoff;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
+    not(all(feature = "counter", feature = "instance-aware-counter")),
+    allow(dead_code, reason = "each family has uses for a part of it")
+)]
+mod counts;
+#[cfg(feature = "metrics")]
+mod describe;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(
     not(feature = "instance-aware-counter"),
     allow(dead_code, reason = "only the heartbeat asks whether it has ended")
 )]
@@ -54,6 +62,8 @@ mod key;
     allow(dead_code, reason = "each family has uses for a part of it")
 )]
 mod lax;
+#[cfg(all(test, feature = "counter", feature = "metrics"))]
+mod observability_tests;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod outage;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
@@ -63,6 +73,8 @@ mod parse_key;
 mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod space_store;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod stats;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod strict;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
@@ -111,5 +123,11 @@ pub use ::fred;
 pub use ::redis;
 
 pub use backend::CounterComparator;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use describe::describe_metrics;
 pub use error::DistkitError;
 pub use key::{DistkitRedisKey, RedisKey};
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
+pub use stats::Stats;

@@ -21,6 +21,8 @@ pub(crate) mod lanes;
 mod layer;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 mod lua;
+#[cfg(feature = "metrics")]
+pub(crate) mod measured;
 pub mod memory;
 mod operation;
 #[cfg(feature = "redis-rs")]
@@ -46,6 +48,9 @@ pub use into::{IntoBackend, Store};
 pub use layer::{Around, DynAround, Layered, Op};
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub use lua::LuaStore;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use measured::MetricsLayer;
 pub(crate) use operation::fitting;
 pub use operation::{
     Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Space, Write, Written,

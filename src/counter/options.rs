@@ -44,7 +44,7 @@ impl CounterOptions {
 impl<B: Backend + ?Sized> CounterOptions<B> {
     /// Options over a store whose type the counter keeps.
     pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
-        let store = SpaceStore::new(store, Space::new(prefix));
+        let store = SpaceStore::new(store, Space::new(prefix), "strict");
         Self {
             store,
             settings: Settings::default(),

@@ -5,11 +5,13 @@ use tokio::time::Instant;
 
 use super::{CounterOptions, CounterTrait, Keyed, options::Sending};
 use crate::{
-    DistkitError, RedisKey,
+    DistkitError, RedisKey, Stats,
     answers::{keyed, named, only},
     backend::{Backend, Outcome, Write, Written},
+    counts::Level,
     parts::in_parts,
     space_store::SpaceStore,
+    stats::Count,
     strict::{Joint, Sender, Settings},
 };
 
@@ -61,13 +63,20 @@ impl<B: Backend + ?Sized> StrictCounter<B> {
         self.store.store()
     }
 
+    /// What the strict counters of clones of these options have done together, and how they stand: they share
+    /// requests. No I/O.
+    pub fn stats(&self) -> Stats {
+        self.store.counts().stats(Level::default())
+    }
+
     async fn write_part(
         &self,
         writes: &[Write],
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
-        let applied = self.store.apply_once(writes, &self.sending.sender, deadline).await?;
-        Ok(named(writes, applied.outcomes))
+        let applied = self.store.apply_once(writes, &self.sending.sender, deadline).await;
+        let answers = applied.map(|applied| named(writes, applied.outcomes));
+        self.store.counts().told_all(answers.map_err(DistkitError::from))
     }
 
     async fn read_part(
@@ -105,7 +114,8 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
 
     async fn clear(&self) -> Result<(), DistkitError> {
         let deadline = self.settings.deadline();
-        Ok(self.store.clear_once(&self.sending.sender, deadline).await?)
+        let cleared = self.store.clear_once(&self.sending.sender, deadline).await;
+        self.store.counts().told(cleared.map_err(DistkitError::from))
     }
 
     async fn write(&self, write: Write) -> Result<Written, DistkitError> {
@@ -118,7 +128,10 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
             Box::new(Totals { store: self.store.clone(), sender })
         };
         match self.sending.queues.current(self.settings.unknown_after, joint) {
-            Some(queue) => queue.add(key, count, &self.settings).await,
+            Some(queue) => {
+                let added = queue.add(key, count, &self.settings).await;
+                self.store.counts().told(added)
+            }
             None => Ok(self.write(Write::add(key.clone(), count)).await?.new),
         }
     }
@@ -161,5 +174,9 @@ impl<B: Backend + ?Sized> Joint<i64> for Totals<B> {
             items.iter().map(|(key, count)| Write::add(key.clone(), *count)).collect();
         let applied = self.store.apply_once(&writes, &self.sender, deadline).await?;
         Ok(applied.outcomes.into_iter().map(|outcome| outcome.map(|w| w.new)).collect())
+    }
+
+    fn note_joined(&self, calls: usize) {
+        self.store.counts().add(Count::JoinedCalls, calls);
     }
 }

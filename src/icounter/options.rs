@@ -32,7 +32,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
     /// Counters under `prefix` in a store whose type the counter keeps. No I/O.
     pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
         Self {
-            store: SpaceStore::new(store, Space::new(prefix)),
+            store: SpaceStore::new(store, Space::new(prefix), "strict_instance_aware"),
             name: None,
             threshold_ms: DEFAULT_THRESHOLD_MS,
             max_absence: Instance::MAX_ABSENCE,
@@ -72,14 +72,15 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
 
     strict_options!();
 
-    pub(super) fn membership(self) -> Arc<Membership<B>> {
+    /// A new instance, of a counter of the kind.
+    pub(super) fn membership(self, kind: &'static str) -> Arc<Membership<B>> {
         let lease = Duration::from_millis(self.threshold_ms);
         let instance = Instance {
             name: self.name,
             max_absence: self.max_absence,
             ..Instance::new(self.store.store().fresh_id(), lease)
         };
-        Membership::new(self.store, instance)
+        Membership::new(self.store.counted_apart(kind), instance)
     }
 }
 

@@ -9,12 +9,14 @@ use super::{
     membership::Membership,
 };
 use crate::{
-    DistkitError, RedisKey,
+    DistkitError, RedisKey, Stats,
     answers::{Keyed, named, only},
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written,
     },
+    counts::{Counts, Level},
     parts::in_parts,
+    stats::Count,
     strict::{Joint, Queues, Sender, Settings, Tally},
 };
 
@@ -44,7 +46,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
     pub fn new(options: StrictInstanceAwareCounterOptions<B>) -> Arc<Self> {
         Arc::new(Self {
             settings: options.strict,
-            membership: options.membership(),
+            membership: options.membership("strict_instance_aware"),
             sender: Arc::default(),
             queues: Queues::default(),
         })
@@ -55,6 +57,11 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
         self.membership.store()
     }
 
+    /// What the counter has done, and how it stands. No I/O.
+    pub fn stats(&self) -> Stats {
+        self.membership.counts().stats(Level::default())
+    }
+
     /// Leaves for good: this instance's slices are subtracted from all totals now, and later operations
     /// fail with [`DistkitError::ShutDown`].
     ///
@@ -63,19 +70,23 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
         self.membership.leave().await
     }
 
+    fn counts(&self) -> &Counts {
+        self.membership.counts()
+    }
+
     async fn write_part(
         &self,
         writes: &[SliceWrite],
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
-        let applied = self.membership.apply_once(writes, &self.sender, deadline).await?;
-        Ok(named(writes, applied.outcomes))
+        let applied = self.membership.apply_once(writes, &self.sender, deadline).await;
+        self.counts().told_all(applied.map(|applied| named(writes, applied.outcomes)))
     }
 
     async fn clear_all(&self, scope: Scope) -> Result<(), DistkitError> {
         let deadline = self.settings.deadline();
         let once = deadline.map(|deadline| (Arc::clone(&self.sender), deadline));
-        self.membership.clear(scope, once).await
+        self.counts().told(self.membership.clear(scope, once).await)
     }
 
     async fn read_part(
@@ -115,7 +126,8 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
         };
         match self.queues.current(self.settings.unknown_after, joint) {
             Some(queue) => {
-                let Numbers { total, slice } = queue.add(key, count, &self.settings).await?;
+                let added = queue.add(key, count, &self.settings).await;
+                let Numbers { total, slice } = self.counts().told(added)?;
                 Ok((total, slice))
             }
             None => {
@@ -180,6 +192,10 @@ impl<B: InstanceBackend + ?Sized> Joint<Numbers> for Slices<B> {
             outcome.map(|w| Numbers { total: w.new.total, slice: w.new.slice })
         };
         Ok(applied.outcomes.into_iter().map(numbers).collect())
+    }
+
+    fn note_joined(&self, calls: usize) {
+        self.membership.counts().add(Count::JoinedCalls, calls);
     }
 }
 

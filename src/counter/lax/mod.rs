@@ -8,9 +8,10 @@ use futures_util::future::join_all;
 
 use super::{CounterOptions, CounterTrait, Keyed};
 use crate::{
-    CounterComparator, DistkitError, RedisKey,
+    CounterComparator, DistkitError, RedisKey, Stats,
     answers::keyed,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
+    counts::Counts,
     lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner},
     parts::in_parts,
     space_store::SpaceStore,
@@ -71,13 +72,18 @@ pub struct LaxCounter<B: Backend + ?Sized = dyn Backend> {
 impl<B: Backend + ?Sized> LaxCounter<B> {
     /// A counter with these options. No I/O; may be called outside of a runtime.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
-        let ledger = Plain { store: options.store };
+        let ledger = Plain { store: options.store.counted_apart("lax") };
         Arc::new(Self { owner: Arc::new(Owner(Engine::new(ledger, options.settings))) })
     }
 
     /// The store.
     pub fn store(&self) -> &B {
         self.engine().ledger().store.store()
+    }
+
+    /// What the counter has done, and how it stands. No I/O, and no cost to `inc`.
+    pub fn stats(&self) -> Stats {
+        self.engine().stats()
     }
 
     fn engine(&self) -> &Arc<Engine<Plain<B>>> {
@@ -291,6 +297,10 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
     }
 
     fn end(&self) {}
+
+    fn counts(&self) -> &Counts {
+        self.store.counts()
+    }
 
     fn fresh_id(&self) -> Arc<str> {
         self.store.store().fresh_id()

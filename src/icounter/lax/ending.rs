@@ -9,6 +9,7 @@ use crate::{
     DistkitError,
     backend::{BackendError, InstanceBackend},
     lax::{Unflushed, backoff},
+    outage::Chain,
 };
 
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
@@ -38,7 +39,11 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     pub async fn leave(&self) -> Result<(), DistkitError> {
         self.engine().close();
         if let Err(error) = self.engine().flush().await {
-            tracing::debug!(error = %crate::outage::Chain(&error), "the last flush before leaving failed");
+            tracing::debug!(
+                target: "distkit::lax",
+                prefix = %self.membership().prefix(), error = %Chain(&error),
+                "the last flush before leaving failed"
+            );
         }
         // What is pending is part of slices that go.
         self.engine().give_up(None);

@@ -13,7 +13,7 @@ use super::{
     icounter_trait::part_of, membership::Membership,
 };
 use crate::{
-    CounterComparator, DistkitError, RedisKey,
+    CounterComparator, DistkitError, RedisKey, Stats,
     answers::{Keyed, named},
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
@@ -70,7 +70,7 @@ pub struct LaxInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBac
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
-        let membership = options.instance.membership();
+        let membership = options.instance.membership("lax_instance_aware");
         let engine = Engine::new(Slices { membership }, options.settings);
         Arc::new(Self { owner: Arc::new(Owner(engine)) })
     }
@@ -78,6 +78,11 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// The store.
     pub fn store(&self) -> &B {
         self.membership().store()
+    }
+
+    /// What the counter has done, and how it stands. No I/O, and no cost to `inc`.
+    pub fn stats(&self) -> Stats {
+        self.engine().stats()
     }
 
     fn engine(&self) -> &Arc<Engine<Slices<B>>> {
