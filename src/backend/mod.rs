@@ -23,8 +23,26 @@ mod layer;
 mod lua;
 pub mod memory;
 mod operation;
+mod raw;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
+
+/// What this crate's own tool for operators needs besides: names in Redis, and single commands.
+///
+/// No part of the public interface: it changes with the layout, in any version.
+#[doc(hidden)]
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+pub mod operator {
+    pub use super::{
+        lua::{
+            layout::{
+                LAYOUT, SHARDS, import, instance_names, key_tag, lanes, shape, totals, writers,
+            },
+            rights::COMMANDS,
+        },
+        raw::{RawCommands, RawReply},
+    };
+}
 
 use std::{fmt, sync::Arc};
 
