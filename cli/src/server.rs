@@ -186,7 +186,8 @@ pub(crate) mod url {
     pub(crate) fn address(url: &str) -> String {
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let rest = rest.split('?').next().unwrap_or(rest);
-        rest.rsplit_once('@').map_or(rest, |(_, host)| host).to_owned()
+        let address = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        address.trim_end_matches('/').to_owned()
     }
 
     pub(crate) fn is_cluster(url: &str) -> bool {

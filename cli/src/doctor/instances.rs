@@ -288,7 +288,8 @@ impl InstanceSpace {
         let epoch = text(&epoch).and_then(|epoch| epoch.parse().ok());
         // Below the floor: cleared, and not swept yet.
         if !self.meta.is_empty() && epoch.is_some_and(|epoch: u64| epoch >= self.floor()) {
-            self.lost(format!("{name} is there, and its entry in the index is gone"), found);
+            let index = self.name("index");
+            self.lost(format!("{name} is there, and its entry in {index} is gone"), found);
         }
         Ok(())
     }
@@ -330,7 +331,10 @@ impl InstanceSpace {
         }
         let current = epoch.parse().unwrap_or(0) >= self.floor();
         if current && server.ask("HGET", &[&self.name("index"), key]).await? != RawReply::Nil {
-            self.lost(format!("{name} is gone, and the index names it"), found);
+            self.lost(
+                format!("{name} is gone, and {index} names it", index = self.name("index")),
+                found,
+            );
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ impl Landscape {
         let first =
             if url::is_cluster(at) { any_node(at).await? } else { Server::connect(at).await? };
         let info = node::Info::of(&first).await?;
-        let says_so = info.is_some_and(|info| info.get("redis_mode") == "cluster");
+        let says_so = info.is_some_and(|info| info.get("cluster_enabled") == "1");
         if !says_so && !url::is_cluster(at) {
             return Ok(Self { nodes: vec![first], slots: Vec::new(), is_cluster: false });
         }

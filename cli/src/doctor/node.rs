@@ -18,7 +18,7 @@ impl Info {
     pub(super) async fn of(server: &Server) -> Result<Option<Self>> {
         let mut lines = HashMap::new();
         // "INFO a b" would need 7.0.
-        for section in ["server", "clients", "memory", "persistence", "stats", "replication"] {
+        for section in ["server", "memory", "persistence", "stats", "replication", "cluster"] {
             let reply = server.ask("INFO", &[section]).await?;
             if matches!(&reply, RawReply::Error { .. }) {
                 return Ok(None);

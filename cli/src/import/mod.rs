@@ -229,6 +229,13 @@ async fn apply(
         instances::apply(server, space, &plan.totals, lease, &progress).await?;
     } else {
         plain::apply(server, space, &plan.totals, &plan.todo, &mut record, &progress).await?;
+        let standing = plain::standing(server, space, &plan.totals, None).await?;
+        if let Some(missing) = standing.todo.first() {
+            return Err(Error::failed(format!("{missing} was imported, and is gone again")));
+        }
+        if let Some(moved) = standing.moved.first() {
+            return Err(Error::failed(format!("somebody counts under this prefix: {moved}")));
+        }
     }
     progress.finish();
     let now = sources(old, old_prefix, options, plan.instance_aware).await?;
