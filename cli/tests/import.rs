@@ -18,7 +18,7 @@ use distkit::{
     },
 };
 use distkit_testkit::{Server, wait_until};
-use peer::{DistkitRedisKey, counter::CounterTrait as _, icounter::InstanceAwareCounterTrait as _};
+use peer::{DistkitRedisKey, counter::CounterTrait as _};
 use redis::AsyncCommands;
 use support::{Run, beside, command, key};
 
