@@ -90,7 +90,15 @@ async fn a_healthy_server_has_no_findings_also_while_services_write() {
     let url = server.url();
     finds(&[&url], &[]).await;
     let service = Service::start(&url).await;
+    let changes = || {
+        let info = server.cli(&["INFO", "persistence"]);
+        let line = info.lines().find(|line| line.starts_with("rdb_changes_since_last_save"));
+        line.unwrap().to_owned()
+    };
+    // Between two heartbeats.
+    let before = changes();
     let run = finds(&[&url], &[]).await;
+    assert_eq!(changes(), before, "doctor writes nothing");
     let report = run.json();
     assert_eq!((&report["prefixes"], &report["unchecked"]), (&1.into(), &serde_json::json!([])));
 

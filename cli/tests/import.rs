@@ -17,7 +17,7 @@ use distkit::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
 };
-use distkit_testkit::{Server, wait_until};
+use distkit_testkit::{Cluster, Server, wait_until};
 use peer::{DistkitRedisKey, counter::CounterTrait as _};
 use redis::AsyncCommands;
 use support::{Run, beside, command, key};
@@ -306,4 +306,25 @@ async fn instance_aware_totals_become_the_slices_of_one_instance() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_counters_of_a_server_move_to_a_cluster() {
+    let server = Server::redis().start();
+    let expected = fill(&server, "shop", 2_000).await;
+    let cluster = Cluster::start();
+    let url = format!("redis-cluster://127.0.0.1:{}", cluster.nodes()[1].port());
+    let old = server.url();
+    let args =
+        ["import", "--json", "--apply", "--prefix", "shop", "--url", &url, "--old-url", &old];
+    for state in ["done", "done before"] {
+        assert_eq!(beside(&args).await.ok().json()[0]["state"], state);
+    }
+    let counter =
+        StrictCounter::new(CounterOptions::new(key("shop"), connect(&url).await.unwrap()));
+    let keys: Vec<_> = expected.keys().map(|name| key(name)).collect();
+    let held = counter.get_all(&keys.iter().collect::<Vec<_>>()).await.unwrap();
+    for (key, total) in held {
+        assert_eq!(total.unwrap().to_string(), expected[key.as_str()], "{key}");
+    }
 }

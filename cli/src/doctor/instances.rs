@@ -212,15 +212,24 @@ impl InstanceSpace {
         Ok(())
     }
 
-    /// One counter: its total must be the sum of its slices.
+    /// One counter, which the index has under `epoch`: its total must be the sum of its slices.
     async fn check_counter(
         &self,
         server: &Server,
         name: &str,
-        key: &str,
+        (key, epoch): (&str, &str),
         found: &mut Findings,
     ) -> Result<()> {
         match server.ask("HLEN", &[name]).await? {
+            RawReply::Int(0) => {
+                let current = epoch.parse().unwrap_or(0) >= self.floor();
+                let named = server.ask("HGET", &[&self.name("index"), key]).await?;
+                if current && named != RawReply::Nil {
+                    let index = self.name("index");
+                    self.lost(format!("{name} is gone, and {index} names it"), found);
+                }
+                return Ok(());
+            }
             RawReply::Int(fields) if fields > LONGEST_HASH => {
                 found.unchecked(format!("{name}: {fields} fields are too many to add up at once"));
                 return Ok(());
@@ -325,18 +334,7 @@ impl InstanceSpace {
         found: &mut Findings,
     ) -> Result<()> {
         let [key, epoch] = &pair[..] else { return Ok(()) };
-        let name = self.name(&format!("k:{key}"));
-        if server.number("EXISTS", &[&name]).await? > 0 {
-            return self.check_counter(server, &name, key, found).await;
-        }
-        let current = epoch.parse().unwrap_or(0) >= self.floor();
-        if current && server.ask("HGET", &[&self.name("index"), key]).await? != RawReply::Nil {
-            self.lost(
-                format!("{name} is gone, and {index} names it", index = self.name("index")),
-                found,
-            );
-        }
-        Ok(())
+        self.check_counter(server, &self.name(&format!("k:{key}")), (key, epoch), found).await
     }
 }
 
