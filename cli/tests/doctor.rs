@@ -17,7 +17,7 @@ use distkit::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
 };
-use distkit_testkit::{Cluster, Server, ServerBuilder};
+use distkit_testkit::{Cluster, Sentinels, Server, ServerBuilder};
 use support::{Run, beside, key};
 
 const PREFIX: &str = "shop";
@@ -162,6 +162,14 @@ async fn denied(server: &Server, others: &[&str]) {
         assert!(run.out.contains(&command.to_uppercase()), "{}", run.out);
         server.cli(&["ACL", "SETUSER", "app", &format!("+{command}")]);
     }
+    for command in ["hget", "hscan", "exists"] {
+        server.cli(&["ACL", "SETUSER", "app", &format!("-{command}")]);
+        let run = doctor(&[&url, PREFIX]).await;
+        assert!(run.status == 1 && run.out.contains(&command.to_uppercase()), "{}", run.out);
+        server.cli(&["ACL", "SETUSER", "app", &format!("+{command}")]);
+    }
+    server.cli(&["ACL", "SETUSER", "app", "resetkeys", "~distkit:{shop}:*"]);
+    finds(&[&url], others).await;
     // Another's keys.
     server.cli(&["ACL", "SETUSER", "app", "resetkeys", "~other:*"]);
     let run = doctor(&[&url, PREFIX]).await;
@@ -395,4 +403,20 @@ async fn findings_are_readable_without_json() {
     for text in ["warning[aof-off]", "warning[version-trypema]", "-> ", "2 findings"] {
         assert!(run.out.contains(text), "{}", run.out);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_follows_sentinel_and_unix_sockets() {
+    let sentinels = Sentinels::of(healthy());
+    let url = sentinels.url("redis-sentinel");
+    let _service = Service::start(&url).await;
+    finds(&[&url], &[]).await;
+    sentinels.primary().cli(&["HSET", "distkit:{shop}:totals", "foreign", "x"]);
+    finds(&[&url, PREFIX], &["foreign-total"]).await;
+
+    let server = healthy().password("secret").start();
+    let url = format!("redis+unix://{}?pass=secret", server.unix_path().display());
+    let _service = Service::start(&url).await;
+    let run = finds(&[&url], &[]).await;
+    assert!(!run.out.contains("secret"), "{}", run.out);
 }

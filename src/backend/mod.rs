@@ -35,9 +35,7 @@ mod redis_rs;
 pub mod operator {
     pub use super::{
         lua::{
-            layout::{
-                LAYOUT, SHARDS, import, instance_names, key_tag, lanes, shape, totals, writers,
-            },
+            layout::{LAYOUT, import, instance_names, key_tag, lanes, shape, totals, writers},
             rights::COMMANDS,
         },
         raw::{RawCommands, RawReply},

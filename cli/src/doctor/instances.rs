@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
     findings::{Code, Findings},
-    plain::{is_count, is_sound, shown},
+    plain::{SHARDS, is_count, is_sound, shown},
 };
 use crate::{
     error::Result,
@@ -106,7 +106,7 @@ impl InstanceSpace {
             return Ok(());
         }
         let shape = self.meta.get("shape").map_or("none", String::as_str);
-        let ours = format!("{} {}", operator::LAYOUT, operator::SHARDS);
+        let ours = format!("{} {}", operator::LAYOUT, SHARDS);
         if shape != ours {
             let what =
                 format!("{} has the shape {shape}, and this tool knows {ours}", self.name("meta"));

@@ -24,6 +24,9 @@ use crate::{
     server::space,
 };
 
+/// For how many prefixes the user's rights are checked: they hardly differ.
+const MOST_RIGHTS: usize = 20;
+
 #[derive(Serialize)]
 struct Report {
     servers: Vec<String>,
@@ -73,20 +76,13 @@ async fn counters(
     only: &Option<Space>,
     found: &mut Findings,
 ) -> Result<usize> {
-    let for_rights = match only {
-        Some(space) => space.clone(),
-        None => space("distkit")?,
-    };
-    if let Some(server) = landscape.owner(&for_rights).await? {
-        rights::check(server, &for_rights, found).await?;
-    }
     let mut first = Findings::default();
-    let prefixes = match spaces::check(landscape, only.as_ref(), &mut first).await {
+    let mut prefixes = match spaces::check(landscape, only.as_ref(), &mut first).await {
         Ok(prefixes) => prefixes,
         // A user who may not look is told so, and the rest is reported.
         Err(error @ Error::Refused { .. }) => {
             found.unchecked(format!("the counters: {error}"));
-            0
+            Vec::new()
         }
         Err(error) => return Err(error),
     };
@@ -101,7 +97,17 @@ async fn counters(
         }
     }
     found.extend(first);
-    Ok(prefixes)
+    let count = prefixes.len();
+    if prefixes.is_empty() {
+        // The rights matter also where there are no counters yet, or none may be looked at.
+        prefixes.push(only.clone().map_or_else(|| space("distkit"), Ok)?);
+    }
+    for space in prefixes.iter().take(MOST_RIGHTS) {
+        if let Some(server) = landscape.owner(space).await? {
+            rights::check(server, space, found).await?;
+        }
+    }
+    Ok(count)
 }
 
 fn shown(report: &Report) -> String {

@@ -13,6 +13,9 @@ use crate::{
     server::{Server, each_field},
 };
 
+/// A prefix of more shards is not looked into.
+pub(super) const SHARDS: i64 = 1;
+
 /// Whether text is a decimal `i64` as HINCRBY takes it.
 pub(super) fn is_count(text: &str) -> bool {
     text.parse::<i64>().is_ok_and(|number| number.to_string() == text)
@@ -73,7 +76,7 @@ pub(super) async fn shape(
         .await?;
         let held = |field: &str| shape.get(field).map_or("none", String::as_str);
         let (layout, shards) = (held("layout"), held("shards"));
-        if layout != operator::LAYOUT.to_string() || shards != operator::SHARDS.to_string() {
+        if layout != operator::LAYOUT.to_string() || shards != SHARDS.to_string() {
             found.add(
                 Code::ShapeOther,
                 at,
@@ -81,7 +84,7 @@ pub(super) async fn shape(
                     "the prefix has layout {layout} and {shards} shards; this tool knows layout {} and {} \
                      shards, and looks no further into it",
                     operator::LAYOUT,
-                    operator::SHARDS
+                    SHARDS
                 ),
             );
             return Ok(None);

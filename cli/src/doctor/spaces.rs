@@ -25,12 +25,12 @@ struct Look {
     instances: Option<InstanceSpace>,
 }
 
-/// Looks at the keys of one prefix, or of all that are there. Gives how many prefixes that was.
+/// Looks at the keys of one prefix, or of all that are there. Gives the prefixes.
 pub(super) async fn check(
     landscape: &Landscape,
     only: Option<&Space>,
     found: &mut Findings,
-) -> Result<usize> {
+) -> Result<Vec<Space>> {
     match only {
         Some(space) => {
             if let Some(server) = landscape.owner(space).await? {
@@ -39,16 +39,16 @@ pub(super) async fn check(
                 let pattern = format!("{}*", literal(&operator::key_tag(space)));
                 walk(server, &pattern, &mut looks, found).await?;
             }
-            Ok(1)
+            Ok(vec![space.clone()])
         }
         None => {
-            let mut count = 0;
+            let mut spaces = Vec::new();
             for server in &landscape.nodes {
                 let mut looks = BTreeMap::new();
                 walk(server, "distkit:{*}:*", &mut looks, found).await?;
-                count += looks.len();
+                spaces.extend(looks.into_values().map(|look| look.space));
             }
-            Ok(count)
+            Ok(spaces)
         }
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn instance_whole(space: &Space) -> String {
 pub const LAYOUT: i64 = 1;
 
 /// How many shards a space has.
-pub const SHARDS: i64 = 1;
+pub(crate) const SHARDS: i64 = 1;
 
 /// The shape.
 pub fn shape(space: &Space) -> String {
