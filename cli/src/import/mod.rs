@@ -293,7 +293,7 @@ impl Progress {
     }
 }
 
-/// Sends a request that may be applied twice until it is answered, for half a minute.
+/// Sends a request that may be applied twice until it is answered, for a dozen seconds or longer.
 async fn again<T, F, A>(mut attempt: F) -> Result<T>
 where
     F: FnMut() -> A,
