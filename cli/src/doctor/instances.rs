@@ -134,7 +134,11 @@ impl InstanceSpace {
             let key = self.name("leases");
             self.lost(format!("{key} is gone, or lost its mark: nobody is known to live"), found);
         }
-        if self.meta.contains_key("dead") && self.dead.is_empty() {
+        // In this order: whoever sweeps the last one removes the field with it.
+        if self.meta.contains_key("dead")
+            && server.number("EXISTS", &[&self.name("dead")]).await? == 0
+            && server.number("HEXISTS", &[&self.name("meta"), "dead"]).await? == 1
+        {
             self.unknown_members = true;
             self.lost(
                 format!("{} is gone: slices of expired instances may stay", self.name("dead")),

@@ -73,25 +73,27 @@ pub(crate) async fn run(
         Some(url) => Server::connect(url).await?,
         None => server.clone(),
     };
-    let mut reports = Vec::new();
+    let mut plans = Vec::new();
     for instance_aware in [false, true] {
-        let Some(mut plan) = plan(server, &old, space, old_prefix, options, instance_aware).await?
-        else {
-            continue;
-        };
+        plans.extend(plan(server, &old, space, old_prefix, options, instance_aware).await?);
+    }
+    // A prefix is moved as a whole or not at all.
+    let fine = plans.iter().all(|plan| plan.refusals.is_empty());
+    let mut reports = Vec::new();
+    for mut plan in plans {
         let finished = plan.record.as_ref().is_some_and(|record| record.done);
         let state = if !plan.refusals.is_empty() {
             "refused"
         } else if finished {
             "done before"
-        } else if options.apply {
+        } else if options.apply && fine {
             apply(server, &old, space, old_prefix, options, &mut plan).await?;
             "done"
         } else {
             "possible"
         };
         reports.push(Report {
-            family: if instance_aware { "instance-aware" } else { "plain" },
+            family: if plan.instance_aware { "instance-aware" } else { "plain" },
             from: plan.sources.iter().map(|(kind, _)| kind.name()).collect(),
             counters: plan.totals.len(),
             to_do: plan.todo.len(),
@@ -100,7 +102,6 @@ pub(crate) async fn run(
             skipped: plan.skipped,
         });
     }
-    let fine = reports.iter().all(|report| report.refusals.is_empty());
     print(json, &reports, |reports| shown(reports, old_prefix, options.apply))?;
     Ok(fine)
 }
