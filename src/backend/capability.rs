@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Applied, BackendError, Member, Ordered, ReplayGuard, SliceWrite, Space, Standing, Write,
+    raw::RawCommands,
 };
 
 /// The capabilities of a store: a view of each that it has.
@@ -19,6 +20,9 @@ pub struct Capabilities<'s> {
     pub recorded: Option<&'s dyn RecordedAnswers>,
     /// The same for instance-aware counters.
     pub recorded_slices: Option<&'s dyn RecordedSliceAnswers>,
+    /// Single commands, for this crate's own tool.
+    #[doc(hidden)]
+    pub raw: Option<&'s dyn RawCommands>,
 }
 
 impl<'s> Capabilities<'s> {
@@ -36,6 +40,11 @@ impl<'s> Capabilities<'s> {
     /// Adds [`RecordedSliceAnswers`].
     pub fn with_recorded_slices(self, recorded: &'s dyn RecordedSliceAnswers) -> Self {
         Self { recorded_slices: Some(recorded), ..self }
+    }
+
+    #[cfg(any(feature = "redis-rs", feature = "fred"))]
+    pub(crate) fn with_raw(self, raw: &'s dyn RawCommands) -> Self {
+        Self { raw: Some(raw), ..self }
     }
 }
 

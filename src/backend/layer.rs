@@ -284,6 +284,8 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
         Capabilities {
             recorded: store.recorded.map(|_| self as _),
             recorded_slices: store.recorded_slices.map(|_| self as _),
+            // These would go past the layer.
+            raw: None,
         }
     }
 

@@ -25,8 +25,24 @@ mod lua;
 pub(crate) mod measured;
 pub mod memory;
 mod operation;
+mod raw;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
+
+/// What this crate's own tool for operators needs besides: names in Redis, and single commands.
+///
+/// No part of the public interface: it changes with the layout, in any version.
+#[doc(hidden)]
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+pub mod operator {
+    pub use super::{
+        lua::{
+            layout::{LAYOUT, import, instance_names, key_tag, lanes, shape, totals, writers},
+            rights::COMMANDS,
+        },
+        raw::{RawCommands, RawReply},
+    };
+}
 
 use std::{fmt, sync::Arc};
 

@@ -247,7 +247,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities::none().with_recorded(self).with_recorded_slices(self)
+        Capabilities::none().with_recorded(self).with_recorded_slices(self).with_raw(self)
     }
 }
 
