@@ -102,9 +102,10 @@ async fn a_hundred_thousand_counters_arrive_exactly_through_kills() {
         assert_eq!(server.cli(&["KEYS", "distkit:*"]), "", "a dry run writes nothing");
 
         // Killed twice in the middle, and interrupted once.
-        for (share, signal) in [(10, "KILL"), (5, "INT"), (3, "KILL")] {
+        for signal in ["KILL", "INT", "KILL"] {
+            let before = count(&server, "shop");
             let mut child = started(&server, "shop");
-            wait_until("a part", || count(&server, "shop") >= all / share);
+            wait_until("a part more", || count(&server, "shop") >= before + all / 20);
             let id = child.id().to_string();
             let sent = std::process::Command::new("kill").args(["-s", signal, &id]).status();
             assert!(sent.unwrap().success());
