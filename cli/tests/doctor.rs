@@ -177,9 +177,10 @@ async fn denied(server: &Server, others: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rights_of_the_readme_are_enough_for_the_counters_of_a_prefix() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-    let rule = readme.lines().find(|line| line.starts_with("ACL SETUSER app on")).unwrap();
+async fn the_rights_of_the_production_page_are_enough_for_the_counters_of_a_prefix() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/production.md");
+    let page = fs::read_to_string(page).unwrap();
+    let rule = page.lines().find(|line| line.starts_with("ACL SETUSER app on")).unwrap();
     let server = healthy().start();
     let _service = Service::start(&server.url()).await;
     server.cli(&rule.split(' ').chain([">pw"]).collect::<Vec<_>>());

@@ -67,8 +67,8 @@ mod tests {
         assert!(called.len() > 20, "{called:?}");
         let listed: BTreeSet<_> = COMMANDS.iter().map(|words| words[0].to_owned()).collect();
         assert_eq!(called.difference(&listed).collect::<Vec<_>>(), [] as [&String; 0]);
-        let readme = include_str!("../../../README.md");
-        let rule = readme.lines().find(|line| line.starts_with("ACL SETUSER app")).unwrap();
+        let page = include_str!("../../../docs/production.md");
+        let rule = page.lines().find(|line| line.starts_with("ACL SETUSER app")).unwrap();
         for command in listed {
             let right = format!("+{}", command.to_lowercase());
             assert!(rule.split(' ').any(|word| word == right), "{right} is not in {rule}");
