@@ -100,10 +100,13 @@ async fn sentinel_over_fred() -> Fixture {
 /// Rules that are about quantity, which costs the same in every deployment. The suites of each client have them.
 const BULK: [&str; 2] = ["big_", "many_"];
 
-/// One test for all other rules, over one store: setting these servers up, and connecting, takes longer than a rule.
+/// One test for all other rules, or for those of the plain half, over one store: setting these servers up, and connecting, takes longer than a rule.
 macro_rules! deployment {
     ($test:ident, $fixture:path) => {
         distkit::conformance_rules! { [deployment] @test $test $fixture: }
+    };
+    (plain $test:ident, $fixture:path) => {
+        distkit::plain_conformance_rules! { [deployment] @test $test $fixture: }
     };
     (@test $test:ident $fixture:path: $($rule:ident)+) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,10 +127,10 @@ deployment!(client_certificates_over_redis_rs, tls_over_redis_rs);
 deployment!(client_certificates_over_fred, tls_over_fred);
 deployment!(resp3_on_valkey_over_redis_rs, resp3_over_redis_rs);
 deployment!(resp3_on_valkey_over_fred, resp3_over_fred);
-deployment!(cluster_with_tls_over_redis_rs, cluster_over_redis_rs);
+deployment!(plain cluster_with_tls_over_redis_rs, cluster_over_redis_rs);
 deployment!(cluster_with_tls_over_fred, cluster_over_fred);
 deployment!(sentinel_with_tls_over_redis_rs, sentinel_over_redis_rs);
-deployment!(sentinel_with_tls_over_fred, sentinel_over_fred);
+deployment!(plain sentinel_with_tls_over_fred, sentinel_over_fred);
 
 /// What each connection of a client speaks, by the server's account.
 fn spoken(server: &Server) -> Vec<String> {
