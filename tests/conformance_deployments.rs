@@ -100,7 +100,8 @@ async fn sentinel_over_fred() -> Fixture {
 /// Rules that are about quantity, which costs the same in every deployment. The suites of each client have them.
 const BULK: [&str; 2] = ["big_", "many_"];
 
-/// One test for all other rules, or for those of the plain half, over one store: setting these servers up, and connecting, takes longer than a rule.
+/// One test for all other rules, or for those of the plain half, over one store: setting these
+/// servers up, and connecting, takes longer than a rule.
 macro_rules! deployment {
     ($test:ident, $fixture:path) => {
         distkit::conformance_rules! { [deployment] @test $test $fixture: }
