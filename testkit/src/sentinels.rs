@@ -47,6 +47,8 @@ impl Sentinels {
         let watchers = (0..3).map(|_| watch(&servers[0], primary)).collect();
         let all = Self { servers, watchers };
         wait_until("sentinels that know everything", || {
+            // They say hello every two seconds: asking without pause would only take their CPU.
+            std::thread::sleep(Duration::from_millis(100));
             (0..3).all(|watcher| {
                 let state = all.ask(watcher, &["SENTINEL", "MASTER", SERVICE]);
                 let lines: Vec<&str> = state.lines().collect();

@@ -28,11 +28,20 @@ pub(super) async fn connect(target: &Target<'_>) -> Result<Arc<dyn Store>, Backe
 }
 
 pub(super) async fn unix_socket(scheme: &str, path: &str) -> Result<Arc<dyn Store>, BackendError> {
+    let (_, query) = path.split_once('?').unwrap_or_default();
+    let protocol = Protocol::of(query)?;
     let client = Client::open(format!("{scheme}://{path}")).map_err(unreachable)?;
-    connected(ReconnectingConnection::new(client)).await
+    connected(ReconnectingConnection::new(client), protocol).await
 }
 
-async fn connected(connection: ReconnectingConnection) -> Result<Arc<dyn Store>, BackendError> {
+async fn connected(
+    connection: ReconnectingConnection,
+    protocol: Option<Protocol>,
+) -> Result<Arc<dyn Store>, BackendError> {
+    let connection = match protocol {
+        Some(Protocol::Resp2) => connection.without_resp3(),
+        _ => connection,
+    };
     Ok(connection.connected().await.map_err(unreachable)?.into_backend())
 }
 
@@ -53,11 +62,7 @@ async fn server(target: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
         info = info.set_redis_settings(settings);
     }
     let connection = reconnecting(target, info).map_err(unreachable)?;
-    connected(match target.protocol {
-        Some(Protocol::Resp2) => connection.without_resp3(),
-        _ => connection,
-    })
-    .await
+    connected(connection, target.protocol).await
 }
 
 fn reconnecting(target: &Target<'_>, info: ConnectionInfo) -> RedisResult<ReconnectingConnection> {
@@ -165,9 +170,5 @@ async fn sentinel(target: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
         sentinels().map(ReconnectingConnection::of_sentinel)
     };
     let connection = connection.map_err(unreachable)?;
-    connected(match protocol {
-        Some(Protocol::Resp2) => connection.without_resp3(),
-        _ => connection,
-    })
-    .await
+    connected(connection, protocol).await
 }

@@ -36,6 +36,17 @@ pub(super) struct Target<'a> {
     query: &'a str,
 }
 
+impl Protocol {
+    pub(super) fn of(query: &str) -> Result<Option<Self>, BackendError> {
+        match pairs(query).find(|(name, _)| *name == "protocol") {
+            None => Ok(None),
+            Some((_, "2" | "resp2")) => Ok(Some(Self::Resp2)),
+            Some((_, "3" | "resp3")) => Ok(Some(Self::Resp3)),
+            Some(_) => Err(unusable("the parameter `protocol` is resp2 or resp3")),
+        }
+    }
+}
+
 /// The files of a TLS connection, by the names that the command line clients give them.
 const TLS: [&str; 3] = ["cacert", "cert", "key"];
 
@@ -109,12 +120,7 @@ impl<'a> Target<'a> {
         if given("cert") != given("key") {
             return Err(unusable("a client certificate takes both parameters, cert and key"));
         }
-        let protocol = match pairs(query).find(|(name, _)| *name == "protocol") {
-            None => None,
-            Some((_, "2" | "resp2")) => Some(Protocol::Resp2),
-            Some((_, "3" | "resp3")) => Some(Protocol::Resp3),
-            Some(_) => return Err(unusable("the parameter `protocol` is resp2 or resp3")),
-        };
+        let protocol = Protocol::of(query)?;
         let target = Self { client, layout, tls, protocol, address, query };
         match target.missing_feature() {
             Some(feature) => Err(unusable(format!(
