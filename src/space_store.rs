@@ -16,6 +16,7 @@ use crate::backend::{ReplayGuard, Write};
 use crate::{
     RedisKey,
     backend::{Applied, Backend, BackendError, Outcome, Space},
+    shards::Shards,
     strict::Sender,
 };
 
@@ -26,8 +27,10 @@ pub(crate) struct SpaceStore<B: ?Sized> {
 }
 
 impl<B: Backend + ?Sized> SpaceStore<B> {
-    pub(crate) fn new(store: Arc<B>, space: Space) -> Self {
-        Self { store, space }
+    /// The shards of a prefix.
+    pub(crate) fn shards(store: Arc<B>, prefix: RedisKey, shards: u16) -> Shards<Self> {
+        let each = |space: &Space| Self { store: Arc::clone(&store), space: space.clone() };
+        Shards::spaces(prefix, shards).map(each)
     }
 
     pub(crate) fn store(&self) -> &Arc<B> {
@@ -36,6 +39,10 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
 
     pub(crate) fn prefix(&self) -> &RedisKey {
         self.space.prefix()
+    }
+
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
     }
 }
 
@@ -192,6 +199,30 @@ impl<B: ?Sized> Clone for SpaceStore<B> {
         Self { store: Arc::clone(&self.store), space: self.space.clone() }
     }
 }
+
+/// The setter of options that have the `stores` of their shards and are made anew by `in_shards`.
+macro_rules! sharding_option {
+    () => {
+        /// Spreads the prefix's counters over so many shards. Default: 1; at least 1, at most
+        /// [`Space::MAX_SHARDS`](crate::backend::Space::MAX_SHARDS).
+        ///
+        /// The shards are spread evenly over the nodes of a Redis Cluster; on one server they are only a layout. Each
+        /// shard is written to and read by itself, so a node that is unreachable delays its own shards only. A
+        /// counter's shard follows from its key: see [`Space::shard_of`](crate::backend::Space::shard_of). Limits,
+        /// such as that of pending keys, are divided among the shards.
+        ///
+        /// The number is for ever, and the same in all processes of the prefix: with another number, operations fail
+        /// as [`ShapeMismatch`](crate::backend::BackendError::ShapeMismatch) before they write anything. 48 or 64 suit
+        /// any cluster.
+        pub fn shards(self, shards: u16) -> Self {
+            let first = self.stores.first();
+            let prefix = first.prefix().clone();
+            let stores = SpaceStore::shards(std::sync::Arc::clone(first.store()), prefix, shards);
+            self.in_shards(stores)
+        }
+    };
+}
+pub(crate) use sharding_option;
 
 /// A store that breaks its contract: nobody knows what it did.
 fn counted<T>(asked: usize, answers: &[T]) -> Result<(), BackendError> {

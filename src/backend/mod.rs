@@ -25,6 +25,7 @@ pub mod memory;
 mod operation;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
+mod space;
 
 use std::{fmt, sync::Arc};
 
@@ -47,11 +48,12 @@ pub use layer::{Around, DynAround, Layered, Op};
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub use lua::LuaStore;
 pub use operation::{
-    Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Space, Write, Written,
+    Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Write, Written,
 };
 #[cfg(feature = "redis-rs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
 pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
+pub use space::Space;
 
 /// A store of counters.
 ///

@@ -14,6 +14,6 @@ mod strict;
 
 pub use crate::answers::Keyed;
 pub use counter_trait::CounterTrait;
-pub use lax::{LaxCounter, LaxHandle, Unflushed};
+pub use lax::{LaxCounter, LaxHandle, Unflushed, UnflushedShard};
 pub use options::CounterOptions;
 pub use strict::StrictCounter;

@@ -19,21 +19,9 @@ use crate::backend::Space;
 
 /// `distkit:{TAG}:` and `rest`.
 pub(crate) fn key(space: &Space, rest: &str) -> String {
-    let prefix = space.prefix().as_str();
-    let mut key = String::with_capacity(prefix.len() + rest.len() + 16);
+    let mut key = String::with_capacity(space.prefix().len() + rest.len() + 24);
     key.push_str("distkit:{");
-    // A piece at a time: this stands before every command.
-    let mut rest_of_prefix = prefix;
-    while let Some(at) = rest_of_prefix.find(['%', '{', '}']) {
-        key.push_str(&rest_of_prefix[..at]);
-        key.push_str(match rest_of_prefix.as_bytes()[at] {
-            b'%' => "%25",
-            b'{' => "%7B",
-            _ => "%7D",
-        });
-        rest_of_prefix = &rest_of_prefix[at + 1..];
-    }
-    key.push_str(rest_of_prefix);
+    space.push_tag(&mut key);
     key.push_str("}:");
     key.push_str(rest);
     key
