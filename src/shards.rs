@@ -4,11 +4,7 @@ use std::future::Future;
 
 use futures_util::future::join_all;
 
-use crate::{
-    DistkitError, RedisKey,
-    answers::Item,
-    backend::Space,
-};
+use crate::{DistkitError, RedisKey, answers::Item, backend::Space};
 
 /// One `T` for each shard of a prefix: one at least.
 #[derive(Debug, Clone)]

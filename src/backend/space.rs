@@ -63,7 +63,8 @@ impl Space {
     }
 
     fn part_of(prefix: &RedisKey, shard: u16, shards: u16) -> Self {
-        let part = (shards > 1).then(|| Arc::new(Part { shards, shard, tag: tag(prefix, shard, shards) }));
+        let part =
+            (shards > 1).then(|| Arc::new(Part { shards, shard, tag: tag(prefix, shard, shards) }));
         Self { prefix: prefix.clone(), part }
     }
 
@@ -181,7 +182,8 @@ fn push_escaped(name: &mut String, prefix: &str) {
 fn crc16(before: u16, bytes: &[u8]) -> u16 {
     bytes.iter().fold(before, |crc, byte| {
         let shifted = crc ^ (u16::from(*byte) << 8);
-        (0..8).fold(shifted, |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 })
+        (0..8)
+            .fold(shifted, |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 })
     })
 }
 
@@ -233,7 +235,8 @@ mod tests {
 
     #[test]
     fn shard_0_is_in_the_same_place_whatever_the_number_of_shards() {
-        let place = |shards| Space::shards_of(prefix("shop"), shards)[0].part.as_ref().unwrap().tag.clone();
+        let place =
+            |shards| Space::shards_of(prefix("shop"), shards)[0].part.as_ref().unwrap().tag.clone();
         assert_eq!(place(2), place(64));
         let first = Space::first_of_several(&prefix("shop"));
         assert_eq!(first.part.unwrap().tag, place(7));

@@ -55,7 +55,11 @@ impl<B: Backend + ?Sized> StrictCounter<B> {
         let CounterOptions { stores, strict, sending, .. } = options;
         let max_waiting = share(strict.max_waiting, stores.number());
         let settings = Settings { max_waiting, ..strict };
-        let each = |store: &SpaceStore<B>| Shard { store: store.clone(), settings, sending: sending.clone() };
+        let each = |store: &SpaceStore<B>| Shard {
+            store: store.clone(),
+            settings,
+            sending: sending.clone(),
+        };
         Arc::new(Self { shards: stores.map(each) })
     }
 
@@ -78,11 +82,11 @@ impl<B: Backend + ?Sized> Shard<B> {
     }
 
     async fn write_all(&self, writes: &[Write]) -> Answers<Written> {
-        in_parts!(writes, part => self.write_part(part).await)
+        let deadline = self.settings.deadline();
+        in_parts!(writes, part => self.write_part(part, deadline).await)
     }
 
-    async fn write_part(&self, writes: &[Write]) -> Answers<Written> {
-        let deadline = self.settings.deadline();
+    async fn write_part(&self, writes: &[Write], deadline: Option<Instant>) -> Answers<Written> {
         let applied = self.store.apply_once(writes, &self.sending().sender, deadline).await?;
         Ok(named(writes, applied.outcomes))
     }
@@ -95,6 +99,10 @@ impl<B: Backend + ?Sized> Shard<B> {
         Ok(named(keys, self.store.read(keys).await?))
     }
 
+    async fn write(&self, write: Write) -> Result<Written, DistkitError> {
+        only(self.write_part(&[write], self.settings.deadline()).await?)
+    }
+
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
         let sending = self.sending();
         let joint = || -> Box<dyn Joint<i64>> {
@@ -103,7 +111,7 @@ impl<B: Backend + ?Sized> Shard<B> {
         };
         match sending.queues.current(self.settings.unknown_after, joint) {
             Some(queue) => queue.add(key, count, &self.settings).await,
-            None => Ok(only(self.write_part(&[Write::add(key.clone(), count)]).await?)?.new),
+            None => Ok(self.write(Write::add(key.clone(), count)).await?.new),
         }
     }
 
@@ -156,7 +164,7 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
     }
 
     async fn write(&self, write: Write) -> Result<Written, DistkitError> {
-        only(self.shards.of(&write.key).write_part(&[write]).await?)
+        self.shards.of(&write.key).write(write).await
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {

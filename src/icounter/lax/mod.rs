@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{
     CounterComparator, DistkitError, RedisKey,
-    answers::{Keyed, named},
+    answers::Keyed,
     backend::{
-        InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
-        Written,
+        InstanceBackend, InstanceSlice, Refusal, Scope, SliceChange, SliceWrite, Standing, Written,
     },
     lax::{Cell, Engine, Hold, Owner, in_fast_range},
     parts::in_parts,
+    shards::{Answers, Shards, done_in_all},
 };
 
 pub use handle::LaxInstanceAwareHandle;
@@ -64,15 +64,19 @@ pub use handle::LaxInstanceAwareHandle;
 /// # }
 /// ```
 pub struct LaxInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
-    owner: Arc<Owner<Slices<B>>>,
+    owners: Shards<Arc<Owner<Slices<B>>>>,
 }
 
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
-        let membership = options.instance.membership();
-        let engine = Engine::new(Slices { membership }, options.settings);
-        Arc::new(Self { owner: Arc::new(Owner(engine)) })
+        let memberships = options.instance.memberships();
+        let settings = options.settings.of_one_shard(memberships.number());
+        let owner = |membership: &Arc<Membership<B>>| {
+            let membership = Arc::clone(membership);
+            Arc::new(Owner(Engine::new(Slices { membership }, settings)))
+        };
+        Arc::new(Self { owners: memberships.map(owner) })
     }
 
     /// The store.
@@ -80,12 +84,15 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         self.membership().store()
     }
 
-    fn engine(&self) -> &Arc<Engine<Slices<B>>> {
-        &self.owner.0
+    /// The engine of the key's shard.
+    #[inline]
+    fn engine(&self, key: &RedisKey) -> &Arc<Engine<Slices<B>>> {
+        &self.owners.of(key).0
     }
 
+    /// That of the first shard, for what all have in common.
     fn membership(&self) -> &Arc<Membership<B>> {
-        &self.engine().ledger().membership
+        &self.owners.first().0.ledger().membership
     }
 
     /// Adds `count`, which may be negative, to this instance's slice, and answers the new estimates. No
@@ -102,7 +109,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// - [`ShutDown`](DistkitError::ShutDown) or [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
     pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let engine = self.engine();
+        let engine = self.engine(key);
         // Not left to a function that is awaited: its answer would be copied.
         match engine.with_known(key, |cell| engine.add_slice_quickly(cell, count)).flatten() {
             Some(added) => Ok(added),
@@ -133,7 +140,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// [`ShutDown`](DistkitError::ShutDown) and [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
     pub async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
-        let engine = self.engine();
+        let engine = self.engine(key);
         if engine.is_closed() {
             return Err(engine.why(DistkitError::ShutDown));
         }
@@ -154,32 +161,32 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     ///
     /// Those of [`inc`](Self::inc).
     pub async fn handle(&self, key: &RedisKey) -> Result<LaxInstanceAwareHandle<B>, DistkitError> {
-        match self.known(key).await {
-            Ok(cell) => Ok(LaxInstanceAwareHandle::new(Hold::new(&self.owner, cell))),
-            Err(error) => Err(self.engine().why(error)),
+        let owner = self.owners.of(key);
+        match owner.0.known(key).await {
+            Ok(cell) => Ok(LaxInstanceAwareHandle::new(Hold::new(owner, cell))),
+            Err(error) => Err(owner.0.why(error)),
         }
-    }
-
-    /// The key's cell, once its numbers are known.
-    async fn known(&self, key: &RedisKey) -> Result<Arc<Cell>, DistkitError> {
-        self.engine().known(key).await
     }
 
     /// A batch that needs no I/O but for unknown keys; `None` when it is one to be sent at once.
     async fn write_later(
         &self,
         writes: &[SliceWrite],
-    ) -> Result<Option<Vec<Outcome<Written<Standing>>>>, DistkitError> {
+    ) -> Result<Option<Vec<Result<Written<Standing>, DistkitError>>>, DistkitError> {
         let Some(writes) = writes.iter().map(buffered).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let found = self.engine().all_known(writes.iter().map(|(key, _)| *key)).await;
-        let mut cells = Vec::with_capacity(writes.len());
-        for cell in found {
-            match cell {
-                Ok(cell) => cells.push(Ok(cell)),
-                Err(DistkitError::CounterError { refusal, .. }) => cells.push(Err(refusal)),
-                Err(error) => return Err(self.engine().why(error)),
+        let keys = writes.iter().map(|(key, _)| (self.engine(key), *key));
+        let cells = Engine::all_known(keys).await;
+        // Of one shard the batch fails as a whole; of several, others may be well.
+        let ends_all = |error: &DistkitError| {
+            self.owners.only().is_some() && !matches!(error, DistkitError::CounterError { .. })
+        };
+        for ((key, _), cell) in writes.iter().zip(&cells) {
+            if let Err(error) = cell
+                && ends_all(error)
+            {
+                return Err(self.engine(key).why(error.clone()));
             }
         }
         for ((_, change), cell) in writes.iter().zip(&cells) {
@@ -189,32 +196,26 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
                 return Ok(None);
             }
         }
+        let mut outcomes = Vec::with_capacity(writes.len());
         // Nothing is changed when there is no room for all.
         for cell in cells.iter().flatten() {
-            self.engine().reserve(cell)?;
+            self.engine(&cell.key).reserve(cell)?;
         }
-        let mut outcomes = Vec::with_capacity(writes.len());
-        for ((_, change), cell) in writes.into_iter().zip(cells) {
-            let outcome = match cell {
-                Err(refusal) => Err(refusal),
-                Ok(cell) => {
-                    let old = numbers(&cell);
-                    let new = match change {
-                        Buffered::Add(count) => self.engine().add_slice(&cell, count),
-                        Buffered::Replace(count) => self.engine().replace_slice(&cell, count),
-                    };
-                    match new {
-                        Ok(new) => Ok((old, new)),
-                        Err(DistkitError::CounterError { refusal, .. }) => Err(refusal),
-                        Err(error) => return Err(self.engine().why(error)),
-                    }
-                }
-            };
-            outcomes.push(outcome.map(|(old, new)| Written {
-                old: estimated(old),
-                new: estimated(new),
-                condition_met: true,
-            }));
+        for ((key, change), cell) in writes.into_iter().zip(cells) {
+            let engine = self.engine(key);
+            let written = cell.and_then(|cell| {
+                let old = numbers(&cell);
+                let new = match change {
+                    Buffered::Add(count) => engine.add_slice(&cell, count)?,
+                    Buffered::Replace(count) => engine.replace_slice(&cell, count)?,
+                };
+                let (old, new) = (estimated(old), estimated(new));
+                Ok(Written { old, new, condition_met: true })
+            });
+            match written {
+                Err(error) if ends_all(&error) => return Err(engine.why(error)),
+                written => outcomes.push(written.map_err(|error| engine.why(error))),
+            }
         }
         Ok(Some(outcomes))
     }
@@ -279,6 +280,25 @@ impl<B: InstanceBackend + ?Sized> Engine<Slices<B>> {
     }
 }
 
+/// Does the writes of one shard at once.
+async fn write_now<B: InstanceBackend + ?Sized>(
+    owner: &Owner<Slices<B>>,
+    writes: &[SliceWrite],
+    size: usize,
+) -> Answers<Written<Standing>> {
+    in_parts!(writes, size, part => match owner.0.write_now(part).await {
+        Err(error) => Err(owner.0.why(error)),
+        Ok(outcomes) => Ok(outcomes),
+    })
+}
+
+async fn clear<B: InstanceBackend + ?Sized>(
+    owner: &Owner<Slices<B>>,
+    scope: Scope,
+) -> Result<(), DistkitError> {
+    owner.0.clear(scope).await.map_err(|error| owner.0.why(error))
+}
+
 /// A change of a slice that needs no answer of the store.
 #[derive(Clone, Copy)]
 enum Buffered {
@@ -326,12 +346,17 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
         if let Some(outcomes) = self.write_later(writes).await? {
-            return Ok(named(writes, outcomes));
+            return Ok(outcomes);
         }
-        in_parts!(writes, part_of(writes), part => match self.engine().write_now(part).await {
-            Err(error) => Err(self.engine().why(error)),
-            Ok(outcomes) => Ok(outcomes),
-        })
+        let size = part_of(writes);
+        match self.owners.only() {
+            Some(owner) => write_now(owner, writes, size).await,
+            None => {
+                self.owners
+                    .batch(writes, |owner, part| async move { write_now(owner, &part, size).await })
+                    .await
+            }
+        }
     }
 
     async fn get_all<'k>(
@@ -359,24 +384,19 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
-        match self.engine().clear(Scope::Total).await {
-            Err(error) => Err(self.engine().why(error)),
-            Ok(()) => Ok(()),
-        }
+        done_in_all(self.owners.all(|owner| clear(owner, Scope::Total)).await)
     }
 
     async fn clear_on_instance(&self) -> Result<(), DistkitError> {
-        match self.engine().clear(Scope::Slice).await {
-            Err(error) => Err(self.engine().why(error)),
-            Ok(()) => Ok(()),
-        }
+        done_in_all(self.owners.all(|owner| clear(owner, Scope::Slice)).await)
     }
 
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
-        if let Err(error) = self.engine().flush_key(key).await {
-            return Err(self.engine().why(error));
+        let engine = self.engine(key);
+        if let Err(error) = engine.flush_key(key).await {
+            return Err(engine.why(error));
         }
-        self.membership().slices(key).await
+        engine.ledger().membership.slices(key).await
     }
 }
 
