@@ -3,6 +3,11 @@
 //! `TAG` is a space's prefix with `%`, `{` and `}` percent-encoded, so that it is always the hash tag:
 //! all keys of a space are in one slot of a cluster, whatever its prefix.
 //!
+//! Of a prefix of several shards, each shard is a space of its own, whose tag is the prefix's, `:`, its number, `.`, and a
+//! salt that puts it into its part of the slots (see `backend/space.rs`). Under the prefix's own tag there is `shape`, and
+//! a text in the places of `totals` and `i:meta`, so that a process with one shard finds a wrong type there; each shard
+//! has a copy of `layout` and `shards` in its `shape`.
+//!
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `distkit:{TAG}:totals` | hash | plain counter -> decimal total |
@@ -12,8 +17,7 @@
 //! | `distkit:{TAG}:lanes` | hash | lane -> its latest answer: see `guard.lua`; kept for an hour or longer |
 //!
 //! No key of these has a TTL. Counters' names have no `:`, so fields of `totals` that begin with one are
-//! reserved. So are the names `distkit:{TAG}:w:...` (windows), `distkit:{TAG}:tok:...` (tokens), and tags
-//! that contain a `:` (shards).
+//! reserved. So are the names `distkit:{TAG}:w:...` (windows) and `distkit:{TAG}:tok:...` (tokens).
 
 use crate::backend::Space;
 
@@ -41,11 +45,13 @@ pub(crate) fn instance_whole(space: &Space) -> String {
     key(space, "i:-")
 }
 
+/// What the instance-aware counters of a space have in common.
+pub(crate) fn instance_meta(space: &Space) -> String {
+    key(space, "i:meta")
+}
+
 /// The version of this layout.
 pub(crate) const LAYOUT: i64 = 1;
-
-/// How many shards a space has.
-pub(crate) const SHARDS: i64 = 1;
 
 pub(crate) fn shape(space: &Space) -> String {
     key(space, "shape")
@@ -62,6 +68,12 @@ pub(crate) fn lanes(space: &Space) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shard_has_a_tag_of_its_own() {
+        let shards = Space::shards_of(crate::RedisKey::new("{}").unwrap(), 2);
+        assert_eq!(totals(&shards[1]), "distkit:{%7B%7D:1.2}:totals");
+    }
 
     #[test]
     fn the_prefix_is_always_the_hash_tag() {

@@ -141,6 +141,13 @@ impl Plain {
         self.spaces.remove(space);
     }
 
+    /// Loses all that is in a space.
+    pub(super) fn wipe_space(&mut self, space: &Space) {
+        self.spaces.remove(space);
+        self.writers.remove(space);
+        self.lanes.remove(space);
+    }
+
     pub(super) fn plant(&mut self, space: &Space, key: &RedisKey, text: &str) {
         self.spaces.entry(space.clone()).or_default().insert(key.clone(), Value::parse(text));
     }
