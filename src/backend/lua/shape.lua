@@ -14,7 +14,8 @@ local held = redis.call('HMGET', KEYS[1], 'layout', 'shards')
 local make = ARGV[3] == '1'
 local marker = 'layout ' .. ARGV[1] .. ', ' .. ARGV[2] .. ' shards'
 if held[1] then
-  if make and KEYS[2] and ARGV[2] ~= '1' and held[1] == ARGV[1] and held[2] == ARGV[2] then
+  if KEYS[2] and ARGV[2] ~= '1' and held[1] == ARGV[1] and held[2] == ARGV[2] then
+    -- What others would find without a shape may be lost.
     redis.call('SET', KEYS[2], marker, 'NX')
     redis.call('SET', KEYS[3], marker, 'NX')
   end
@@ -22,7 +23,11 @@ if held[1] then
 end
 for at = 2, #KEYS do
   -- The shape is lost. What is counted, or marked, tells what it was.
-  local there = redis.pcall('GET', KEYS[at])
+  local there
+  -- With one shard a user need not have the right to GET, unless there is something to get.
+  if ARGV[2] ~= '1' or redis.pcall('HMGET', KEYS[at], ':').err then
+    there = redis.pcall('GET', KEYS[at])
+  end
   if type(there) == 'string' then
     local layout, shards = string.match(there, '^layout (%d+), (%d+) shards$')
     if layout then

@@ -38,13 +38,19 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     #[cold]
     async fn open_anew(&self, space: &Space) -> Result<(), BackendError> {
-        let prefix = (space.prefix().clone(), space.shards());
-        if !self.shapes.prefixes.read().contains(&prefix) {
+        let shards = space.shards();
+        if shards == 1 {
             self.open_prefix(space).await?;
-        }
-        if space.shards() > 1 {
-            self.shapes.prefixes.write().insert(prefix);
-            self.shape(&[&layout::shape(space)], space.shards(), true).await?;
+        } else {
+            let prefix = (space.prefix().clone(), shards);
+            let (own, known) =
+                (layout::shape(space), self.shapes.prefixes.read().contains(&prefix));
+            // No copy is made without a look at the prefix's own shape: what this process has seen may be lost.
+            if !known || !self.shape(&[&own], shards, false).await? {
+                self.open_prefix(space).await?;
+                self.shape(&[&own], shards, true).await?;
+                self.shapes.prefixes.write().insert(prefix);
+            }
         }
         self.shapes.spaces.write().insert(space.clone(), Opened::Made);
         self.check_policy().await;
