@@ -45,6 +45,7 @@ enum Fault {
     WrapsAround,
     SaturatesBelow,
     LeavesMinimaAlone,
+    AddsAllOrNothingWithinBounds,
     OverwritesForeignData,
     RemovalAnswersWhatIsLeft,
     RemovalsHeedNoCondition,
@@ -179,7 +180,11 @@ impl Broken {
                 _ => old.checked_add(count).ok_or(Refusal::Overflow)?,
             },
             Change::Remove => 0,
-            other => panic!("{other:?} is new"),
+            Change::AddWithin { count, .. } if self.is(Fault::AddsAllOrNothingWithinBounds) => {
+                let new = old.saturating_add(count);
+                if write.change.applied_to(old)? == new { new } else { old }
+            }
+            change => change.applied_to(old)?,
         };
         if removes {
             self.values.lock().unwrap().remove(&address);
@@ -427,7 +432,7 @@ async fn sound() -> Fixture {
 distkit::plain_conformance_suite!(sound);
 
 faults::caught! {
-    in "atomic.rs" "batches.rs" "exact.rs" "foreign.rs" "handles.rs" "removal.rs" "replay.rs" "spaces.rs";
+    in "atomic.rs" "batches.rs" "bounds.rs" "exact.rs" "foreign.rs" "handles.rs" "removal.rs" "replay.rs" "spaces.rs";
     AddsInTwoSteps by concurrent_adds_sum_exactly,
     ChecksConditionsBeforehand by
         of_concurrent_conditional_sets_one_wins
@@ -454,6 +459,7 @@ faults::caught! {
     LeavesMinimaAlone by
         additions_are_exact_on_the_whole_range
         long_mixed_runs_agree_with_a_reference,
+    AddsAllOrNothingWithinBounds by additions_within_bounds_are_exact,
     OverwritesForeignData by foreign_data_is_named_and_kept,
     RemovalAnswersWhatIsLeft by removal_answers_what_was_held,
     RemovalsHeedNoCondition by a_removal_is_a_write_like_any_other,

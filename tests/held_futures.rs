@@ -204,3 +204,27 @@ async fn a_held_leave_holds_up_nobody() {
         assert_eq!(bed.other.get(&k).await.unwrap().0, 0);
     }
 }
+
+/// Dropping the future ends the task that serves it, and outside of a runtime nobody starts another one.
+#[test]
+fn a_future_that_is_dropped_outside_of_its_runtime_leaves_no_write_behind() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime = runtime.unwrap();
+    let Plain { link, counter, strict } = runtime.block_on(plain());
+    let known = key("known");
+    let mut held = boxed(async { counter.set(&key("other"), 5).await });
+    runtime.block_on(async {
+        counter.flush().await.unwrap();
+        poll_a_little(&mut held, 2 * MS).await;
+        // Pending, so that the next addition finds the key marked.
+        counter.inc(&known, 1).await.unwrap();
+    });
+    drop(held);
+    runtime.block_on(async {
+        counter.inc(&known, 1).await.unwrap();
+        link.set_latency(Duration::ZERO);
+        sleep(10 * SECOND).await;
+        assert_eq!(strict.get(&known).await.unwrap(), 3);
+    });
+}

@@ -2,7 +2,7 @@
 #![cfg(feature = "counter")]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, DistkitError, RedisKey,
@@ -844,4 +844,29 @@ async fn an_idle_counter_does_nothing() {
     sleep(Duration::from_secs(86_400)).await;
     assert_eq!(bed.link.requests(), before);
     assert!(parks() - parked < 10, "{} wake-ups in a day", parks() - parked);
+}
+
+/// Bounds are those of the true total: what is pending goes first.
+#[tokio::test(start_paused = true)]
+async fn an_addition_within_bounds_acts_at_once_and_after_what_is_pending() {
+    let bed = bed();
+    let (seats, other) = (key("seats"), bed.other());
+    bed.counter.inc(&seats, 3).await.unwrap();
+    assert_eq!(bed.counter.add_within(&seats, 4, 0..=5).await.unwrap(), (5, 2));
+    assert_eq!(bed.stored(&seats).await, 5);
+    assert_eq!(other.add_within(&seats, 4, 0..=5).await.unwrap(), (5, 0));
+    assert_eq!(other.add_within(&seats, -9, 0..=5).await.unwrap(), (0, -5));
+    assert_eq!(
+        bed.counter.add_within(&seats, 1, RangeInclusive::new(5, 0)).await.unwrap(),
+        (0, 0),
+        "empty bounds"
+    );
+    bed.link.lose_next_replies(1);
+    let error = bed.counter.add_within(&seats, 4, 0..=5).await.unwrap_err();
+    assert!(error.may_have_happened());
+    sleep(Duration::from_secs(5)).await;
+    // Once, or not at all, and not later.
+    let left = bed.stored(&seats).await;
+    assert!(left == 0 || left == 4, "{left}");
+    assert_eq!(bed.counter.get(&seats).await.unwrap(), left);
 }

@@ -98,6 +98,16 @@ pub enum SliceChange {
     /// Removes the caller's slice; the epoch stays. Refused as [`Refusal::Overflow`](super::Refusal::Overflow) if
     /// the sum of the others does not fit.
     RemoveSlice,
+    /// Adds as much of `count` to the caller's slice as the *total* has room for: see
+    /// [`Change::AddWithin`](super::Change::AddWithin).
+    AddWithin {
+        /// How much to add at the furthest; may be negative.
+        count: i64,
+        /// What no subtraction takes the total below.
+        least: i64,
+        /// What no addition takes the total above.
+        most: i64,
+    },
 }
 
 impl SliceChange {

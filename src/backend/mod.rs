@@ -47,6 +47,7 @@ pub use into::{IntoBackend, Store};
 pub use layer::{Around, DynAround, Layered, Op};
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub use lua::LuaStore;
+pub(crate) use operation::fitting;
 pub use operation::{
     Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Write, Written,
 };
@@ -70,7 +71,8 @@ pub use space::Space;
 /// 3. **Outcomes are per item.** A refused item, or one whose condition fails, changes nothing and
 ///    stops no other item.
 /// 4. **Exact.** Arithmetic is exact on the whole range of `i64`. A result outside of it is refused as
-///    [`Refusal::Overflow`].
+///    [`Refusal::Overflow`]. [`Change::AddWithin`] adds exactly as much as fits. A store refuses a change that it
+///    does not have, as [`BackendError::NotApplied`], with all of its batch.
 /// 5. **A missing key reads 0**, and 0 is what conditions compare with.
 /// 6. **Foreign data is named, never overwritten by an addition.** A value that is not a decimal `i64`, as
 ///    `i64::to_string` writes it, is refused as [`Refusal::NotANumber`] where it is read or added to; an unconditional assignment

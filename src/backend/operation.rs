@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use crate::RedisKey;
 
@@ -49,6 +49,53 @@ pub enum Change {
     /// Deletes the key, which reads 0 afterwards. A value that is not a decimal `i64` is deleted where there is
     /// no condition on it, and the write refused, for there is no number to answer with.
     Remove,
+    /// Adds as much of `count` as fits: a positive count raises the value up to `most` at the furthest, a negative
+    /// one lowers it down to `least`. A value that is there already, or beyond it, stays; so does every value when
+    /// `least` is above `most`. Where nothing is added nothing is written: a missing key stays missing.
+    AddWithin {
+        /// How much to add at the furthest; may be negative.
+        count: i64,
+        /// What no subtraction goes below.
+        least: i64,
+        /// What no addition goes above.
+        most: i64,
+    },
+}
+
+impl Change {
+    /// The value that it makes of `old`; 0 when it removes the key. For stores and models of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Overflow`] when that does not fit into an `i64`.
+    ///
+    /// ```
+    /// use distkit::backend::Change;
+    ///
+    /// let take = Change::AddWithin { count: -5, least: 0, most: i64::MAX };
+    /// assert_eq!(take.applied_to(7), Ok(2));
+    /// assert_eq!(take.applied_to(3), Ok(0));
+    /// ```
+    pub fn applied_to(self, old: i64) -> Outcome<i64> {
+        match self {
+            Self::Add(count) => old.checked_add(count).ok_or(Refusal::Overflow),
+            Self::Set(count) => Ok(count),
+            Self::Remove => Ok(0),
+            Self::AddWithin { count, least, most } => Ok(old + fitting(count, least, most, old)),
+        }
+    }
+}
+
+/// How much of `count` an [`AddWithin`](Change::AddWithin) adds to `total`.
+pub(crate) fn fitting(count: i64, least: i64, most: i64, total: i64) -> i64 {
+    let room = |bound: i64| i128::from(bound) - i128::from(total);
+    let fits = match count {
+        _ if least > most => 0,
+        0.. => room(most).clamp(0, count.into()),
+        _ => room(least).clamp(count.into(), 0),
+    };
+    // Between 0 and `count`.
+    i64::try_from(fits).unwrap_or(0)
 }
 
 /// One write of a batch.
@@ -76,6 +123,13 @@ impl Write {
     /// An unconditional removal.
     pub fn remove(key: RedisKey) -> Self {
         Self { key, change: Change::Remove, condition: CounterComparator::Nil }
+    }
+
+    /// An unconditional addition of as much of `count` as fits into `bounds`: see [`Change::AddWithin`].
+    pub fn add_within(key: RedisKey, count: i64, bounds: RangeInclusive<i64>) -> Self {
+        let (least, most) = bounds.into_inner();
+        let change = Change::AddWithin { count, least, most };
+        Self { key, change, condition: CounterComparator::Nil }
     }
 
     /// The count of an unconditional addition; `None` for any other write.

@@ -21,7 +21,7 @@ async fn start_and_apply(
 
 /// Applies `change` under `condition` to `start`, for all of them in one batch, and compares the
 /// answers and what is left with the reference.
-async fn compare(probe: &Probe, cases: &[(i64, Change, CounterComparator)]) {
+pub(super) async fn compare(probe: &Probe, cases: &[(i64, Change, CounterComparator)]) {
     let all = keys(cases.len());
     let starts: Vec<_> = cases.iter().map(|case| case.0).collect();
     let writes: Vec<_> = all

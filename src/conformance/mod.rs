@@ -80,12 +80,14 @@
 
 mod atomic;
 mod batches;
+mod bounds;
 mod exact;
 mod fixture;
 mod foreign;
 mod guest;
 mod handles;
 mod instance_absence;
+mod instance_bounds;
 mod instance_epochs;
 mod instance_guard;
 mod instance_life;
@@ -105,6 +107,7 @@ pub use batches::{
     answers_come_in_the_order_of_the_input, big_batches_are_one_call, empty_batches_do_nothing,
     refused_items_stop_no_neighbour,
 };
+pub use bounds::additions_within_bounds_are_exact;
 pub use exact::{
     additions_are_exact_on_the_whole_range, assignments_are_exact_on_the_whole_range,
     conditions_compare_exactly, long_mixed_runs_agree_with_a_reference,
@@ -119,6 +122,7 @@ pub use instance_absence::{
     a_clock_step_is_not_an_absence, a_forgotten_change_invalidates_older_claims,
     claims_are_refused_after_max_absence,
 };
+pub use instance_bounds::slices_within_bounds_are_exact;
 pub use instance_epochs::{
     a_big_clear_is_one_call, a_claim_is_put_back_once, a_clear_after_a_loss_is_final,
     a_late_claim_takes_away_what_it_outdates, a_late_claim_takes_nothing_away_twice,
@@ -256,6 +260,7 @@ macro_rules! conformance_rules {
             slices_are_exact_on_the_whole_range
             slices_change_without_an_epoch
             slices_of_any_key_stay_apart
+            slices_within_bounds_are_exact
             stale_slices_do_not_come_back
             the_dead_hold_no_names
             the_dead_take_their_slices_only
@@ -279,6 +284,7 @@ macro_rules! plain_conformance_rules {
             a_removal_is_a_write_like_any_other
             a_replayed_batch_changes_nothing
             additions_are_exact_on_the_whole_range
+            additions_within_bounds_are_exact
             an_empty_batch_uses_up_its_sequence
             answers_come_in_the_order_of_the_input
             any_key_works
@@ -362,10 +368,12 @@ mod tests {
         let sources = [
             include_str!("atomic.rs"),
             include_str!("batches.rs"),
+            include_str!("bounds.rs"),
             include_str!("exact.rs"),
             include_str!("foreign.rs"),
             include_str!("handles.rs"),
             include_str!("instance_absence.rs"),
+            include_str!("instance_bounds.rs"),
             include_str!("instance_epochs.rs"),
             include_str!("instance_guard.rs"),
             include_str!("instance_life.rs"),

@@ -67,12 +67,19 @@ impl Model {
         let new = match write.change {
             Change::Add(count) => old.checked_add(count).ok_or(Refusal::Overflow)?,
             Change::Set(count) => count,
+            Change::AddWithin { least, most, .. } if least > most => old,
+            Change::AddWithin { count, most, .. } if count > 0 => {
+                old.saturating_add(count).min(most).max(old)
+            }
+            Change::AddWithin { count, least, .. } => old.saturating_add(count).max(least).min(old),
             Change::Remove => {
                 self.values.remove(&write.key);
                 return wrote(old, 0);
             }
         };
-        self.values.insert(write.key.clone(), new);
+        if new != old || !matches!(write.change, Change::AddWithin { .. }) {
+            self.values.insert(write.key.clone(), new);
+        }
         wrote(old, new)
     }
 

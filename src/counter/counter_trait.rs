@@ -1,3 +1,5 @@
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 
 use crate::{
@@ -269,6 +271,40 @@ pub trait CounterTrait: Send + Sync {
     ) -> Result<(i64, i64), DistkitError> {
         let write = Write::set(key.clone(), count).only_if(comparator);
         only(self.write_all(&[write]).await?).map(new_and_old)
+    }
+
+    /// Adds as much of `count` as keeps the total within `bounds`, in one atomic step. Answers the new total and how
+    /// much was added.
+    ///
+    /// A positive `count` raises the total up to the end of `bounds` at the furthest, a negative one lowers it down
+    /// to their start. A total that is there already, or beyond, stays. Nothing fits into empty bounds. A missing
+    /// key starts from 0, and stays missing where nothing is added. A lax counter does this at once, like
+    /// [`inc_if`](Self::inc_if).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc), but an overflow: the bounds are numbers.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// let seats = RedisKey::try_from("seats")?;
+    /// assert_eq!(counter.add_within(&seats, 3, 0..=5).await?, (3, 3));
+    /// assert_eq!(counter.add_within(&seats, 3, 0..=5).await?, (5, 2), "one did not get a seat");
+    /// assert_eq!(counter.add_within(&seats, -9, 0..=5).await?, (0, -5));
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn add_within(
+        &self,
+        key: &RedisKey,
+        count: i64,
+        bounds: RangeInclusive<i64>,
+    ) -> Result<(i64, i64), DistkitError> {
+        let written = self.write(Write::add_within(key.clone(), count, bounds)).await?;
+        Ok((written.new, written.new.wrapping_sub(written.old)))
     }
 
     /// [`inc`](Self::inc) for each item.

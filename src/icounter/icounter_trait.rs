@@ -1,3 +1,5 @@
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 
 use crate::{
@@ -146,6 +148,41 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
             .checked_neg()
             .ok_or_else(|| DistkitError::refused(key, crate::backend::Refusal::Overflow))?;
         self.inc(key, negated).await
+    }
+
+    /// Adds as much of `count` to this instance's slice as keeps the *total* within `bounds`, in one atomic step.
+    /// Answers `(total, own slice)` and how much was added.
+    ///
+    /// A positive `count` raises the total up to the end of `bounds` at the furthest, a negative one lowers it down
+    /// to their start. A total that is there already, or beyond, stays. Nothing fits into empty bounds. A missing
+    /// key starts from 0. A lax counter does this at once, like [`inc_if`](Self::inc_if).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc). The bounds are those of the total: the own slice may still overflow.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let counter = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(prefix, store));
+    /// let connections = RedisKey::try_from("connections")?;
+    /// assert_eq!(counter.add_within(&connections, 70, 0..=100).await?, ((70, 70), 70));
+    /// assert_eq!(counter.add_within(&connections, 70, 0..=100).await?, ((100, 100), 30));
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn add_within(
+        &self,
+        key: &RedisKey,
+        count: i64,
+        bounds: RangeInclusive<i64>,
+    ) -> Result<(TotalAndSlice, i64), DistkitError> {
+        let (least, most) = bounds.into_inner();
+        let change = SliceChange::AddWithin { count, least, most };
+        let written = self.write(SliceWrite::new(key.clone(), change)).await?;
+        Ok((pair(&written.new), written.new.slice.wrapping_sub(written.old.slice)))
     }
 
     /// `(total, own slice)` of `key`.

@@ -98,7 +98,7 @@ impl Tally {
         }
     }
 
-    /// Makes the estimate `value`, whatever it was; `value` must be an in_fast_range one. Follow it with
+    /// Makes the estimate `value`, whatever it was; `value` must be in the fast range. Follow it with
     /// [`mark`](Self::mark).
     pub(crate) fn replace(&self, value: i64) {
         debug_assert!(in_fast_range(value));

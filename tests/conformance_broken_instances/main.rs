@@ -57,6 +57,7 @@ enum Fault {
     InstancesShareAGuard,
     JoinsFindNoDead,
     JoinsTakeAThousandClaims,
+    BoundsSlices,
     KeepsEarlierIncarnations,
     LateClaimsTakeNothingAway,
     LeasesEndLate,
@@ -266,7 +267,7 @@ async fn sound() -> Fixture {
 distkit::conformance_suite!(sound);
 
 faults::caught! {
-    in "instance_absence.rs" "instance_epochs.rs" "instance_guard.rs" "instance_life.rs" "instance_sum.rs";
+    in "instance_absence.rs" "instance_bounds.rs" "instance_epochs.rs" "instance_guard.rs" "instance_life.rs" "instance_sum.rs";
     AddsInTwoSteps by concurrent_slices_sum_exactly,
     AddsToStaleSlices by a_set_takes_all_slices totals_are_the_sums_of_the_slices,
     AnswersReadsOfTheNotJoined by those_not_joined_touch_nothing,
@@ -297,6 +298,7 @@ faults::caught! {
         a_late_claim_takes_away_what_it_outdates
         lost_data_heals_under_the_latest_epoch,
     LeasesEndLate by leases_run_exactly,
+    BoundsSlices by slices_within_bounds_are_exact,
     LeavingKeepsTheSlices by leaving_takes_the_slices_along,
     ListsSlicesInReverse by totals_are_the_sums_of_the_slices,
     ListsStaleSlices by a_set_takes_all_slices,

@@ -226,6 +226,10 @@ async fn conditions_and_batches(world: World) {
     assert_eq!(b.set_on_instance_if(&k, Eq(15), 1).await.unwrap(), ((15, 5), (15, 5)));
     assert_eq!(b.set_on_instance_if(&k, Ne(0), 1).await.unwrap(), ((11, 1), (15, 5)));
     assert_eq!(b.set_if(&k, Gt(10), 2).await.unwrap(), ((2, 2), (11, 1)));
+    assert_eq!(b.add_within(&k, 5, 0..=4).await.unwrap(), ((4, 4), 2));
+    assert_eq!(a.add_within(&k, -9, 3..=9).await.unwrap(), ((3, -1), -1));
+    assert_eq!(a.add_within(&k, -9, 3..=9).await.unwrap(), ((3, -1), 0));
+    assert_eq!(b.set(&k, 2).await.unwrap(), (2, 2));
     assert_eq!(a.get(&k).await.unwrap(), (2, 0));
     let answers = a.inc_all(&[(&k, 1), (&l, i64::MAX), (&k, 1), (&l, 1)]).await.unwrap();
     let answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();

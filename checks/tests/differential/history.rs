@@ -148,9 +148,17 @@ pub(crate) fn condition() -> impl Strategy<Value = CounterComparator> {
     ]
 }
 
+/// A count and its bounds.
+fn bounded() -> impl Strategy<Value = (i64, i64, i64)> {
+    (amount(), amount(), amount())
+}
+
 pub(crate) fn write() -> impl Strategy<Value = Write> {
-    let change =
-        prop_oneof![3 => amount().prop_map(Change::Add), 1 => amount().prop_map(Change::Set)];
+    let change = prop_oneof![
+        6 => amount().prop_map(Change::Add),
+        2 => amount().prop_map(Change::Set),
+        1 => bounded().prop_map(|(count, least, most)| Change::AddWithin { count, least, most }),
+    ];
     (key(), change, condition()).prop_map(|(key, change, condition)| Write {
         key,
         change,
@@ -163,6 +171,7 @@ pub(crate) fn slice_write() -> impl Strategy<Value = SliceWrite> {
         5 => amount().prop_map(SliceChange::Add),
         1 => amount().prop_map(SliceChange::SetTotal),
         2 => amount().prop_map(SliceChange::SetSlice),
+        1 => bounded().prop_map(|(count, least, most)| SliceChange::AddWithin { count, least, most }),
     ];
     (key(), change, condition()).prop_map(|(key, change, condition)| SliceWrite {
         key,

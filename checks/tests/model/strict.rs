@@ -471,6 +471,17 @@ async fn plain_one(
 ) -> Result<Wrote<i64>, DistkitError> {
     let (key, condition) = (item.key.redis(), item.condition);
     let (new, old) = match item.change {
+        Change::AddWithin { count, least, most }
+            if condition == distkit::CounterComparator::Nil =>
+        {
+            let (new, added) = counter.add_within(&key, count, least..=most).await?;
+            (new, new.wrapping_sub(added))
+        }
+        change @ Change::AddWithin { .. } => {
+            let write = Write { key, change, condition };
+            let Written { old, new, .. } = counter.write(write).await?;
+            (new, old)
+        }
         // Alone it is a plain addition, which is another command on the servers.
         Change::Add(count) if condition == distkit::CounterComparator::Nil => {
             let new = counter.inc(&key, count).await?;
@@ -509,6 +520,11 @@ async fn shared_one(
         SliceChange::Add(count) => counter.inc_if(&key, condition, count).await?,
         SliceChange::SetTotal(count) => counter.set_if(&key, condition, count).await?,
         SliceChange::SetSlice(count) => counter.set_on_instance_if(&key, condition, count).await?,
+        change @ SliceChange::AddWithin { .. } => {
+            let written = counter.write(SliceWrite { key, change, condition }).await?;
+            let numbers = |standing: Standing| (standing.total, standing.slice);
+            (numbers(written.new), numbers(written.old))
+        }
         other => panic!("{other:?} is new"),
     };
     Ok(Wrote { old: stand(old), new: stand(new), met: old != new })

@@ -86,6 +86,7 @@ impl Store {
                     Change::Add(count) => *total += count,
                     Change::Set(count) => *total = count,
                     Change::Remove => *total = 0,
+                    change => *total = change.applied_to(*total).unwrap_or(*total),
                 }
                 Ok(Written { old, new: *total, condition_met: true })
             });

@@ -126,12 +126,13 @@ fn addition(write: &SliceWrite) -> Option<i64> {
 
 fn push_writes<'a>(args: &mut Args<'a>, writes: &'a [SliceWrite]) {
     for write in writes {
-        let (change, count) = match write.change {
-            SliceChange::Add(count) => ("a", count),
-            SliceChange::SetTotal(count) => ("t", count),
-            SliceChange::SetSlice(count) => ("s", count),
-            SliceChange::Remove => ("d", 0),
-            SliceChange::RemoveSlice => ("r", 0),
+        let (change, count, bounds) = match write.change {
+            SliceChange::Add(count) => ("a", count, None),
+            SliceChange::SetTotal(count) => ("t", count, None),
+            SliceChange::SetSlice(count) => ("s", count, None),
+            SliceChange::Remove => ("d", 0, None),
+            SliceChange::RemoveSlice => ("r", 0, None),
+            SliceChange::AddWithin { count, least, most } => ("w", count, Some([least, most])),
         };
         let (condition, operand) = match write.condition {
             CounterComparator::Nil => ("", None),
@@ -144,6 +145,7 @@ fn push_writes<'a>(args: &mut Args<'a>, writes: &'a [SliceWrite]) {
         };
         args.extend([Arg::Text(&write.key), Arg::Text(change), Arg::Int(count)]);
         args.extend([Arg::Text(condition), operand.map_or(Arg::Text(""), Arg::Int)]);
+        args.extend(bounds.map_or([Arg::Text(""); 2], |bounds| bounds.map(Arg::Int)));
     }
 }
 

@@ -44,6 +44,14 @@
     return fits(result) and show(result) or nil
   end
 
+  -- How much of `count` may be added to a total that is to stay within `least` and `most`, in text.
+  function tools.fitting(total, count, least, most)
+    local up, all = string.byte(count) ~= 45, parse(count)
+    local room, none = plus(parse(up and most or least), parse(total), -1), parse('0')
+    if less(parse(most), parse(least)) or less(up and room or none, up and none or room) then return '0' end
+    return less(up and room or all, up and all or room) and show(room) or count
+  end
+
   function tools.less(a, b) return less(parse(a), parse(b)) end
 
   local function clamp(total) return less(total, MIN) and MIN or less(MAX, total) and MAX or total end

@@ -21,10 +21,11 @@ local function begin(sequence)
 end
 
 -- Does one item of the batch: changes 'a' add | 't' set the total | 's' set the slice | 'd' remove the key |
--- 'r' remove the slice; conditions '' = ! < > <= >=.
+-- 'r' remove the slice | 'w' add as much as the total has room for, from `least` to `most`; conditions '' = ! < >
+-- <= >=.
 -- Gives 'y' written | 'n' condition failed | 'o' overflow | 'x' not a number, with what was found; old total,
 -- slice, epoch; new ones.
-local function write(item, key, change, count, condition, operand)
+local function write(item, key, change, count, condition, operand, least, most)
   -- A new slice tells of a lost key; nothing else needs to ask.
   local st = load(key, change == 'a' and condition == '' and count ~= '0' and not replayed)
   local t, v, e = st.t or '0', st.v or '0', st.e or '0'
@@ -60,6 +61,10 @@ local function write(item, key, change, count, condition, operand)
     local epoch = new_epoch()
     store({ key = st.key, name = st.name, absent = true, tomb = st.tomb, e = epoch }, count, count)
     return 'y', t, v, e, count, count, epoch
+  end
+  if change == 'w' then
+    count = slow().fitting(t, count, least, most)
+    if count == '0' then return 'y', t, v, e, t, v, e end
   end
   local nt = sum(st.big or t, count, own and v or '0')
   local nv = own and count or sum(v, count, '0')

@@ -42,14 +42,15 @@ const READ_CHUNK: usize = 5000;
 /// The script for `writes`, its arguments with four places left for the guard, and how it answers.
 fn script_for(writes: &[Write]) -> (&'static Script, Vec<Arg<'_>>, Answers) {
     let additions = writes.iter().all(|write| write.unconditional_addition().is_some());
-    let width = if additions { 2 } else { 5 };
+    let width = if additions { 2 } else { 7 };
     let mut args = Vec::with_capacity(GUARD + width * writes.len());
     args.extend([Arg::Text(""); GUARD]);
     for write in writes {
-        let (change, count) = match write.change {
-            Change::Add(count) => ("+", count),
-            Change::Set(count) => ("=", count),
-            Change::Remove => ("-", 0),
+        let (change, count, bounds) = match write.change {
+            Change::Add(count) => ("+", count, ["", ""].map(Arg::Text)),
+            Change::Set(count) => ("=", count, ["", ""].map(Arg::Text)),
+            Change::Remove => ("-", 0, ["", ""].map(Arg::Text)),
+            Change::AddWithin { count, least, most } => ("w", count, [least, most].map(Arg::Int)),
         };
         args.push(Arg::Text(&write.key));
         if additions {
@@ -58,6 +59,7 @@ fn script_for(writes: &[Write]) -> (&'static Script, Vec<Arg<'_>>, Answers) {
             let (condition, operand) = reply::condition(write.condition);
             args.extend([Arg::Text(change), Arg::Int(count), Arg::Text(condition)]);
             args.push(operand.map_or(Arg::Text(""), Arg::Int));
+            args.extend(bounds);
         }
     }
     if additions { (&ADD, args, Answers::New) } else { (&WRITE, args, Answers::Old) }

@@ -170,11 +170,11 @@ fn outcome(
     };
     Ok(value.map(|value| match (answers, write.change) {
         (Answers::New, Change::Add(count)) => added(count, value),
-        (_, Change::Add(count)) => {
-            Written { old: value, new: value.wrapping_add(count), condition_met: true }
+        (_, change) => {
+            // The script has refused what does not fit.
+            let new = change.applied_to(value).unwrap_or(value);
+            Written { old: value, new, condition_met: true }
         }
-        (_, Change::Set(count)) => Written { old: value, new: count, condition_met: true },
-        (_, Change::Remove) => Written { old: value, new: 0, condition_met: true },
     }))
 }
 

@@ -1,9 +1,10 @@
 -- Additions, assignments and removals, with or without conditions.
 --
 -- KEYS, ARGV[1..4]  see guard.lua
--- ARGV[5..]         per item: counter; '+', '=' or '-'; its decimal i64, 0 for '-'; the condition on the value
---                   before, '' none, 'e' equal, 'n' not equal, 'l' less, 'g' greater, 'le', 'ge'; the
---                   condition's decimal i64, or ''
+-- ARGV[5..]         per item: counter; '+' add, '=' set, '-' remove or 'w' add within bounds; its decimal i64,
+--                   0 for '-'; the condition on the value before, '' none, 'e' equal, 'n' not equal, 'l' less,
+--                   'g' greater, 'le', 'ge'; the condition's decimal i64, or ''; for 'w' the least and the most
+--                   that the value may come to, else '' twice
 --
 -- Answer: 1 if the batch was applied before, else 0; then per item the text held before the write,
 -- '!' and that text if the condition failed, 'o' for overflow, or 'n<text found>'.
@@ -55,24 +56,52 @@ local function holds(condition, value, operand)
   return less(operand, value)
 end
 
-local COMMANDS = { ['+'] = 'HINCRBY', ['='] = 'HSET', ['-'] = 'HDEL' }
+local WIDTH = 7
+local COMMANDS = { ['+'] = { 'HINCRBY' }, ['='] = { 'HSET' }, ['-'] = { 'HDEL' }, w = { 'HINCRBY', 'HSET' } }
+
+-- Adds as much of the count as fits. Gives the failed reply, if any.
+local function add_within(counter, old, count, least, most)
+  local up = string.byte(count) ~= 45
+  local bound = up and most or least
+  local has_room = up and less(old, bound) or not up and less(bound, old)
+  if count == '0' or less(most, least) or not has_room then
+    return
+  end
+  local reply = redis.pcall('HINCRBY', totals, counter, count)
+  if type(reply) == 'table' then
+    if not string.find(reply.err, 'overflow', 1, true) then
+      return reply
+    end
+  else
+    wrote = true
+    -- As text: a Lua number is not exact.
+    local new = redis.pcall('HGET', totals, counter)
+    if type(new) == 'table' or not (up and less(bound, new) or not up and less(new, bound)) then
+      return type(new) == 'table' and new or nil
+    end
+  end
+  reply = redis.pcall('HSET', totals, counter, bound)
+  return type(reply) == 'table' and reply or nil
+end
 
 -- One item's part of the answer, or a table if the script must stop.
-local function write(counter, change, count, condition, operand)
+local function write(counter, change, count, condition, operand, least, most)
   local old = redis.pcall('HGET', totals, counter)
   if type(old) == 'table' then
     return failed(old, 1)
   end
   old = old or '0'
   local foreign = not is_number(old)
-  if foreign and (change == '+' or condition ~= '') then
+  if foreign and (change == '+' or change == 'w' or condition ~= '') then
     return not_a_number(old)
   end
   if condition ~= '' and not holds(condition, old, operand) then
     return '!' .. old
   end
   local reply
-  if change == '+' then
+  if change == 'w' then
+    reply = add_within(counter, old, count, least, most)
+  elseif change == '+' then
     reply = redis.pcall('HINCRBY', totals, counter, count)
   elseif change == '-' then
     reply = redis.pcall('HDEL', totals, counter)
@@ -95,22 +124,23 @@ end
 
 local function write_all()
   local answer, lines = { 0 }, {}
-  if #ARGV >= FIRST + 5 then
+  if #ARGV >= FIRST + WIDTH or ARGV[FIRST + 1] == 'w' then
     local needed, seen = {}, {}
-    for at = FIRST + 1, #ARGV, 5 do
+    for at = FIRST + 1, #ARGV, WIDTH do
       local change = ARGV[at]
-      if not seen[change] then
-        seen[change], needed[#needed + 1] = true, COMMANDS[change]
+      for _, command in ipairs(seen[change] and {} or COMMANDS[change]) do
+        needed[#needed + 1] = command
       end
+      seen[change] = true
     end
     local reply = denied(needed)
     if reply then
       return reply
     end
   end
-  for at = FIRST, #ARGV, 5 do
+  for at = FIRST, #ARGV, WIDTH do
     local index = #answer
-    local item = write(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+    local item = write(unpack(ARGV, at, at + WIDTH - 1))
     if type(item) == 'table' then
       return item
     end
@@ -123,4 +153,4 @@ local function write_all()
   return answer, lines
 end
 
-return guarded(write_all, as_it_stands(5))
+return guarded(write_all, as_it_stands(WIDTH))

@@ -12,7 +12,7 @@ use crate::{
     backend::{
         Applied, BackendError, Epoch, Incarnation, Instance, InstanceSlice, Joined, Member,
         Ordered, Outcome, Refusal, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Standing,
-        Written,
+        Written, fitting,
     },
 };
 
@@ -412,6 +412,13 @@ impl Instances {
                 count
             }
             SliceChange::SetSlice(count) => count,
+            SliceChange::AddWithin { count, least, most } => {
+                let fits = fitting(count, least, most, old.total);
+                if fits == 0 {
+                    return Ok(Written { old, new: old, condition_met: true });
+                }
+                old.slice.checked_add(fits).ok_or(Refusal::Overflow)?
+            }
             SliceChange::Remove => {
                 self.renew_epoch(key);
                 return Ok(Written { old, new: self.standing(key, who), condition_met: true });

@@ -205,15 +205,12 @@ fn write_one(counters: &mut Counters, write: &Write) -> Outcome<Written> {
     if !write.condition.matches(old) {
         return Ok(Written { old, new: old, condition_met: false });
     }
-    let new = match write.change {
-        Change::Add(count) => old.checked_add(count).ok_or(Refusal::Overflow)?,
-        Change::Set(count) => count,
-        Change::Remove => {
-            counters.remove(&write.key);
-            return Ok(Written { old, new: 0, condition_met: true });
-        }
-    };
-    counters.insert(write.key.clone(), Value::Number(new));
+    let new = write.change.applied_to(old)?;
+    match write.change {
+        Change::Remove => drop(counters.remove(&write.key)),
+        Change::AddWithin { .. } if new == old => {}
+        _ => drop(counters.insert(write.key.clone(), Value::Number(new))),
+    }
     Ok(Written { old, new, condition_met: true })
 }
 

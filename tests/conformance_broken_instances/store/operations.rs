@@ -117,6 +117,16 @@ impl Instances {
                 };
                 base.checked_add(count).ok_or(Refusal::Overflow)?
             }
+            SliceChange::AddWithin { count, least, most } => {
+                let bounded = if self.is(Fault::BoundsSlices) { old.slice } else { old.total };
+                let new = distkit::backend::Change::AddWithin { count, least, most }
+                    .applied_to(bounded)?;
+                let fits = i128::from(new) - i128::from(bounded);
+                if fits == 0 {
+                    return Ok(Written { old, new: old, condition_met: true });
+                }
+                i64::try_from(i128::from(old.slice) + fits).map_err(|_| Refusal::Overflow)?
+            }
             other => panic!("{other:?} is new"),
         };
         let mut sum = total - i128::from(old.slice) + i128::from(slice);

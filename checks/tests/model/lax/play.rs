@@ -160,6 +160,7 @@ impl Player {
             Step::LosesMembers => {
                 self.processes.iter_mut().for_each(|process| process.trouble = true);
                 self.store.lose_members(&self.space);
+                self.truth.lost_members();
             }
             Step::Call(..) | Step::ShutsDown(_) => unreachable!("done above"),
         }
@@ -551,7 +552,7 @@ impl Player {
                 Ask::ClearOnInstance => {
                     Key::ALL.iter().for_each(|key| self.truth.removed(now, who, *key));
                 }
-                Ask::Del(key) => self.set(now, who, key, 0, watched),
+                Ask::Del(key) => self.set_unheard(now, who, key, 0, watched),
                 Ask::DelOnInstance(key) => self.truth.removed(now, who, key),
                 Ask::Clear => {
                     for key in Key::ALL {

@@ -77,6 +77,10 @@ struct KeyTruth {
     /// Whether it had a slice when somebody else set or deleted the key. If the store then loses its data,
     /// nobody may be left who knows better than the process that comes back with that slice.
     outlived: [bool; PROCESSES.len()],
+    /// Whether one that outlived a `set` may have brought the epoch of before back to a store without data. Until the
+    /// next `set`, what anybody counts under it survives no other loss, be it of the members only: the claim names
+    /// an epoch that is no longer the key's.
+    former_epoch: bool,
     /// From when on the views concern a process: its own `set` is known to it at once.
     since: [u64; PROCESSES.len()],
     /// The same for its reads, after a write that may have happened.
@@ -179,6 +183,7 @@ impl KeyTruth {
             (self.outlived[at], self.replacing[at]) = (false, false);
         }
         self.away = Parts::default();
+        self.former_epoch = false;
         self.look.slices = Default::default();
     }
 }
@@ -295,9 +300,14 @@ impl Truth {
     /// hear of a `set` may lose what it counted since.
     pub(crate) fn lost_data(&mut self) {
         for truth in self.keys.values_mut() {
-            if truth.outlived.contains(&true) {
-                truth.doubtful = [true; PROCESSES.len()];
-            }
+            truth.former_epoch |= truth.outlived.contains(&true);
+        }
+        self.lost_members();
+    }
+
+    pub(crate) fn lost_members(&mut self) {
+        for truth in self.keys.values_mut().filter(|truth| truth.former_epoch) {
+            truth.doubtful = [true; PROCESSES.len()];
         }
     }
 

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distkit::backend::{Scope, SliceChange};
 
-use super::{Item, Outcomes, Overflow, Stand, Wrote};
+use super::{Item, Outcomes, Overflow, Stand, Wrote, plain::room};
 use crate::cast::Key;
 
 /// Numbers a membership, greater than any before.
@@ -238,6 +238,15 @@ impl Instances {
         if !condition.matches(subject) {
             return Ok(Wrote { old, new: old, met: false });
         }
+        let change = match change {
+            SliceChange::AddWithin { count, least, most } => {
+                match room(count, least, most, old.total) {
+                    0 => return Ok(Wrote { old, new: old, met: true }),
+                    fits => SliceChange::Add(fits),
+                }
+            }
+            change => change,
+        };
         match change {
             SliceChange::Add(count) => {
                 let slice = old.slice.checked_add(count).ok_or(Overflow)?;

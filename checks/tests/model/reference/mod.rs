@@ -130,6 +130,9 @@ impl fmt::Display for Item<Change> {
         match self.change {
             Change::Add(n) => write!(f, "inc plain {} {n}", self.key)?,
             Change::Set(n) => write!(f, "set plain {} {n}", self.key)?,
+            Change::AddWithin { count, least, most } => {
+                write!(f, "inc plain {} {count} within {least} to {most}", self.key)?;
+            }
             other => panic!("{other:?} is new"),
         }
         f.write_str(&provided(self.condition))
@@ -142,6 +145,9 @@ impl fmt::Display for Item<SliceChange> {
             SliceChange::Add(n) => write!(f, "inc {} {n}", self.key)?,
             SliceChange::SetTotal(n) => write!(f, "set {} {n}", self.key)?,
             SliceChange::SetSlice(n) => write!(f, "set_on_instance {} {n}", self.key)?,
+            SliceChange::AddWithin { count, least, most } => {
+                write!(f, "inc {} {count} within {least} to {most}", self.key)?;
+            }
             other => panic!("{other:?} is new"),
         }
         f.write_str(&provided(self.condition))

@@ -81,9 +81,25 @@ impl Plain {
         let new = match item.change {
             Change::Add(count) => old.checked_add(count).ok_or(Overflow)?,
             Change::Set(count) => count,
+            Change::AddWithin { count, least, most } => match room(count, least, most, old) {
+                0 => return Ok(Wrote { old, new: old, met: true }),
+                fits => old + fits,
+            },
             other => panic!("{other:?} is new"),
         };
         self.values.insert(item.key, new);
         Ok(Wrote { old, new, met: true })
+    }
+}
+
+/// How much of `count` may be added to `total`, step by step towards the bound.
+pub(super) fn room(count: i64, least: i64, most: i64, total: i64) -> i64 {
+    if least > most || count > 0 && total >= most || count < 0 && total <= least {
+        return 0;
+    }
+    let bound = if count > 0 { most } else { least };
+    match bound.checked_sub(total) {
+        Some(left) if left.unsigned_abs() < count.unsigned_abs() => left,
+        _ => count,
     }
 }

@@ -66,9 +66,17 @@ pub(crate) fn fault() -> impl Strategy<Value = Fault> {
     )
 }
 
+/// A count and its bounds.
+fn bounded() -> impl Strategy<Value = (i64, i64, i64)> {
+    (amount(), amount(), amount())
+}
+
 fn plain() -> impl Strategy<Value = Ask> {
-    let change =
-        prop_oneof![3 => amount().prop_map(Change::Add), 1 => amount().prop_map(Change::Set)];
+    let change = prop_oneof![
+        6 => amount().prop_map(Change::Add),
+        2 => amount().prop_map(Change::Set),
+        1 => bounded().prop_map(|(count, least, most)| Change::AddWithin { count, least, most }),
+    ];
     let item = (key(), change, condition()).prop_map(|(key, change, condition)| Item {
         key,
         change,
@@ -87,6 +95,7 @@ fn slice_item() -> impl Strategy<Value = Item<SliceChange>> {
         5 => amount().prop_map(SliceChange::Add),
         1 => amount().prop_map(SliceChange::SetTotal),
         2 => amount().prop_map(SliceChange::SetSlice),
+        1 => bounded().prop_map(|(count, least, most)| SliceChange::AddWithin { count, least, most }),
     ];
     (key(), change, condition()).prop_map(|(key, change, condition)| Item {
         key,
