@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "counter")]
+use crate::backend::{Cursor, Portion, Portions, ReplayGuard, Write};
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
     Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice, SliceWrite,
     Standing,
 };
-#[cfg(feature = "counter")]
-use crate::backend::{ReplayGuard, Write};
 use crate::{
     RedisKey,
     backend::{Applied, Backend, BackendError, Outcome, Space},
@@ -92,6 +92,20 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let totals = self.store.read(&self.space, keys).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
+    }
+
+    /// Some of its counters: see `Portions`.
+    pub(crate) async fn portion(&self, at: Cursor, count: usize) -> Result<Portion, BackendError> {
+        self.portions()?.portion(&self.space, at, count).await
+    }
+
+    pub(crate) async fn count(&self) -> Result<u64, BackendError> {
+        self.portions()?.count(&self.space).await
+    }
+
+    fn portions(&self) -> Result<&dyn Portions, BackendError> {
+        let portions = self.store.capabilities().portions;
+        portions.ok_or_else(|| BackendError::not_applied("the store does not enumerate counters"))
     }
 
     pub(crate) async fn clear(&self) -> Result<(), BackendError> {

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use distkit::counter::{CounterOptions, CounterTrait, StrictCounter, copy_prefix};
 use distkit::{
     RedisKey,
     backend::{BackendError, Instance, ReplayGuard, Space, Store, Write, connect},
@@ -211,6 +212,30 @@ async fn reads_of_another_number_are_refused() {
             ] {
                 assert!(matches!(error, BackendError::ShapeMismatch { .. }), "{error:?}");
             }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_in_a_server_is_exact() {
+    over_both(async |server, fred| {
+        let store = process(server, fred).await;
+        let of = |name, shards| CounterOptions::new(key(name), store.clone()).shards(shards);
+        let names: Vec<_> = (0..5000).map(|n| key(&format!("key {n}"))).collect();
+        let ends = [i64::MAX, i64::MIN, 0, -1, 1 << 53];
+        let sets: Vec<_> = names
+            .iter()
+            .zip(ends.into_iter().cycle())
+            .map(|(n, e)| Write::set(n.clone(), e))
+            .collect();
+        StrictCounter::new(of("old", 1)).write_all(&sets).await.unwrap();
+        assert_eq!(copy_prefix(&of("old", 1), &of("new", 12)).await.unwrap(), 5000);
+        assert_eq!(copy_prefix(&of("new", 12), &of("back", 1)).await.unwrap(), 5000);
+        let back = StrictCounter::new(of("back", 1));
+        let totals = back.get_all(&names.iter().collect::<Vec<_>>()).await.unwrap();
+        for (write, (_, total)) in sets.iter().zip(totals) {
+            assert_eq!(distkit::backend::Change::Set(total.unwrap()), write.change);
         }
     })
     .await;

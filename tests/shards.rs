@@ -10,7 +10,7 @@ use distkit::{
         BackendError, SliceChange, SliceWrite, Space, Write,
         memory::{MemoryBackend, MemoryLink},
     },
-    counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
+    counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter, copy_prefix},
     icounter::{
         InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
         StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -574,4 +574,65 @@ async fn a_handle_keeps_its_own_shard_alive() {
     let strict = StrictCounter::new(options(&store.link(), shards));
     assert_eq!(strict.get(&names[3]).await.unwrap(), 5);
     assert_eq!(strict.get(&names[0]).await.unwrap(), 2, "flushed when it was dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_gets_another_number_of_shards_and_is_exact() {
+    let store = MemoryBackend::new();
+    let of = |name: &str, shards| CounterOptions::new(key(name), store.clone()).shards(shards);
+    let names = keys(3000);
+    let strict = StrictCounter::new(of("old", 1));
+    let sets: Vec<_> = (-1500..).zip(&names).map(|(n, name)| Write::set(name.clone(), n)).collect();
+    strict.write_all(&sets).await.unwrap();
+    assert_eq!(copy_prefix(&of("old", 1), &of("new", 7)).await.unwrap(), 3000);
+    assert_eq!(copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap(), 3000);
+    let third = StrictCounter::new(of("third", 3));
+    for (n, (_, total)) in
+        (-1500..).zip(third.get_all(&names.iter().collect::<Vec<_>>()).await.unwrap())
+    {
+        assert_eq!(total.unwrap(), n);
+    }
+    // A copy of a copy that is complete changes nothing; one that is not is completed.
+    assert_eq!(copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap(), 3000);
+    third.del(&names[5]).await.unwrap();
+    assert_eq!(copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap(), 3000);
+    // Whatever else is in the target stays, and is named.
+    for (name, total) in [(&names[5], 77), (&key("stranger"), 1)] {
+        third.set(name, total).await.unwrap();
+        let error = copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap_err();
+        assert!(!error.may_have_happened());
+        let cause = std::error::Error::source(&error).and_then(|e| e.source()).unwrap();
+        assert!(cause.to_string().contains(&format!("`{name}` is {total}")), "{cause}");
+        assert_eq!(third.get(name).await.unwrap(), total);
+        third.set(&names[5], -1495).await.unwrap();
+    }
+    store.corrupt(&Space::new(key("old")), &names[0], "abc");
+    let error = copy_prefix(&of("old", 1), &of("fourth", 3)).await.unwrap_err();
+    assert!(matches!(error, DistkitError::CounterError { key, .. } if key == names[0]));
+}
+
+/// Answers get lost, and the copy is begun again until it succeeds.
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_copy_is_completed_by_another_one() {
+    let store = MemoryBackend::new();
+    let link = store.link();
+    let from = CounterOptions::new(key("old"), store.clone()).shards(3);
+    let to = CounterOptions::new(key("new"), link.clone()).shards(7);
+    let names = keys(2000);
+    let sets: Vec<_> = names.iter().map(|name| Write::set(name.clone(), 5)).collect();
+    StrictCounter::new(from.clone()).write_all(&sets).await.unwrap();
+    let mut dice = fastrand::Rng::with_seed(3);
+    let mut failed = 0;
+    let copied = loop {
+        link.shard(dice.u16(..7)).lose_next_requests(dice.usize(..2));
+        link.shard(dice.u16(..7)).lose_next_replies(dice.usize(..2));
+        match copy_prefix(&from, &to).await {
+            Ok(copied) => break copied,
+            Err(_) => failed += 1,
+        }
+    };
+    assert!(failed > 2, "{failed}");
+    assert_eq!(copied, 2000);
+    let held: usize = Space::shards_of(key("new"), 7).iter().map(|space| store.len(space)).sum();
+    assert_eq!(held, 2000);
 }

@@ -5,8 +5,10 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Applied, BackendError, Member, Ordered, ReplayGuard, SliceWrite, Space, Standing, Write,
+    Applied, BackendError, Member, Ordered, Outcome, ReplayGuard, SliceWrite, Space, Standing,
+    Write,
 };
+use crate::RedisKey;
 
 /// The capabilities of a store: a view of each that it has.
 ///
@@ -19,6 +21,8 @@ pub struct Capabilities<'s> {
     pub recorded: Option<&'s dyn RecordedAnswers>,
     /// The same for instance-aware counters.
     pub recorded_slices: Option<&'s dyn RecordedSliceAnswers>,
+    /// All plain counters of a space. Of this crate's stores only, until it is settled how others do it.
+    pub(crate) portions: Option<&'s dyn Portions>,
 }
 
 impl<'s> Capabilities<'s> {
@@ -37,6 +41,32 @@ impl<'s> Capabilities<'s> {
     pub fn with_recorded_slices(self, recorded: &'s dyn RecordedSliceAnswers) -> Self {
         Self { recorded_slices: Some(recorded), ..self }
     }
+}
+
+/// All plain counters of a space, a portion at a time, while nobody writes to it.
+#[async_trait]
+pub(crate) trait Portions: fmt::Debug + Send + Sync {
+    /// About so many counters. One may be in more than one portion.
+    async fn portion(
+        &self,
+        space: &Space,
+        at: Cursor,
+        count: usize,
+    ) -> Result<Portion, BackendError>;
+
+    /// How many counters there are.
+    async fn count(&self, space: &Space) -> Result<u64, BackendError>;
+}
+
+/// Where the next portion begins, in the store's own terms. The default is the beginning.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cursor(pub(crate) String);
+
+/// Some counters, and where the next ones are.
+#[derive(Debug, Default)]
+pub(crate) struct Portion {
+    pub(crate) entries: Vec<(RedisKey, Outcome<i64>)>,
+    pub(crate) next: Option<Cursor>,
 }
 
 /// Requests that can be sent again until they are answered, and then get their *original* answer.

@@ -228,7 +228,7 @@ mod tests {
             .iter()
             .map(|space| space.part.as_ref().unwrap().tag.clone())
             .collect();
-        assert_eq!(tags, ["shop:0.1060", "shop:1.0", "shop:2.0", "shop:3.0"]);
+        assert_eq!(tags, ["shop:0.746", "shop:1.2", "shop:2.0", "shop:3.2"]);
         assert_eq!(Space::shards_of(prefix("shop"), 1), [Space::new(prefix("shop"))]);
         assert_eq!(Space::shards_of(prefix("shop"), 0).len(), 1);
     }

@@ -24,9 +24,9 @@ use parking_lot::Mutex;
 
 use self::{clock::Clock, instance::Instances, plain::Plain, state::State};
 use super::{
-    Applied, Backend, BackendError, Capabilities, Instance, InstanceSlice, Joined, Member, Ordered,
-    Outcome, RecordedAnswers, RecordedSliceAnswers, ReplayGuard, Scope, Slice, SliceWrite, Space,
-    Standing, Write,
+    Applied, Backend, BackendError, Capabilities, Cursor, Instance, InstanceSlice, Joined, Member,
+    Ordered, Outcome, Portion, Portions, RecordedAnswers, RecordedSliceAnswers, ReplayGuard, Scope,
+    Slice, SliceWrite, Space, Standing, Write,
 };
 use crate::RedisKey;
 
@@ -276,7 +276,10 @@ impl Backend for MemoryBackend {
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities::none().with_recorded(self).with_recorded_slices(self)
+        let portions = Some(self as &dyn Portions);
+        Capabilities { portions, ..Capabilities::none() }
+            .with_recorded(self)
+            .with_recorded_slices(self)
     }
 
     /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.
@@ -350,6 +353,28 @@ impl crate::backend::InstanceBackend for MemoryBackend {
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
         self.look(space, |members, ms| members.slices(ms, key))
+    }
+}
+
+#[async_trait]
+impl Portions for MemoryBackend {
+    async fn portion(
+        &self,
+        space: &Space,
+        at: Cursor,
+        count: usize,
+    ) -> Result<Portion, BackendError> {
+        self.locked(|state, _| {
+            state.check(space)?;
+            let entries = state.plain.portion(space, &at.0, count);
+            let next = (entries.len() == count).then(|| entries.last()).flatten();
+            let next = next.map(|(key, _)| Cursor(key.to_string()));
+            Ok(Portion { entries, next })
+        })
+    }
+
+    async fn count(&self, space: &Space) -> Result<u64, BackendError> {
+        Ok(self.len(space) as u64)
     }
 }
 

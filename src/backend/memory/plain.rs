@@ -1,6 +1,6 @@
 //! The plain counters of a store, and what it remembers of guarded writers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
 use super::{
     records::{Lanes, Records, Remembered, reused},
@@ -135,6 +135,18 @@ impl Plain {
     pub(super) fn read(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
         let counters = self.spaces.get(space);
         keys.iter().map(|key| number(counters.and_then(|counters| counters.get(key)))).collect()
+    }
+
+    /// The next counters after a name.
+    pub(super) fn portion(
+        &self,
+        space: &Space,
+        after: &str,
+        count: usize,
+    ) -> Vec<(RedisKey, Outcome<i64>)> {
+        let Some(counters) = self.spaces.get(space) else { return Vec::new() };
+        let rest = counters.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
+        rest.take(count).map(|(key, value)| (key.clone(), value.number())).collect()
     }
 
     pub(super) fn clear(&mut self, space: &Space) {
