@@ -40,14 +40,14 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     pub(crate) fn prefix(&self) -> &RedisKey {
         self.space.prefix()
     }
-
-    pub(crate) fn space(&self) -> &Space {
-        &self.space
-    }
 }
 
 #[cfg(feature = "counter")]
 impl<B: Backend + ?Sized> SpaceStore<B> {
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
     pub(crate) async fn apply(
         &self,
         writes: &[Write],

@@ -22,6 +22,10 @@ pub struct Capabilities<'s> {
     /// The same for instance-aware counters.
     pub recorded_slices: Option<&'s dyn RecordedSliceAnswers>,
     /// All plain counters of a space. Of this crate's stores only, until it is settled how others do it.
+    #[cfg_attr(
+        not(feature = "counter"),
+        allow(dead_code, reason = "only plain counters are copied")
+    )]
     pub(crate) portions: Option<&'s dyn Portions>,
 }
 
@@ -44,6 +48,7 @@ impl<'s> Capabilities<'s> {
 }
 
 /// All plain counters of a space, a portion at a time, while nobody writes to it.
+#[cfg_attr(not(feature = "counter"), allow(dead_code, reason = "only plain counters are copied"))]
 #[async_trait]
 pub(crate) trait Portions: fmt::Debug + Send + Sync {
     /// About so many counters. One may be in more than one portion.
@@ -59,10 +64,12 @@ pub(crate) trait Portions: fmt::Debug + Send + Sync {
 }
 
 /// Where the next portion begins, in the store's own terms. The default is the beginning.
+#[cfg_attr(not(feature = "counter"), allow(dead_code, reason = "only plain counters are copied"))]
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cursor(pub(crate) String);
 
 /// Some counters, and where the next ones are.
+#[cfg_attr(not(feature = "counter"), allow(dead_code, reason = "only plain counters are copied"))]
 #[derive(Debug, Default)]
 pub(crate) struct Portion {
     pub(crate) entries: Vec<(RedisKey, Outcome<i64>)>,

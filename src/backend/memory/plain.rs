@@ -138,6 +138,10 @@ impl Plain {
     }
 
     /// The next counters after a name.
+    #[cfg_attr(
+        not(feature = "counter"),
+        allow(dead_code, reason = "only plain counters are copied")
+    )]
     pub(super) fn portion(
         &self,
         space: &Space,
