@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Applied, BackendError, Member, Ordered, Outcome, ReplayGuard, SliceWrite, Space, Standing,
-    Write,
+    Write, raw::RawCommands,
 };
 use crate::RedisKey;
 
@@ -27,6 +27,9 @@ pub struct Capabilities<'s> {
         allow(dead_code, reason = "only plain counters are copied")
     )]
     pub(crate) portions: Option<&'s dyn Portions>,
+    /// Single commands, for this crate's own tool.
+    #[doc(hidden)]
+    pub raw: Option<&'s dyn RawCommands>,
 }
 
 impl<'s> Capabilities<'s> {
@@ -44,6 +47,11 @@ impl<'s> Capabilities<'s> {
     /// Adds [`RecordedSliceAnswers`].
     pub fn with_recorded_slices(self, recorded: &'s dyn RecordedSliceAnswers) -> Self {
         Self { recorded_slices: Some(recorded), ..self }
+    }
+
+    #[cfg(any(feature = "redis-rs", feature = "fred"))]
+    pub(crate) fn with_raw(self, raw: &'s dyn RawCommands) -> Self {
+        Self { raw: Some(raw), ..self }
     }
 }
 

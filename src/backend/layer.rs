@@ -286,6 +286,8 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
             recorded: store.recorded.map(|_| self as _),
             recorded_slices: store.recorded_slices.map(|_| self as _),
             portions: store.portions.map(|_| self as _),
+            // These would go past the layer.
+            raw: None,
         }
     }
 

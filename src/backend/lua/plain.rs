@@ -251,6 +251,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         Capabilities { portions, ..Capabilities::none() }
             .with_recorded(self)
             .with_recorded_slices(self)
+            .with_raw(self)
     }
 }
 

@@ -8,9 +8,10 @@ use futures_util::future::join_all;
 
 use super::{CounterOptions, CounterTrait, Keyed};
 use crate::{
-    CounterComparator, DistkitError, RedisKey,
+    CounterComparator, DistkitError, RedisKey, Stats,
     answers::keyed,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
+    counts::Counts,
     lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner, Settings},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},
@@ -76,7 +77,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         let max_pending = share(settings.max_pending, stores.number());
         let settings = Settings { max_pending, ..settings };
         let owner = |store: &SpaceStore<B>| {
-            Arc::new(Owner(Engine::new(Plain { store: store.clone() }, settings)))
+            let ledger = Plain { store: store.counted_apart("lax") };
+            Arc::new(Owner(Engine::new(ledger, settings)))
         };
         Arc::new(Self { owners: stores.map(owner) })
     }
@@ -84,6 +86,11 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// The store.
     pub fn store(&self) -> &B {
         self.owners.first().0.ledger().store.store()
+    }
+
+    /// What the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
+    pub fn stats(&self) -> Stats {
+        self.owners.stats(|owner| owner.0.stats())
     }
 
     /// The engine of the key's shard.
@@ -318,6 +325,10 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
     }
 
     fn end(&self) {}
+
+    fn counts(&self) -> &Counts {
+        self.store.counts()
+    }
 
     fn fresh_id(&self) -> Arc<str> {
         self.store.store().fresh_id()
