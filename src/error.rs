@@ -8,7 +8,7 @@ use crate::{
 /// Its text does not repeat that of its [`source`](std::error::Error::source): print the whole chain, as `{:#}` of
 /// `anyhow` does, to see why.
 ///
-/// After any variant but [`OutcomeUnknown`](Self::OutcomeUnknown), and but
+/// After any variant but [`OutcomeUnknown`](Self::OutcomeUnknown) and [`InShards`](Self::InShards), and but
 /// [`CustomError`](Self::CustomError), which this crate never makes, the operation has changed nothing, with
 /// two exceptions:
 /// - `del` of something that is no number deletes it, and answers [`CounterError`](Self::CounterError) because
@@ -46,7 +46,7 @@ pub enum DistkitError {
     /// `CounterOptions::max_pending_keys` allows.
     #[error("{limit} keys have pending writes, the limit of `max_pending_keys`")]
     TooManyPending {
-        /// The limit.
+        /// The limit: of several shards, the share of the one that the key belongs to.
         limit: usize,
     },
 
@@ -57,6 +57,21 @@ pub enum DistkitError {
     /// A newer instance holds this instance's name; this one can do nothing any more.
     #[error("a newer instance has taken this instance's name")]
     InstanceReplaced,
+
+    /// An operation on all shards of a prefix failed in some of them, which are named with their errors. It was done
+    /// in the others.
+    ///
+    /// Repeating a `clear` or a `flush` does no harm to the shards in which it was done.
+    #[error("{} of {shards} shards failed: {}", failed.len(), numbers(failed))]
+    InShards {
+        /// How many shards the prefix has.
+        shards: u16,
+        /// The number and the error of each shard that failed, in order.
+        failed: Vec<(u16, DistkitError)>,
+        /// The first of these errors.
+        #[source]
+        cause: Box<DistkitError>,
+    },
 
     /// For a service's own use in code that is generic over counters; this crate never makes one.
     #[error("{0}")]
@@ -70,16 +85,30 @@ pub enum DistkitError {
 }
 
 impl DistkitError {
-    /// Whether the operation may have taken effect although it failed: true of
-    /// [`OutcomeUnknown`](Self::OutcomeUnknown) only. The exceptions are those of [`DistkitError`].
+    /// Whether the operation may have taken effect although it failed, in whole or in part: true of
+    /// [`OutcomeUnknown`](Self::OutcomeUnknown), and of [`InShards`](Self::InShards) unless nothing happened in any of
+    /// the shards. The exceptions are those of [`DistkitError`].
     pub fn may_have_happened(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown(_))
+        match self {
+            Self::OutcomeUnknown(_) => true,
+            Self::InShards { shards, failed, .. } => {
+                failed.len() < usize::from(*shards)
+                    || failed.iter().any(|(_, error)| error.may_have_happened())
+            }
+            _ => false,
+        }
     }
 
     #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
     pub(crate) fn refused(key: &RedisKey, refusal: Refusal) -> Self {
         Self::CounterError { key: key.clone(), refusal }
     }
+}
+
+/// The numbers of the shards, for a text.
+fn numbers(failed: &[(u16, DistkitError)]) -> String {
+    let numbers: Vec<_> = failed.iter().map(|(shard, _)| shard.to_string()).collect();
+    numbers.join(", ")
 }
 
 impl From<BackendError> for DistkitError {

@@ -74,6 +74,8 @@ mod parse_key;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod shards;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod space_store;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod stats;

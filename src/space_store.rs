@@ -7,7 +7,7 @@ use std::{future::Future, sync::Arc};
 use tokio::time::Instant;
 
 #[cfg(feature = "counter")]
-use crate::backend::Write;
+use crate::backend::{Cursor, Portion, Portions, Write};
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
     Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice, SliceWrite,
@@ -17,6 +17,7 @@ use crate::{
     RedisKey,
     backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space},
     counts::Counts,
+    shards::Shards,
     stats::Count,
     strict::Sender,
 };
@@ -29,8 +30,19 @@ pub(crate) struct SpaceStore<B: ?Sized> {
 }
 
 impl<B: Backend + ?Sized> SpaceStore<B> {
+    /// The shards of a prefix, each with numbers of its own, for counters of the kind.
+    pub(crate) fn shards(
+        store: Arc<B>,
+        prefix: RedisKey,
+        shards: u16,
+        kind: &'static str,
+    ) -> Shards<Self> {
+        let each = |space: &Space| Self::new(Arc::clone(&store), space.clone(), kind);
+        Shards::spaces(prefix, shards).map(each)
+    }
+
     /// With numbers of its own, for counters of the kind.
-    pub(crate) fn new(store: Arc<B>, space: Space, kind: &'static str) -> Self {
+    fn new(store: Arc<B>, space: Space, kind: &'static str) -> Self {
         let counts = Counts::new(kind, space.prefix());
         Self { store, space, counts }
     }
@@ -84,6 +96,10 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
 
 #[cfg(feature = "counter")]
 impl<B: Backend + ?Sized> SpaceStore<B> {
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
     pub(crate) async fn apply(
         &self,
         writes: &[Write],
@@ -132,6 +148,20 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let totals = self.sent(self.store.read(&self.space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
+    }
+
+    /// Some of its counters: see `Portions`.
+    pub(crate) async fn portion(&self, at: Cursor, count: usize) -> Result<Portion, BackendError> {
+        self.portions()?.portion(&self.space, at, count).await
+    }
+
+    pub(crate) async fn count(&self) -> Result<u64, BackendError> {
+        self.portions()?.count(&self.space).await
+    }
+
+    fn portions(&self) -> Result<&dyn Portions, BackendError> {
+        let portions = self.store.capabilities().portions;
+        portions.ok_or_else(|| BackendError::not_applied("the store does not enumerate counters"))
     }
 
     pub(crate) async fn clear(&self) -> Result<(), BackendError> {
@@ -248,6 +278,31 @@ impl<B: ?Sized> Clone for SpaceStore<B> {
         }
     }
 }
+
+/// The setter of options that have the `stores` of their shards and are made anew by `in_shards`.
+macro_rules! sharding_option {
+    ($kind:literal) => {
+        /// Spreads the prefix's counters over so many shards. Default: 1; at least 1, at most
+        /// [`Space::MAX_SHARDS`](crate::backend::Space::MAX_SHARDS).
+        ///
+        /// The shards are spread evenly over the nodes of a Redis Cluster; on one server they are only a layout. Each
+        /// shard is written to and read by itself, so a node that is unreachable delays its own shards only. A
+        /// counter's shard follows from its key: see [`Space::shard_of`](crate::backend::Space::shard_of). Limits,
+        /// such as that of pending keys, are divided among the shards.
+        ///
+        /// The number is for ever, and the same in all processes of the prefix: with another number, operations fail
+        /// as [`ShapeMismatch`](crate::backend::BackendError::ShapeMismatch) before they write anything. 48 or 64 suit
+        /// any cluster.
+        pub fn shards(self, shards: u16) -> Self {
+            let first = self.stores.first();
+            let prefix = first.prefix().clone();
+            let store = std::sync::Arc::clone(first.store());
+            let stores = SpaceStore::shards(store, prefix, shards, $kind);
+            self.in_shards(stores)
+        }
+    };
+}
+pub(crate) use sharding_option;
 
 /// A store that breaks its contract: nobody knows what it did.
 fn counted<T>(asked: usize, answers: &[T]) -> Result<(), BackendError> {

@@ -63,6 +63,8 @@ enum Fault {
     GuardsAdditionsOnly,
     ChecksGuardsBeforehand,
     JoinsPrefixAndKey,
+    MixesUpShards,
+    TakesAnyNumberOfShards,
     LowersKeys,
     CutsKeysAtNul,
     RepeatsIds,
@@ -86,6 +88,7 @@ struct Writer {
 struct Broken {
     fault: Fault,
     values: Mutex<BTreeMap<(String, String), String>>,
+    shapes: Mutex<BTreeMap<RedisKey, u16>>,
     writers: Mutex<BTreeMap<(String, String), Writer>>,
     ids: AtomicU64,
     locked: AtomicBool,
@@ -104,6 +107,7 @@ impl Broken {
         Arc::new(Self {
             fault,
             values: Mutex::default(),
+            shapes: Mutex::default(),
             writers: Mutex::default(),
             ids: AtomicU64::new(1),
             locked: AtomicBool::new(false),
@@ -118,8 +122,26 @@ impl Broken {
         self.fault == fault
     }
 
+    fn name(&self, space: &Space) -> String {
+        match space.shard() {
+            0 => space.prefix().to_string(),
+            _ if self.is(Fault::MixesUpShards) => space.prefix().to_string(),
+            shard => format!("{}:{shard}", space.prefix()),
+        }
+    }
+
+    fn check(&self, space: &Space) -> Result<(), BackendError> {
+        let mut shapes = self.shapes.lock().unwrap();
+        let held = *shapes.entry(space.prefix().clone()).or_insert(space.shards());
+        if held == space.shards() || self.is(Fault::TakesAnyNumberOfShards) {
+            return Ok(());
+        }
+        let (ours, stored) = (space.shards().to_string(), held.to_string());
+        Err(BackendError::ShapeMismatch { ours, stored })
+    }
+
     fn address(&self, space: &Space, key: &RedisKey) -> Address {
-        let (prefix, key) = (space.prefix().to_string(), key.to_string());
+        let (prefix, key) = (self.name(space), key.to_string());
         match self.fault {
             Fault::JoinsPrefixAndKey => (String::new(), prefix + &key),
             Fault::LowersKeys => (prefix, key.to_lowercase()),
@@ -277,7 +299,7 @@ impl Broken {
 
     fn writer(&self, space: &Space, guard: &ReplayGuard) -> Address {
         let name = if self.is(Fault::GuardsOneWriterOnly) { "" } else { &*guard.writer }.to_owned();
-        (space.prefix().to_string(), name)
+        (self.name(space), name)
     }
 
     fn remember(&self, space: &Space, guard: &ReplayGuard, first: Vec<Outcome<Written>>) {
@@ -337,6 +359,7 @@ impl Backend for Broken {
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
         let _turn = self.turn().await?;
+        self.check(space)?;
         self.limit(Fault::FailsOnBigBatches, writes.len())?;
         if writes.iter().any(|write| write.change == Change::Remove) {
             self.limit(Fault::FailsOnBigRemovals, writes.len())?;
@@ -378,6 +401,7 @@ impl Backend for Broken {
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
         let _turn = self.turn().await?;
+        self.check(space)?;
         let answer: Vec<_> = keys.iter().map(|key| self.get(&self.address(space, key))).collect();
         if self.is(Fault::AnswersTheCallBefore) {
             if let Some(earlier) = self.pending_answer.lock().unwrap().take() {
@@ -392,7 +416,8 @@ impl Backend for Broken {
 
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         let _turn = self.turn().await?;
-        let prefix = &**space.prefix();
+        self.check(space)?;
+        let prefix = &*self.name(space);
         let mut values = self.values.lock().unwrap();
         let last = values.keys().rfind(|(found, _)| found == prefix).cloned();
         values.retain(|(found, key), _| match self.fault {
@@ -447,7 +472,7 @@ async fn sound() -> Fixture {
 distkit::plain_conformance_suite!(sound);
 
 faults::caught! {
-    in "atomic.rs" "batches.rs" "bounds.rs" "exact.rs" "foreign.rs" "handles.rs" "removal.rs" "replay.rs" "spaces.rs";
+    in "atomic.rs" "batches.rs" "bounds.rs" "exact.rs" "foreign.rs" "handles.rs" "removal.rs" "replay.rs" "shards.rs" "spaces.rs";
     AddsInTwoSteps by concurrent_adds_sum_exactly,
     ChecksConditionsBeforehand by
         of_concurrent_conditional_sets_one_wins
@@ -495,6 +520,8 @@ faults::caught! {
     GuardsAdditionsOnly by guarded_sets_and_conditions_happen_once,
     ChecksGuardsBeforehand by concurrent_copies_of_a_guarded_batch_happen_once,
     JoinsPrefixAndKey by any_prefix_works_and_none_reaches_into_another,
+    MixesUpShards by shards_are_apart,
+    TakesAnyNumberOfShards by another_number_of_shards_is_refused,
     LowersKeys by any_key_works,
     CutsKeysAtNul by any_key_works,
     RepeatsIds by fresh_ids_are_unique,

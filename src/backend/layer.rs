@@ -11,7 +11,8 @@ use futures_util::future::BoxFuture;
 use super::{
     Applied, Backend, BackendError, Capabilities, Instance, InstanceBackend, InstanceSlice, Joined,
     Member, Ordered, Outcome, RecordedAnswers, RecordedSliceAnswers, ReplayGuard, Scope, Slice,
-    SliceWrite, Space, Standing, Write, capability::missing,
+    SliceWrite, Space, Standing, Write,
+    capability::{Cursor, Portion, Portions, missing},
 };
 use crate::RedisKey;
 
@@ -284,6 +285,7 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
         Capabilities {
             recorded: store.recorded.map(|_| self as _),
             recorded_slices: store.recorded_slices.map(|_| self as _),
+            portions: store.portions.map(|_| self as _),
             // These would go past the layer.
             raw: None,
         }
@@ -291,6 +293,31 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
 
     fn fresh_id(&self) -> Arc<str> {
         self.around.fresh_id().unwrap_or_else(|| self.store.fresh_id())
+    }
+}
+
+/// A layer sees a read of no keys.
+#[async_trait]
+impl<B: Backend + ?Sized, A: Around> Portions for Layered<B, A> {
+    async fn portion(
+        &self,
+        space: &Space,
+        at: Cursor,
+        count: usize,
+    ) -> Result<Portion, BackendError> {
+        let portions = self.store.capabilities().portions;
+        let portions = portions.ok_or_else(|| missing("enumeration"))?;
+        let call = async { portions.portion(space, at, count).await };
+        let answer = self.around.around(Op::Read { space, keys: &[] }, call).await;
+        answer.map_err(BackendError::with_nothing_applied)
+    }
+
+    async fn count(&self, space: &Space) -> Result<u64, BackendError> {
+        let portions = self.store.capabilities().portions;
+        let portions = portions.ok_or_else(|| missing("enumeration"))?;
+        let call = async { portions.count(space).await };
+        let answer = self.around.around(Op::Read { space, keys: &[] }, call).await;
+        answer.map_err(BackendError::with_nothing_applied)
     }
 }
 

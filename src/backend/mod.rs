@@ -28,6 +28,7 @@ mod operation;
 mod raw;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
+mod space;
 
 /// What this crate's own tool for operators needs besides: names in Redis, and single commands.
 ///
@@ -51,6 +52,7 @@ use async_trait::async_trait;
 use crate::RedisKey;
 
 pub use capability::{Capabilities, RecordedAnswers, RecordedSliceAnswers};
+pub(crate) use capability::{Cursor, Portion, Portions};
 pub use connect::connect;
 pub use error::{BackendError, Cause};
 #[cfg(feature = "fred")]
@@ -69,11 +71,12 @@ pub use lua::LuaStore;
 pub use measured::MetricsLayer;
 pub(crate) use operation::fitting;
 pub use operation::{
-    Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Space, Write, Written,
+    Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Write, Written,
 };
 #[cfg(feature = "redis-rs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
 pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
+pub use space::Space;
 
 /// A store of counters.
 ///
@@ -103,7 +106,9 @@ pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 ///    it lost what it remembered, a batch that is [`resent`](ReplayGuard::resent) by a writer it does not
 ///    know changes nothing and fails with [`BackendError::Forgotten`].
 /// 8. **Time** is the store's, never the caller's.
-/// 9. **Spaces are apart.** Any valid prefix and any valid key work, and none reaches into another.
+/// 9. **Spaces are apart.** Any valid prefix and any valid key work, and none reaches into another. The shards of a
+///    prefix are spaces of their own. A prefix has the [number of shards](Space::shards) with which it is first written
+///    to; requests for spaces of another number change nothing and fail with [`BackendError::ShapeMismatch`].
 /// 10. **Errors tell.** [`BackendError::NotApplied`] means that nothing happened or will;
 ///     [`BackendError::OutcomeUnknown`] that all, a part, or nothing may have. A [`read`](Self::read)
 ///     changes nothing and so never fails with the latter. A store never sends a

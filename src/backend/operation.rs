@@ -2,32 +2,6 @@ use std::{ops::RangeInclusive, sync::Arc};
 
 use crate::RedisKey;
 
-/// The counters that share one prefix. Spaces never see each other's data.
-///
-/// The plain and the instance-aware family of one prefix do not share data either.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Space {
-    prefix: RedisKey,
-}
-
-impl Space {
-    /// The space of `prefix`.
-    pub fn new(prefix: RedisKey) -> Self {
-        Self { prefix }
-    }
-
-    /// The prefix.
-    pub fn prefix(&self) -> &RedisKey {
-        &self.prefix
-    }
-}
-
-impl From<RedisKey> for Space {
-    fn from(prefix: RedisKey) -> Self {
-        Self::new(prefix)
-    }
-}
-
 /// A condition on the value that a key holds just before a write. A missing key holds 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]

@@ -220,7 +220,7 @@ fn can(able: bool, waived: bool, needs: &str) -> bool {
 #[derive(Clone)]
 pub(super) struct Probe {
     pub(super) backend: Arc<dyn Backend>,
-    instances: Option<Arc<dyn InstanceBackend>>,
+    pub(super) instances: Option<Arc<dyn InstanceBackend>>,
     pub(super) space: Space,
 }
 

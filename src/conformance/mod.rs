@@ -98,6 +98,7 @@ mod model;
 mod recorded;
 mod removal;
 mod replay;
+mod shards;
 mod spaces;
 
 pub use atomic::{
@@ -170,6 +171,7 @@ pub use replay::{
     guarded_sets_and_conditions_happen_once, guards_last_a_day_after_the_last_batch,
     refused_items_are_refused_again, sequences_are_exact_to_two_to_the_53, writers_are_independent,
 };
+pub use shards::{another_number_of_shards_is_refused, shards_are_apart};
 pub use spaces::{any_key_works, any_prefix_works_and_none_reaches_into_another};
 
 /// Expands to a module with one test for each rule of the [`Backend`](crate::backend::Backend)
@@ -292,6 +294,8 @@ macro_rules! plain_conformance_rules {
             answers_come_in_the_order_of_the_input
             any_key_works
             any_prefix_works_and_none_reaches_into_another
+            shards_are_apart
+            another_number_of_shards_is_refused
             assignments_are_exact_on_the_whole_range
             big_batches_are_one_call
             big_guarded_batches_are_one_call

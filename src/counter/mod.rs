@@ -7,13 +7,15 @@
 //!   are exact.
 //! - [`LaxCounter`]: buffers writes in the process, answers from memory, and is exact in the end.
 
+mod copy;
 mod counter_trait;
 mod lax;
 mod options;
 mod strict;
 
 pub use crate::answers::Keyed;
+pub use copy::copy_prefix;
 pub use counter_trait::CounterTrait;
-pub use lax::{LaxCounter, LaxHandle, Unflushed};
+pub use lax::{LaxCounter, LaxHandle, Unflushed, UnflushedShard};
 pub use options::CounterOptions;
 pub use strict::StrictCounter;

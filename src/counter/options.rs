@@ -2,9 +2,10 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     RedisKey,
-    backend::{Backend, IntoBackend, Space},
+    backend::{Backend, IntoBackend},
     lax::{Settings, buffering_options},
-    space_store::SpaceStore,
+    shards::Shards,
+    space_store::{SpaceStore, sharding_option},
     strict::{self, Queues, Sender, strict_options},
 };
 
@@ -26,10 +27,10 @@ use crate::{
 /// ```
 #[must_use = "options do nothing until a counter is made of them"]
 pub struct CounterOptions<B: Backend + ?Sized = dyn Backend> {
-    pub(super) store: SpaceStore<B>,
+    pub(super) stores: Shards<SpaceStore<B>>,
     pub(super) settings: Settings,
     pub(super) strict: strict::Settings,
-    pub(super) sending: Arc<Sending>,
+    pub(super) sending: Arc<Shards<Sending>>,
 }
 
 impl CounterOptions {
@@ -44,13 +45,23 @@ impl CounterOptions {
 impl<B: Backend + ?Sized> CounterOptions<B> {
     /// Options over a store whose type the counter keeps.
     pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
-        let store = SpaceStore::new(store, Space::new(prefix), "strict");
+        Self::over(SpaceStore::shards(store, prefix, 1, "strict"))
+    }
+
+    fn over(stores: Shards<SpaceStore<B>>) -> Self {
         Self {
-            store,
+            sending: Arc::new(stores.map(|_| Sending::default())),
+            stores,
             settings: Settings::default(),
             strict: strict::Settings::default(),
-            sending: Arc::default(),
         }
+    }
+
+    sharding_option!("strict");
+
+    fn in_shards(self, stores: Shards<SpaceStore<B>>) -> Self {
+        let Self { settings, strict, .. } = self;
+        Self { settings, strict, ..Self::over(stores) }
     }
 
     strict_options!();
@@ -59,21 +70,22 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
 
 impl<B: Backend + ?Sized> Clone for CounterOptions<B> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), sending: Arc::clone(&self.sending), ..*self }
+        Self { stores: self.stores.clone(), sending: Arc::clone(&self.sending), ..*self }
     }
 }
 
 impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CounterOptions")
-            .field("prefix", self.store.prefix())
+            .field("prefix", self.stores.first().prefix())
+            .field("shards", &self.stores.number())
             .field("strict", &self.strict)
             .field("buffering", &self.settings)
             .finish_non_exhaustive()
     }
 }
 
-/// What the strict counters of clones of one options value send with.
+/// What the strict counters of clones of one options value send to a shard with.
 #[derive(Default)]
 pub(super) struct Sending {
     pub(super) sender: Arc<Sender>,

@@ -10,6 +10,7 @@ use crate::{
     backend::{Backend, Outcome, Write, Written},
     counts::Level,
     parts::in_parts,
+    shards::{Answers, Shards, done_in_all, share},
     space_store::SpaceStore,
     stats::Count,
     strict::{Joint, Sender, Settings},
@@ -47,43 +48,89 @@ use crate::{
 /// # }
 /// ```
 pub struct StrictCounter<B: Backend + ?Sized = dyn Backend> {
-    store: SpaceStore<B>,
-    settings: Settings,
-    sending: Arc<Sending>,
+    shards: Shards<Shard<B>>,
 }
 
 impl<B: Backend + ?Sized> StrictCounter<B> {
     /// A counter with these options. No I/O.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
-        Arc::new(Self { store: options.store, settings: options.strict, sending: options.sending })
+        let CounterOptions { stores, strict, sending, .. } = options;
+        let max_waiting = share(strict.max_waiting, stores.number());
+        let settings = Settings { max_waiting, ..strict };
+        let each = |store: &SpaceStore<B>| Shard {
+            store: store.clone(),
+            settings,
+            sending: sending.clone(),
+        };
+        Arc::new(Self { shards: stores.map(each) })
     }
 
     /// The store.
     pub fn store(&self) -> &B {
-        self.store.store()
+        self.shards.first().store.store()
     }
 
-    /// What the strict counters of clones of these options have done together, and how they stand: they share
-    /// requests. No I/O.
+    /// What the strict counters of clones of these options have done together, and how they stand, in all shards: they
+    /// share requests. No I/O.
     pub fn stats(&self) -> Stats {
-        self.store.counts().stats(Level::default())
+        self.shards.stats(|shard| shard.store.counts().stats(Level::default()))
+    }
+}
+
+/// The counters of one shard.
+struct Shard<B: ?Sized> {
+    store: SpaceStore<B>,
+    settings: Settings,
+    sending: Arc<Shards<Sending>>,
+}
+
+impl<B: Backend + ?Sized> Shard<B> {
+    fn sending(&self) -> &Sending {
+        self.sending.at(self.store.space().shard())
     }
 
-    async fn write_part(
-        &self,
-        writes: &[Write],
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Result<Written, DistkitError>>, DistkitError> {
-        let applied = self.store.apply_once(writes, &self.sending.sender, deadline).await;
+    async fn write_all(&self, writes: &[Write]) -> Answers<Written> {
+        let deadline = self.settings.deadline();
+        in_parts!(writes, part => self.write_part(part, deadline).await)
+    }
+
+    async fn write_part(&self, writes: &[Write], deadline: Option<Instant>) -> Answers<Written> {
+        let applied = self.store.apply_once(writes, &self.sending().sender, deadline).await;
         let answers = applied.map(|applied| named(writes, applied.outcomes));
         self.store.counts().told_all(answers.map_err(DistkitError::from))
     }
 
-    async fn read_part(
-        &self,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Result<i64, DistkitError>>, DistkitError> {
+    async fn get_all(&self, keys: &[RedisKey]) -> Answers<i64> {
+        in_parts!(keys, part => self.read_part(part).await)
+    }
+
+    async fn read_part(&self, keys: &[RedisKey]) -> Answers<i64> {
         Ok(named(keys, self.store.read(keys).await?))
+    }
+
+    async fn write(&self, write: Write) -> Result<Written, DistkitError> {
+        only(self.write_part(&[write], self.settings.deadline()).await?)
+    }
+
+    async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
+        let sending = self.sending();
+        let joint = || -> Box<dyn Joint<i64>> {
+            let sender = Arc::clone(&sending.sender);
+            Box::new(Totals { store: self.store.clone(), sender })
+        };
+        match sending.queues.current(self.settings.unknown_after, joint) {
+            Some(queue) => {
+                let added = queue.add(key, count, &self.settings).await;
+                self.store.counts().told(added)
+            }
+            None => Ok(self.write(Write::add(key.clone(), count)).await?.new),
+        }
+    }
+
+    async fn clear(&self) -> Result<(), DistkitError> {
+        let deadline = self.settings.deadline();
+        let cleared = self.store.clear_once(&self.sending().sender, deadline).await;
+        self.store.counts().told(cleared.map_err(DistkitError::from))
     }
 }
 
@@ -96,8 +143,14 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let deadline = self.settings.deadline();
-        in_parts!(writes, part => self.write_part(part, deadline).await)
+        match self.shards.only() {
+            Some(shard) => shard.write_all(writes).await,
+            None => {
+                self.shards
+                    .batch(writes, |shard, part| async move { shard.write_all(&part).await })
+                    .await
+            }
+        }
     }
 
     async fn get_all<'k>(
@@ -108,40 +161,41 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
             return Ok(Vec::new());
         }
         let owned: Vec<RedisKey> = keys.iter().map(|&key| key.clone()).collect();
-        let answers = in_parts!(&*owned, part => self.read_part(part).await)?;
+        let answers = match self.shards.only() {
+            Some(shard) => shard.get_all(&owned).await?,
+            None => {
+                self.shards
+                    .batch(&owned, |shard, part| async move { shard.get_all(&part).await })
+                    .await?
+            }
+        };
         Ok(keyed(keys.iter().copied(), answers, |total| total))
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
-        let deadline = self.settings.deadline();
-        let cleared = self.store.clear_once(&self.sending.sender, deadline).await;
-        self.store.counts().told(cleared.map_err(DistkitError::from))
+        done_in_all(self.shards.all(Shard::clear).await)
     }
 
     async fn write(&self, write: Write) -> Result<Written, DistkitError> {
-        only(self.write_part(&[write], self.settings.deadline()).await?)
+        self.shards.of(&write.key).write(write).await
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
-        let joint = || -> Box<dyn Joint<i64>> {
-            let sender = Arc::clone(&self.sending.sender);
-            Box::new(Totals { store: self.store.clone(), sender })
-        };
-        match self.sending.queues.current(self.settings.unknown_after, joint) {
-            Some(queue) => {
-                let added = queue.add(key, count, &self.settings).await;
-                self.store.counts().told(added)
-            }
-            None => Ok(self.write(Write::add(key.clone(), count)).await?.new),
-        }
+        self.shards.of(key).inc(key, count).await
     }
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
-        only(self.read_part(std::slice::from_ref(key)).await?)
+        only(self.shards.of(key).read_part(std::slice::from_ref(key)).await?)
     }
 }
 
 impl<B: Backend + ?Sized> Clone for StrictCounter<B> {
+    fn clone(&self) -> Self {
+        Self { shards: self.shards.clone() }
+    }
+}
+
+impl<B: ?Sized> Clone for Shard<B> {
     fn clone(&self) -> Self {
         Self {
             store: self.store.clone(),
@@ -153,7 +207,8 @@ impl<B: Backend + ?Sized> Clone for StrictCounter<B> {
 
 impl<B: Backend + ?Sized> fmt::Debug for StrictCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StrictCounter").field("prefix", self.store.prefix()).finish_non_exhaustive()
+        let store = &self.shards.first().store;
+        f.debug_struct("StrictCounter").field("prefix", store.prefix()).finish_non_exhaustive()
     }
 }
 

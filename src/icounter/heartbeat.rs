@@ -3,14 +3,21 @@
 use std::{
     future::Future,
     pin::pin,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{
+    future::BoxFuture,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use parking_lot::Mutex;
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
+    sync::mpsc,
     time::sleep,
 };
 
@@ -28,42 +35,146 @@ pub(super) trait Leased: Send + Sync + 'static {
     fn renew(self: Arc<Self>) -> BoxFuture<'static, Result<(), DistkitError>>;
 }
 
-/// An instance's heartbeat, where it runs, and when it gave its last sign of life.
-pub(super) struct Heartbeat {
-    task: Arc<Detached>,
-    runtime: Handle,
-    sign: Arc<Mutex<Instant>>,
+/// The heartbeats of an instance in all its shards: one task, in which no shard waits for another.
+#[derive(Default)]
+pub(super) struct Heartbeats(Mutex<Group>);
+
+#[derive(Default)]
+struct Group {
+    task: Option<Task>,
+    beats: Vec<Beat>,
 }
 
-impl Heartbeat {
-    /// Starts one on this runtime.
-    pub(super) fn start(
-        membership: &Arc<impl Leased>,
+/// The heartbeat in one shard, as long as neither side has ended it.
+#[derive(Clone)]
+struct Beat {
+    member: Weak<dyn Leased>,
+    lease: Duration,
+    first: Duration,
+    goes_on: Arc<AtomicBool>,
+}
+
+/// A member's hold on its heartbeat.
+pub(super) struct Beating(Arc<AtomicBool>);
+
+/// The task, where it runs, and when it gave its last sign of life.
+struct Task {
+    work: Arc<Detached>,
+    runtime: Handle,
+    sign: Arc<Mutex<Instant>>,
+    more: mpsc::UnboundedSender<Beat>,
+}
+
+impl Heartbeats {
+    /// Starts the heartbeat of a member, unless it runs. It runs in the task that there is, or in a new one where that
+    /// one has ended, as it does with its runtime, or where it runs on a runtime that is not driven.
+    pub(super) fn keep(
+        &self,
+        member: &Arc<impl Leased>,
         lease: Duration,
-        runtime: Handle,
-        first: Duration,
-    ) -> Self {
+        here: Handle,
+        beating: &mut Option<Beating>,
+    ) {
+        let mut group = self.0.lock();
+        let first = match &group.task {
+            Some(task) if task.has_stalled(&here, lease) => Duration::ZERO,
+            Some(task) if !task.work.has_ended() => {
+                if beating.as_ref().is_some_and(|beating| beating.0.load(Relaxed)) {
+                    return;
+                }
+                let beat = group.begin(member, lease, beating);
+                if let Some(task) = &group.task {
+                    _ = task.more.send(beat);
+                }
+                return;
+            }
+            _ => usual(lease),
+        };
+        if !beating.as_ref().is_some_and(|beating| beating.0.load(Relaxed)) {
+            group.begin(member, lease, beating);
+        }
+        for beat in &mut group.beats {
+            // The caller's operation renews its own lease; those of other shards may be overdue.
+            let own = std::ptr::addr_eq(beat.member.as_ptr(), Arc::as_ptr(member));
+            beat.first = if own { first } else { Duration::ZERO };
+        }
+        let task = Task::start(group.beats.clone(), here);
+        let last = group.task.replace(task);
+        drop(group);
+        if let Some(last) = last {
+            last.work.cancel();
+        }
+    }
+
+    /// Ends the heartbeat of a member; with the last one, the task.
+    pub(super) fn end(&self, beating: Beating) {
+        beating.0.store(false, Relaxed);
+        let mut group = self.0.lock();
+        group.forget_ended();
+        let task = if group.beats.is_empty() { group.task.take() } else { None };
+        drop(group);
+        if let Some(task) = task {
+            task.work.cancel();
+        }
+    }
+}
+
+impl Group {
+    fn begin(
+        &mut self,
+        member: &Arc<impl Leased>,
+        lease: Duration,
+        beating: &mut Option<Beating>,
+    ) -> Beat {
+        self.forget_ended();
+        let member = Arc::downgrade(member);
+        let goes_on = Arc::new(AtomicBool::new(true));
+        *beating = Some(Beating(Arc::clone(&goes_on)));
+        let beat = Beat { member, lease, first: usual(lease), goes_on };
+        self.beats.push(beat.clone());
+        beat
+    }
+
+    fn forget_ended(&mut self) {
+        self.beats.retain(|beat| beat.goes_on.load(Relaxed));
+    }
+}
+
+impl Task {
+    fn start(beats: Vec<Beat>, runtime: Handle) -> Self {
         let sign = Arc::new(Mutex::new(machine_time()));
-        let task = Detached::new(beat(Arc::downgrade(membership), lease, first, Arc::clone(&sign)));
-        runtime.spawn(task.run());
-        Self { task, runtime, sign }
+        let (more, others) = mpsc::unbounded_channel();
+        let work = Detached::new(beat_all(beats, others, Arc::clone(&sign)));
+        runtime.spawn(work.run());
+        Self { work, runtime, sign, more }
     }
 
-    /// Whether it ended, as it does with its runtime.
-    pub(super) fn has_ended(&self) -> bool {
-        self.task.has_ended()
-    }
-
-    /// Whether a caller on this runtime sees that its own runtime is not driven: its beat is overdue. The time is
-    /// that of the machine, for a runtime that is not driven has none.
-    pub(super) fn has_stalled(&self, here: &Handle, lease: Duration) -> bool {
+    /// Whether a caller on this runtime sees that the task's own runtime is not driven: its beat is overdue. The time
+    /// is that of the machine, for a runtime that is not driven has none.
+    fn has_stalled(&self, here: &Handle, lease: Duration) -> bool {
         self.runtime.id() != here.id()
             && self.runtime.runtime_flavor() == RuntimeFlavor::CurrentThread
             && self.sign.lock().elapsed() > lease / 2
     }
+}
 
-    pub(super) fn cancel(&self) {
-        self.task.cancel();
+/// Goes on when all have ended: the task is cancelled then.
+async fn beat_all(
+    beats: Vec<Beat>,
+    mut more: mpsc::UnboundedReceiver<Beat>,
+    sign: Arc<Mutex<Instant>>,
+) {
+    let one = |beat| beat_in_one(beat, Arc::clone(&sign));
+    let mut all: FuturesUnordered<_> = beats.into_iter().map(one).collect();
+    loop {
+        tokio::select! {
+            biased;
+            beat = more.recv() => match beat {
+                Some(beat) => all.push(one(beat)),
+                None => return,
+            },
+            Some(()) = all.next() => {}
+        }
     }
 }
 
@@ -80,12 +191,8 @@ async fn with_signs<T>(work: impl Future<Output = T>, sign: &Mutex<Instant>, eve
     }
 }
 
-async fn beat(
-    membership: Weak<impl Leased>,
-    lease: Duration,
-    first: Duration,
-    sign: Arc<Mutex<Instant>>,
-) {
+async fn beat_in_one(beat: Beat, sign: Arc<Mutex<Instant>>) {
+    let Beat { member, lease, first, goes_on } = beat;
     let usual = usual(lease);
     // A missed heartbeat must leave room for several more within the lease.
     let soon = lease / 10;
@@ -94,7 +201,10 @@ async fn beat(
     loop {
         *sign.lock() = machine_time();
         sleep(delay).await;
-        let Some(membership) = membership.upgrade() else { return };
+        if !goes_on.load(Relaxed) {
+            return;
+        }
+        let Some(membership) = member.upgrade() else { return };
         delay = match with_signs(Arc::clone(&membership).renew(), &sign, soon).await {
             Ok(()) => {
                 failed = false;
@@ -108,7 +218,10 @@ async fn beat(
                 }
                 usual
             }
-            Err(DistkitError::InstanceReplaced | DistkitError::ShutDown) => return,
+            Err(DistkitError::InstanceReplaced | DistkitError::ShutDown) => {
+                goes_on.store(false, Relaxed);
+                return;
+            }
             Err(error) => {
                 let repeated = std::mem::replace(&mut failed, true);
                 if let Some(outage::Standing { attempts, lasted }) = outage.failed() {

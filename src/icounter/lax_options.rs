@@ -57,6 +57,13 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounterOptions<B> {
         self
     }
 
+    /// Spreads the prefix's counters over so many shards. Default: 1. See
+    /// [`StrictInstanceAwareCounterOptions::shards`].
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.instance = self.instance.shards(shards);
+        self
+    }
+
     /// How far apart the background's flushes are at least. Default: 20 ms; at least 1 ms.
     ///
     /// A flush starts when a write is [`allowed_lag`](Self::allowed_lag) old, but not sooner than this
@@ -78,7 +85,8 @@ impl<B: InstanceBackend + ?Sized> Clone for LaxInstanceAwareCounterOptions<B> {
 impl<B: InstanceBackend + ?Sized> fmt::Debug for LaxInstanceAwareCounterOptions<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxInstanceAwareCounterOptions")
-            .field("prefix", self.instance.store.prefix())
+            .field("prefix", self.instance.stores.first().prefix())
+            .field("shards", &self.instance.stores.number())
             .field("name", &self.instance.name)
             .field("dead_instance_threshold_ms", &self.instance.threshold_ms)
             .field("max_absence", &self.instance.max_absence)

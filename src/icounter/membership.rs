@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use super::{
     acknowledged::{Acknowledged, UnderWay},
-    heartbeat::{self, Heartbeat, Leased},
+    heartbeat::{Beating, Heartbeats, Leased},
     in_flight::InFlight,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
         Ordered, Outcome, Scope, Slice, SliceWrite, Standing,
     },
     counts::Counts,
+    shards::Shards,
     space_store::SpaceStore,
     stats::Count,
     strict::Sender,
@@ -47,12 +48,21 @@ pub(crate) struct Membership<B: ?Sized> {
     /// claimed, so that none that was acknowledged is missing from the claim.
     state: Arc<RwLock<State>>,
     in_flight: InFlight,
-    /// Set once. What is under way then goes on; nothing joins any more, or renews the lease.
-    ended: OnceLock<Ended>,
+    instance: Arc<InAllShards>,
     acknowledged: Mutex<Acknowledged>,
     /// The latest version of this incarnation that was answered.
     latest: AtomicU64,
-    heartbeat: Mutex<Option<Heartbeat>>,
+    beating: Mutex<Option<Beating>>,
+}
+
+/// What an instance is in all shards of its prefix.
+struct InAllShards {
+    shards: u16,
+    /// Set once. What is under way then goes on; nothing joins any more, or renews the lease.
+    ended: OnceLock<Ended>,
+    /// The incarnation of its first join, in whichever shard: a namesake that joined later is newer in all of them.
+    first_joined: OnceLock<Incarnation>,
+    heartbeats: Heartbeats,
 }
 
 struct State {
@@ -99,17 +109,31 @@ impl Deref for Seat {
 }
 
 impl<B: InstanceBackend + ?Sized> Membership<B> {
-    pub(crate) fn new(store: SpaceStore<B>, instance: Instance) -> Arc<Self> {
+    /// The memberships in each shard, of which none is joined yet.
+    pub(crate) fn in_shards(
+        stores: &Shards<SpaceStore<B>>,
+        instance: &Instance,
+    ) -> Shards<Arc<Self>> {
+        let all = Arc::new(InAllShards {
+            shards: stores.number(),
+            ended: OnceLock::new(),
+            first_joined: OnceLock::new(),
+            heartbeats: Heartbeats::default(),
+        });
+        stores.map(|store| Self::new(store.clone(), instance.clone(), Arc::clone(&all)))
+    }
+
+    fn new(store: SpaceStore<B>, instance: Instance, all: Arc<InAllShards>) -> Arc<Self> {
         Arc::new(Self {
             store,
             id: Arc::clone(&instance.id),
             lease: instance.lease,
             state: Arc::new(RwLock::new(State { instance, member: None })),
             in_flight: InFlight::default(),
-            ended: OnceLock::new(),
+            instance: all,
             acknowledged: Mutex::default(),
             latest: AtomicU64::new(0),
-            heartbeat: Mutex::default(),
+            beating: Mutex::default(),
         })
     }
 
@@ -152,7 +176,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 
     /// Fails when the instance has left, or has been replaced.
     pub(crate) fn check(&self) -> Result<(), DistkitError> {
-        match self.ended.get() {
+        match self.instance.ended.get() {
             None => Ok(()),
             Some(Ended::Left) => Err(DistkitError::ShutDown),
             Some(Ended::Replaced) => Err(DistkitError::InstanceReplaced),
@@ -256,6 +280,10 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     async fn join(self: &Arc<Self>, state: &mut State) -> Result<(), DistkitError> {
         self.check()?;
         let claim = self.acknowledged.lock().claim();
+        let rejoins = state.instance.first_joined.is_some();
+        if !rejoins {
+            state.instance.first_joined = self.instance.first_joined.get().copied();
+        }
         let span = tracing::debug_span!(
             target: "distkit::instances",
             "join",
@@ -267,7 +295,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             Ok(joined) => joined,
             Err(BackendError::Replaced) => {
                 state.member = None;
-                self.ended.get_or_init(|| Ended::Replaced);
+                self.instance.ended.get_or_init(|| Ended::Replaced);
                 return Err(DistkitError::InstanceReplaced);
             }
             Err(error) => {
@@ -277,7 +305,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             }
         };
         self.counts().add(Count::Joins, 1);
-        if state.instance.first_joined.is_some() {
+        if rejoins {
             let stays = |(claim, standing): &(&Slice, &Outcome<Standing>)| {
                 standing.as_ref().is_ok_and(|standing| standing.slice == claim.value)
             };
@@ -288,7 +316,8 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
                 "rejoined"
             );
         }
-        state.instance.first_joined.get_or_insert(joined.incarnation);
+        let first = *self.instance.first_joined.get_or_init(|| joined.incarnation);
+        state.instance.first_joined.get_or_insert(first);
         state.member = Some(Member { incarnation: joined.incarnation, lease: self.lease });
         self.latest.store(0, Ordering::Relaxed);
         self.acknowledged.lock().restored(&claim, &joined.standings);
@@ -426,6 +455,9 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         scope: Scope,
         once: Option<(Arc<Sender>, Instant)>,
     ) -> Result<(), DistkitError> {
+        if scope == Scope::Slice && !self.has_joined().await? {
+            return Ok(());
+        }
         let membership = Arc::clone(self);
         let interrupted = BackendError::outcome_unknown("the runtime ended before the answer came");
         self.alone(
@@ -435,26 +467,26 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         .await
     }
 
+    /// Whether it may have slices in this shard. Where there is one shard only, the first operation joins, whatever it
+    /// is.
+    async fn has_joined(&self) -> Result<bool, DistkitError> {
+        if self.instance.shards == 1 {
+            return Ok(true);
+        }
+        self.check()?;
+        let state = self.in_flight.wait(self.state.read(), self.patience()).await;
+        Ok(state.instance.first_joined.is_some())
+    }
+
     /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on, and is replaced by one
     /// on the caller's when that one is not driven any longer. Outside of a runtime this is left to a later
     /// operation.
     fn keep_alive(self: &Arc<Self>) {
-        if self.ended.get().is_some() {
+        if self.instance.ended.get().is_some() {
             return;
         }
         let Ok(here) = Handle::try_current() else { return };
-        let stalled = {
-            let mut heartbeat = self.heartbeat.lock();
-            let first = match &*heartbeat {
-                Some(running) if running.has_stalled(&here, self.lease) => Duration::ZERO,
-                Some(running) if !running.has_ended() => return,
-                _ => heartbeat::usual(self.lease),
-            };
-            heartbeat.replace(Heartbeat::start(self, self.lease, here, first))
-        };
-        if let Some(stalled) = stalled {
-            stalled.cancel();
-        }
+        self.instance.heartbeats.keep(self, self.lease, here, &mut self.beating.lock());
     }
 
     async fn heartbeat(self: &Arc<Self>) -> Result<(), DistkitError> {
@@ -472,7 +504,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     /// answers or not, and whether or not this is waited for.
     pub(crate) async fn leave(self: &Arc<Self>) -> Result<(), DistkitError> {
         // The heartbeat ends at its next beat. One under way may be joining, which is waited for.
-        self.ended.get_or_init(|| Ended::Left);
+        self.instance.ended.get_or_init(|| Ended::Left);
         let membership = Arc::clone(self);
         let interrupted = BackendError::outcome_unknown("the runtime ended before the answer came");
         self.alone(interrupted, async move {
@@ -507,9 +539,9 @@ impl<B: InstanceBackend + ?Sized> Leased for Membership<B> {
 impl<B: ?Sized> Membership<B> {
     /// Until the next operation.
     pub(crate) fn end_heartbeat(&self) {
-        let heartbeat = self.heartbeat.lock().take();
-        if let Some(heartbeat) = heartbeat {
-            heartbeat.cancel();
+        let beating = self.beating.lock().take();
+        if let Some(beating) = beating {
+            self.instance.heartbeats.end(beating);
         }
     }
 }

@@ -11,7 +11,7 @@ mod options;
 mod strict;
 
 pub use crate::answers::Keyed;
-pub use crate::lax::Unflushed;
+pub use crate::lax::{Unflushed, UnflushedShard};
 pub use icounter_trait::{InstanceAwareCounterTrait, TotalAndSlice};
 pub use lax::{LaxInstanceAwareCounter, LaxInstanceAwareHandle};
 pub use lax_options::LaxInstanceAwareCounterOptions;

@@ -3,8 +3,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::membership::Membership;
 use crate::{
     RedisKey,
-    backend::{Instance, InstanceBackend, IntoBackend, Space},
-    space_store::SpaceStore,
+    backend::{Instance, InstanceBackend, IntoBackend},
+    shards::Shards,
+    space_store::{SpaceStore, sharding_option},
     strict::{self, strict_options},
 };
 
@@ -13,7 +14,7 @@ const DEFAULT_THRESHOLD_MS: u64 = 30_000;
 /// Options of a [`StrictInstanceAwareCounter`](super::StrictInstanceAwareCounter).
 #[must_use = "options do nothing until a counter is made of them"]
 pub struct StrictInstanceAwareCounterOptions<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
-    pub(super) store: SpaceStore<B>,
+    pub(super) stores: Shards<SpaceStore<B>>,
     pub(super) name: Option<RedisKey>,
     pub(super) threshold_ms: u64,
     pub(super) max_absence: Duration,
@@ -32,7 +33,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
     /// Counters under `prefix` in a store whose type the counter keeps. No I/O.
     pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
         Self {
-            store: SpaceStore::new(store, Space::new(prefix), "strict_instance_aware"),
+            stores: SpaceStore::shards(store, prefix, 1, "strict_instance_aware"),
             name: None,
             threshold_ms: DEFAULT_THRESHOLD_MS,
             max_absence: Instance::MAX_ABSENCE,
@@ -70,30 +71,37 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
         self
     }
 
+    sharding_option!("strict_instance_aware");
+
+    fn in_shards(self, stores: Shards<SpaceStore<B>>) -> Self {
+        Self { stores, ..self }
+    }
+
     strict_options!();
 
     /// A new instance, of a counter of the kind.
-    pub(super) fn membership(self, kind: &'static str) -> Arc<Membership<B>> {
+    pub(super) fn memberships(self, kind: &'static str) -> Shards<Arc<Membership<B>>> {
         let lease = Duration::from_millis(self.threshold_ms);
         let instance = Instance {
             name: self.name,
             max_absence: self.max_absence,
-            ..Instance::new(self.store.store().fresh_id(), lease)
+            ..Instance::new(self.stores.first().store().fresh_id(), lease)
         };
-        Membership::new(self.store.counted_apart(kind), instance)
+        Membership::in_shards(&self.stores.map(|store| store.counted_apart(kind)), &instance)
     }
 }
 
 impl<B: InstanceBackend + ?Sized> Clone for StrictInstanceAwareCounterOptions<B> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), name: self.name.clone(), ..*self }
+        Self { stores: self.stores.clone(), name: self.name.clone(), ..*self }
     }
 }
 
 impl<B: InstanceBackend + ?Sized> fmt::Debug for StrictInstanceAwareCounterOptions<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictInstanceAwareCounterOptions")
-            .field("prefix", self.store.prefix())
+            .field("prefix", self.stores.first().prefix())
+            .field("shards", &self.stores.number())
             .field("name", &self.name)
             .field("dead_instance_threshold_ms", &self.threshold_ms)
             .field("max_absence", &self.max_absence)

@@ -16,6 +16,7 @@ use crate::{
     },
     counts::{Counts, Level},
     parts::in_parts,
+    shards::{Answers, Shards, done_in_all, share},
     stats::Count,
     strict::{Joint, Queues, Sender, Settings, Tally},
 };
@@ -35,31 +36,33 @@ use crate::{
 /// An instance that was taken for dead joins again by itself, with the slices that were last
 /// acknowledged, and nobody sees it except in the totals.
 pub struct StrictInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
-    membership: Arc<Membership<B>>,
-    settings: Settings,
-    sender: Arc<Sender>,
-    queues: Queues<Numbers>,
+    shards: Shards<Shard<B>>,
 }
 
 impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: StrictInstanceAwareCounterOptions<B>) -> Arc<Self> {
-        Arc::new(Self {
-            settings: options.strict,
-            membership: options.membership("strict_instance_aware"),
+        let strict = options.strict;
+        let memberships = options.memberships("strict_instance_aware");
+        let max_waiting = share(strict.max_waiting, memberships.number());
+        let settings = Settings { max_waiting, ..strict };
+        let shard = |membership: &Arc<Membership<B>>| Shard {
+            membership: Arc::clone(membership),
+            settings,
             sender: Arc::default(),
             queues: Queues::default(),
-        })
+        };
+        Arc::new(Self { shards: memberships.map(shard) })
     }
 
     /// The store.
     pub fn store(&self) -> &B {
-        self.membership.store()
+        self.shards.first().membership.store()
     }
 
     /// What the counter has done, and how it stands. No I/O.
     pub fn stats(&self) -> Stats {
-        self.membership.counts().stats(Level::default())
+        self.shards.stats(|shard| shard.counts().stats(Level::default()))
     }
 
     /// Leaves for good: this instance's slices are subtracted from all totals now, and later operations
@@ -67,7 +70,26 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
     ///
     /// When this fails the slices stay until the lease has run out, or until `leave` is called again.
     pub async fn leave(&self) -> Result<(), DistkitError> {
-        self.membership.leave().await
+        done_in_all(self.shards.all(|shard| shard.membership.leave()).await)
+    }
+
+    async fn clear_all(&self, scope: Scope) -> Result<(), DistkitError> {
+        done_in_all(self.shards.all(|shard| shard.clear(scope)).await)
+    }
+}
+
+/// The instance in one shard.
+struct Shard<B: ?Sized> {
+    membership: Arc<Membership<B>>,
+    settings: Settings,
+    sender: Arc<Sender>,
+    queues: Queues<Numbers>,
+}
+
+impl<B: InstanceBackend + ?Sized> Shard<B> {
+    async fn write_all(&self, writes: &[SliceWrite], part: usize) -> Answers<Written<Standing>> {
+        let deadline = self.settings.deadline();
+        in_parts!(writes, part, part => self.write_part(part, deadline).await)
     }
 
     fn counts(&self) -> &Counts {
@@ -78,41 +100,9 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
         &self,
         writes: &[SliceWrite],
         deadline: Option<Instant>,
-    ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
+    ) -> Answers<Written<Standing>> {
         let applied = self.membership.apply_once(writes, &self.sender, deadline).await;
         self.counts().told_all(applied.map(|applied| named(writes, applied.outcomes)))
-    }
-
-    async fn clear_all(&self, scope: Scope) -> Result<(), DistkitError> {
-        let deadline = self.settings.deadline();
-        let once = deadline.map(|deadline| (Arc::clone(&self.sender), deadline));
-        self.counts().told(self.membership.clear(scope, once).await)
-    }
-
-    async fn read_part(
-        &self,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Result<TotalAndSlice, DistkitError>>, DistkitError> {
-        let standings = named(keys, self.membership.read(keys).await?).into_iter();
-        Ok(standings.map(|standing| standing.map(|standing| pair(&standing))).collect())
-    }
-}
-
-#[async_trait]
-impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAwareCounter<B> {
-    fn instance_id(&self) -> &str {
-        self.membership.id()
-    }
-
-    async fn write_all(
-        &self,
-        writes: &[SliceWrite],
-    ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
-        if writes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let deadline = self.settings.deadline();
-        in_parts!(writes, part_of(writes), part => self.write_part(part, deadline).await)
     }
 
     async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
@@ -137,6 +127,54 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
         }
     }
 
+    async fn clear(&self, scope: Scope) -> Result<(), DistkitError> {
+        let deadline = self.settings.deadline();
+        let once = deadline.map(|deadline| (Arc::clone(&self.sender), deadline));
+        self.counts().told(self.membership.clear(scope, once).await)
+    }
+
+    async fn read_all(&self, keys: &[RedisKey]) -> Answers<TotalAndSlice> {
+        in_parts!(keys, part => self.read_part(part).await)
+    }
+
+    async fn read_part(&self, keys: &[RedisKey]) -> Answers<TotalAndSlice> {
+        let standings = named(keys, self.membership.read(keys).await?).into_iter();
+        Ok(standings.map(|standing| standing.map(|standing| pair(&standing))).collect())
+    }
+}
+
+#[async_trait]
+impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAwareCounter<B> {
+    fn instance_id(&self) -> &str {
+        self.shards.first().membership.id()
+    }
+
+    async fn write_all(
+        &self,
+        writes: &[SliceWrite],
+    ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let size = part_of(writes);
+        match self.shards.only() {
+            Some(shard) => shard.write_all(writes, size).await,
+            None => {
+                self.shards
+                    .batch(writes, |shard, part| async move { shard.write_all(&part, size).await })
+                    .await
+            }
+        }
+    }
+
+    async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
+        self.shards.of(&write.key).write(write).await
+    }
+
+    async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
+        self.shards.of(key).inc(key, count).await
+    }
+
     async fn get_all<'k>(
         &self,
         keys: &[&'k RedisKey],
@@ -145,7 +183,14 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
             return Ok(Vec::new());
         }
         let owned: Vec<RedisKey> = keys.iter().map(|key| (*key).clone()).collect();
-        let answers = in_parts!(&*owned, part => self.read_part(part).await)?;
+        let answers = match self.shards.only() {
+            Some(shard) => shard.read_all(&owned).await?,
+            None => {
+                self.shards
+                    .batch(&owned, |shard, part| async move { shard.read_all(&part).await })
+                    .await?
+            }
+        };
         Ok(keys.iter().copied().zip(answers).collect())
     }
 
@@ -158,7 +203,7 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
     }
 
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
-        self.membership.slices(key).await
+        self.shards.of(key).membership.slices(key).await
     }
 }
 
@@ -166,7 +211,7 @@ impl<B: InstanceBackend + ?Sized> fmt::Debug for StrictInstanceAwareCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictInstanceAwareCounter")
             .field("instance_id", &self.instance_id())
-            .field("prefix", self.membership.prefix())
+            .field("prefix", self.shards.first().membership.prefix())
             .finish_non_exhaustive()
     }
 }

@@ -199,20 +199,22 @@ impl<L: Ledger> Engine<L> {
         Ok(cell)
     }
 
-    /// The keys' cells, once all their totals are known.
+    /// The keys' cells in their engines, once all their totals are known.
     pub(crate) async fn all_known<'k>(
-        self: &Arc<Self>,
-        keys: impl Iterator<Item = &'k RedisKey>,
+        keys: impl Iterator<Item = (&'k Arc<Self>, &'k RedisKey)>,
     ) -> Vec<Result<Arc<Cell>, DistkitError>> {
+        let (engines, keys): (Vec<_>, Vec<_>) = keys.unzip();
         // At the same time, so that those that are not known are read in one request.
-        let mut cells = join_all(keys.map(|key| self.known(key))).await;
+        let mut cells =
+            join_all(engines.iter().zip(keys).map(|(engine, key)| engine.known(key))).await;
         // While it is waited for some, others may be forgotten.
         let forgotten =
             |cell: &Result<Arc<Cell>, _>| cell.as_ref().is_ok_and(|c| c.known_at() == 0);
         while cells.iter().any(forgotten) {
-            let again = cells.iter_mut().filter(|cell| forgotten(cell)).map(|found| async move {
+            let all = engines.iter().zip(&mut cells);
+            let again = all.filter(|(_, cell)| forgotten(cell)).map(|(engine, found)| async move {
                 if let Ok(cell) = found
-                    && let Err(error) = self.read(cell).await
+                    && let Err(error) = engine.read(cell).await
                 {
                     *found = Err(error);
                 }

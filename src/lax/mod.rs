@@ -48,7 +48,7 @@ pub(crate) use cell::{Cell, Known};
 pub(crate) use engine::{Engine, Owner};
 pub(crate) use hold::Hold;
 pub(crate) use ledger::{Committed, Delta, Ledger};
-pub use report::Unflushed;
+pub use report::{Unflushed, UnflushedShard};
 #[cfg(feature = "instance-aware-counter")]
 pub(crate) use schedule::backoff;
 #[cfg(feature = "instance-aware-counter")]

@@ -15,7 +15,26 @@ pub struct Unflushed {
     pub unknown: Vec<(RedisKey, i64)>,
     /// Sums that the store refused since the last `flush`, with the reason.
     pub refused: Vec<(RedisKey, i64, Refusal)>,
-    /// Why the last attempt failed.
+    /// Why the last attempt failed. Of several shards, that of the first one that has a cause.
+    pub cause: Option<DistkitError>,
+    /// The shards from which something is left, or that have a cause of their own, in order. Empty where the prefix has
+    /// one shard.
+    pub shards: Vec<UnflushedShard>,
+}
+
+/// What a shutdown left in one of several shards.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct UnflushedShard {
+    /// The number of the shard. [`Space::shard_of`](crate::backend::Space::shard_of) gives that of a key.
+    pub shard: u16,
+    /// How many of [`Unflushed::pending`] are this shard's.
+    pub pending: usize,
+    /// How many of [`Unflushed::unknown`].
+    pub unknown: usize,
+    /// How many of [`Unflushed::refused`].
+    pub refused: usize,
+    /// Why the last attempt in this shard failed.
     pub cause: Option<DistkitError>,
 }
 
@@ -41,6 +60,32 @@ impl Unflushed {
     pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty() && self.unknown.is_empty() && self.refused.is_empty()
     }
+
+    /// The reports of all shards in one, if any has something to report.
+    pub(crate) fn of_shards(mut reports: Vec<Result<(), Self>>) -> Option<Self> {
+        if reports.len() == 1 {
+            return reports.pop()?.err();
+        }
+        let mut all = Self::default();
+        for (shard, report) in (0..).zip(reports) {
+            let Err(report) = report else { continue };
+            all.shards.push(UnflushedShard {
+                shard,
+                pending: report.pending.len(),
+                unknown: report.unknown.len(),
+                refused: report.refused.len(),
+                cause: report.cause.clone(),
+            });
+            all.pending.extend(report.pending);
+            all.unknown.extend(report.unknown);
+            all.refused.extend(report.refused);
+            all.cause = all.cause.or(report.cause);
+        }
+        all.pending.sort_unstable();
+        all.unknown.sort_unstable();
+        all.refused.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        (!all.shards.is_empty()).then_some(all)
+    }
 }
 
 impl fmt::Display for Unflushed {
@@ -51,7 +96,12 @@ impl fmt::Display for Unflushed {
             self.pending.len(),
             self.unknown.len(),
             self.refused.len()
-        )
+        )?;
+        if !self.shards.is_empty() {
+            let shards: Vec<_> = self.shards.iter().map(|of| of.shard.to_string()).collect();
+            write!(f, ", in shards {}", shards.join(", "))?;
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@ use std::process::Command;
 
 use crate::{Server, ServerBuilder, wait_until};
 
-/// Three masters on loopback that share the slots, without replicas; gone when dropped.
+/// Three masters on loopback that share the slots, with or without replicas; gone when dropped.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Server>,
@@ -24,8 +24,25 @@ impl Cluster {
     ///
     /// As [`start`](Self::start).
     pub fn of(builder: ServerBuilder) -> Self {
+        Self::create(builder, 0)
+    }
+
+    /// A cluster of three of these and a replica of each, which takes its place when it is unreachable for two
+    /// seconds. The nodes that are left serve their own slots meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub fn with_replicas(builder: ServerBuilder) -> Self {
+        let builder = builder
+            .args(&["--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"])
+            .args(&["--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"]);
+        Self::create(builder, 1)
+    }
+
+    fn create(builder: ServerBuilder, replicas: usize) -> Self {
         let builder = builder.cluster();
-        let nodes: Vec<Server> = (0..3).map(|_| builder.clone().start()).collect();
+        let nodes: Vec<Server> = (0..3 * (1 + replicas)).map(|_| builder.clone().start()).collect();
 
         let mut create = client(&nodes[0]);
         create.args(["--cluster", "create"]);
@@ -33,7 +50,7 @@ impl Cluster {
             let bus_port = node.bus_port().expect("a cluster's node has one");
             format!("127.0.0.1:{}@{bus_port}", node.port())
         }));
-        create.args(["--cluster-replicas", "0", "--cluster-yes"]);
+        create.args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"]);
         nodes[0].run_cli(create);
 
         let cluster = Self { nodes };
@@ -41,7 +58,8 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until every node says `cluster_state:ok` and knows the two others, as after a restart of one.
+    /// Waits until every node says `cluster_state:ok` and knows all others, as after a restart of one, and each replica
+    /// has its primary's data.
     ///
     /// # Panics
     ///
@@ -50,14 +68,79 @@ impl Cluster {
         wait_until("a cluster in order", || {
             self.nodes.iter().all(|node| {
                 let info = node.cli(&["CLUSTER", "INFO"]);
-                info.contains("cluster_state:ok")
-                    && info.contains("cluster_known_nodes:3")
+                let known = format!("cluster_known_nodes:{}", self.nodes.len());
+                let replication = node.cli(&["INFO", "replication"]);
+                info.lines().any(|line| line.trim_end() == known)
+                    && info.contains("cluster_state:ok")
                     && info.contains("cluster_size:3")
+                    && !replication.contains("master_link_status:down")
+                    && (self.nodes.len() == 3
+                        || replication.contains("role:slave")
+                        || replication.contains("state=online"))
             })
         });
     }
 
-    /// The three servers.
+    /// Waits until the replicas of a node have all that it was written before the call. Nobody may write meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// After 30 seconds, and when the node has no replica.
+    pub fn wait_replicated(&self, node: usize) {
+        wait_until("a replica that is level with its primary", || {
+            let info = self.nodes[node].cli(&["INFO", "replication"]);
+            let number = |name: &str| {
+                let rest = info.split_once(name)?.1;
+                let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                rest[..end].parse::<u64>().ok()
+            };
+            let (has, sent) = (number(",offset="), number("master_repl_offset:"));
+            has.is_some() && has == sent
+        });
+    }
+
+    /// Waits until a living node other than `down` serves the slot, by all living nodes' account, and gives it.
+    ///
+    /// # Panics
+    ///
+    /// After 30 seconds.
+    pub fn wait_replaced(&self, slot: u16, down: usize) -> usize {
+        let mut by = None;
+        wait_until("a replica that takes the place of its primary", || {
+            by = (0..self.nodes.len()).find(|&node| node != down && self.serves(node, slot));
+            by.is_some()
+                && (0..self.nodes.len()).filter(|&node| node != down).all(|node| {
+                    self.nodes[node].cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+                })
+        });
+        by.expect("one was found")
+    }
+
+    /// Waits until all nodes say the same of who serves which slot: until then the cluster's tool moves none.
+    fn wait_agreed(&self) {
+        wait_until("nodes that agree", || {
+            let address = format!("127.0.0.1:{}", self.nodes[0].port());
+            let mut command = Command::new(self.nodes[0].flavor().cli());
+            command.args(["--cluster", "check", &address]);
+            command.output().expect("the tool of the cluster").status.success()
+        });
+    }
+
+    /// Spreads the slots evenly over the nodes again, by the cluster's own tool.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn rebalance(&self) {
+        self.wait_agreed();
+        let address = format!("127.0.0.1:{}", self.nodes[0].port());
+        let mut command = Command::new(self.nodes[0].flavor().cli());
+        command.args(["--cluster", "rebalance", &address, "--cluster-threshold", "1"]);
+        let output = command.output().expect("the tool of the cluster");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    /// The servers: the masters first, then their replicas, in the order of the beginning.
     pub fn nodes(&self) -> &[Server] {
         &self.nodes
     }
@@ -78,21 +161,24 @@ impl Cluster {
     ///
     /// When none does.
     pub fn owner(&self, slot: u16) -> usize {
-        let owns = |node: &Server| {
-            let id = node.cli(&["CLUSTER", "MYID"]);
-            node.cli(&["CLUSTER", "NODES"]).lines().any(|line| {
-                let mut words = line.split(' ');
-                words.next() == Some(&*id)
-                    && words.skip(7).any(|range| {
-                        let (first, last) = range.split_once('-').unwrap_or((range, range));
-                        match (first.parse(), last.parse()) {
-                            (Ok(first), Ok(last)) => (first..=last).contains(&slot),
-                            _ => false,
-                        }
-                    })
-            })
-        };
-        self.nodes.iter().position(owns).expect("a node that serves the slot")
+        let mut nodes = 0..self.nodes.len();
+        nodes.find(|&node| self.serves(node, slot)).expect("a node that serves the slot")
+    }
+
+    fn serves(&self, node: usize, slot: u16) -> bool {
+        let node = &self.nodes[node];
+        let id = node.cli(&["CLUSTER", "MYID"]);
+        node.cli(&["CLUSTER", "NODES"]).lines().any(|line| {
+            let mut words = line.split(' ');
+            words.next() == Some(&*id)
+                && words.skip(7).any(|range| {
+                    let (first, last) = range.split_once('-').unwrap_or((range, range));
+                    match (first.parse(), last.parse()) {
+                        (Ok(first), Ok(last)) => (first..=last).contains(&slot),
+                        _ => false,
+                    }
+                })
+        })
     }
 
     /// Opens the slot for a move from its node to the next one; gives both.
@@ -143,6 +229,7 @@ impl Cluster {
     ///
     /// When it fails.
     pub fn reshard(&self, from: usize, to: usize, slots: usize) {
+        self.wait_agreed();
         let id = |node: usize| self.nodes[node].cli(&["CLUSTER", "MYID"]);
         let address = format!("127.0.0.1:{}", self.nodes[from].port());
         let mut command = client(&self.nodes[from]);

@@ -24,5 +24,6 @@ mod outages;
 mod races;
 mod replicas;
 mod sentinel;
+mod shards;
 mod strict_once;
 mod support;

@@ -6,7 +6,8 @@
 -- ARGV[1]  '' no guard; 'w' a writer's replay guard; 'l' a lane
 -- ARGV[2]  the sequence of the batch, 1 to 2^53; '' without a guard
 -- ARGV[3]  the id of the writer or lane; '' without a guard
--- ARGV[4]  '1' if an earlier attempt of the batch may have arrived, else ''
+-- ARGV[4]  '1' if an earlier attempt of the batch may have arrived, else ''; in one of several shards ':' and their
+--          number follow
 --
 -- A record has no TTL, so that no eviction policy but allkeys-* takes it. It is text, for redis-cli:
 -- '<sequence> <age>', where the age is that of the hash at the record's last use. For a writer a line
@@ -98,7 +99,7 @@ local function guarded(body, replay)
   local generation, age, clock = clock_of(both[2])
   if not held then
     local field = guard == 'w' and 'guards' or 'lanes'
-    local refused = admit(shape, field, generation, tonumber(age) > LIFE[guard], resent == '1')
+    local refused = admit(shape, field, generation, tonumber(age) > LIFE[guard], resent)
     if refused then
       return failed(refused, 3)
     end

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Arg, LuaStore, Reply, Script, ScriptRunner, layout, reply, unexpected};
+use super::{Arg, LuaStore, Reply, Script, ScriptRunner, layout, reply, resent, unexpected};
 use crate::{
     CounterComparator, RedisKey,
     backend::{
@@ -164,6 +164,7 @@ impl<R: ScriptRunner> InstanceBackend for LuaStore<R> {
             milliseconds(instance.lease),
             sequence_or_none(instance.first_joined.map(|incarnation| incarnation.0)),
             milliseconds(instance.max_absence),
+            Arg::Int(space.shards().into()),
         ];
         push_claims(&mut args, now);
         for _ in 0..JOIN_ATTEMPTS {
@@ -382,11 +383,11 @@ impl<R: ScriptRunner> LuaStore<R> {
                 }
                 _ => {
                     let keys = [names.as_str(), &whole];
-                    let reply = self.runner.script(script, &keys.map(Arg::Text), args).await;
-                    reply.map_err(|error| match kind {
+                    let failed = |error| match kind {
                         Kind::Read | Kind::Look => self.failed_to_read(error, &keys),
                         _ => self.failed(error, &keys),
-                    })
+                    };
+                    self.run_in(space, script, keys, args, failed).await
                 }
             };
             let mut answer = Answer::new(reply?)?;
@@ -419,11 +420,10 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Reply, BackendError> {
         let (lanes, shape) = (layout::lanes(space), layout::shape(space));
         let keys = [names, whole, &lanes, &shape];
-        let resent = Arg::Text(if lane.resent { "1" } else { "" });
-        let guard = [number(lane.sequence), Arg::Text(&lane.writer), resent];
+        let resent = resent(lane, space);
+        let guard = [number(lane.sequence), Arg::Text(&lane.writer), Arg::Text(&resent)];
         let args = [args, &guard].concat();
-        let reply = self.runner.script(script, &keys.map(Arg::Text), &args).await;
-        reply.map_err(|error| self.failed(error, &keys))
+        self.run_in(space, script, keys, &args, |error| self.failed(error, &keys)).await
     }
 }
 

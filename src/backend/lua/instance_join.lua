@@ -1,8 +1,8 @@
 -- Makes an instance a member, with the first part of its claims. Follows instance_claims.lua.
--- ARGV  id, name or '', lease in ms, first incarnation or '', longest absence in ms, then the claims
+-- ARGV  id, name or '', lease in ms, first incarnation or '', longest absence in ms, shards, then the claims
 -- Gives 'ok', incarnation, then the claims' standings; or 'replaced'; or 'again'.
 -- Layout and shards: a copy of what shape.lua makes, for a server that lost that key.
-local SHAPE = '1 1'
+local SHAPE = '1 ' .. ARGV[6]
 local id, name, lease, first, absence = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 lost_answer = 'again'
 local refusal = denied()
@@ -25,6 +25,10 @@ local function everybody()
 end
 
 if not read_meta() then
+  -- Whether others agree is not found out here.
+  if ARGV[6] ~= '1' and call('EXISTS', string.sub(P, 1, -3) .. 'shape') == 0 then
+    return { err = 'UNSHAPED the copy of the shape is lost' }
+  end
   local now = text(2 * MICROS)
   call('HSET', META, 'shape', SHAPE, 'born', now, 'epoch', text(2 * MICROS - 1), 'floor', '0', 'base', now,
     'former', now, 'deaths', text(MICROS))
@@ -38,7 +42,7 @@ if not read_meta() then
   slow().look_through_all()
 else
   local held = call('HGET', META, 'shape')
-  if held ~= SHAPE then return { err = 'SHAPE ' .. (held or '') } end
+  if held ~= SHAPE then return { err = 'SHAPE ' .. (held or ' ') .. ' ' .. ARGV[6] } end
   if not call('ZSCORE', LEASES, ':') then
     -- Nobody is known to live: whose slices there are, they come back when their owners join anew.
     slow().bury_all(everybody())
@@ -75,7 +79,7 @@ end
 slow().bury(older)
 
 INC = text(math.max(MICROS, (tonumber(call('HGET', META, 'last')) or 0) + 1))
-if backlog and slow().prepare(6, 3) then return { 'again' } end
+if backlog and slow().prepare(7, 3) then return { 'again' } end
 call('HSET', META, 'last', INC)
 renew(tonumber(lease))
 local late = false
@@ -95,6 +99,6 @@ if late then call('HSET', P .. 'inst:' .. INC, 'late', '1') end
 call('HSET', P .. 'inst:' .. INC, 'id', id, 'first', first ~= '' and first or INC, 'lease', lease, 'seq', '0')
 if name ~= '' then call('HSET', P .. 'inst:' .. INC, 'name', name) end
 for _, field in ipairs(fields) do call('HSET', P .. 'names', field, INC) end
-local out = put_back_all(6, { 'ok', INC }, late)
+local out = put_back_all(7, { 'ok', INC }, late)
 settle()
 return out

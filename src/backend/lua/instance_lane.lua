@@ -9,7 +9,7 @@ if not lane_claimed then
   if last and tonumber(last) >= tonumber(sequence) then return first_answer(lane_held, sequence) end
   local generation, age, clock = clock_of(both[2])
   if not lane_held then
-    local refused = admit(shape, 'lanes', generation, tonumber(age) > LANE_LIFE, lane_resent == '1')
+    local refused = admit(shape, 'lanes', generation, tonumber(age) > LANE_LIFE, lane_resent)
     if refused then return refused end
     sweep(lanes, LANE_LIFE, age)
   end

@@ -3,7 +3,7 @@
 -- KEYS[2]  <P>-, no name either. While a cluster moves the slot, no node runs a script that declares two keys
 --          which it does not have both: so none runs on a half of the space.
 -- KEYS[3]  in a lane: the records of the lanes (see guard.lua). Then the last of ARGV are the sequence, the lane,
---          and '1' if an earlier attempt may have arrived.
+--          and '1' if an earlier attempt may have arrived, followed as in guard.lua.
 -- KEYS[4]  in a lane: the shape of the space (see shape.lua)
 -- The names:
 --   <P>meta         hash: shape (layout and shards); born (twice the time of creation, in us); epoch (the latest);

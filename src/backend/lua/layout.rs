@@ -3,6 +3,11 @@
 //! `TAG` is a space's prefix with `%`, `{` and `}` percent-encoded, so that it is always the hash tag:
 //! all keys of a space are in one slot of a cluster, whatever its prefix.
 //!
+//! Of a prefix of several shards, each shard is a space of its own, whose tag is the prefix's, `:`, its number, `.`, and a
+//! salt that puts it into its part of the slots (see `backend/space.rs`). Under the prefix's own tag there is `shape`, and
+//! a text in the places of `totals` and `i:meta`, so that a process with one shard finds a wrong type there; each shard
+//! has a copy of `layout` and `shards` in its `shape`.
+//!
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `distkit:{TAG}:totals` | hash | plain counter -> decimal total |
@@ -13,28 +18,15 @@
 //! | `distkit:{TAG}:import` | hash | how far the tool's `import` came: see `cli/src/import`; no counter reads it |
 //!
 //! No key of these has a TTL. Counters' names have no `:`, so fields of `totals` that begin with one are
-//! reserved. So are the names `distkit:{TAG}:w:...` (windows), `distkit:{TAG}:tok:...` (tokens), and tags
-//! that contain a `:` (shards).
+//! reserved. So are the names `distkit:{TAG}:w:...` (windows) and `distkit:{TAG}:tok:...` (tokens).
 
 use crate::backend::Space;
 
 /// `distkit:{TAG}:` and `rest`.
 pub(crate) fn key(space: &Space, rest: &str) -> String {
-    let prefix = space.prefix().as_str();
-    let mut key = String::with_capacity(prefix.len() + rest.len() + 16);
+    let mut key = String::with_capacity(space.prefix().len() + rest.len() + 24);
     key.push_str("distkit:{");
-    // A piece at a time: this stands before every command.
-    let mut rest_of_prefix = prefix;
-    while let Some(at) = rest_of_prefix.find(['%', '{', '}']) {
-        key.push_str(&rest_of_prefix[..at]);
-        key.push_str(match rest_of_prefix.as_bytes()[at] {
-            b'%' => "%25",
-            b'{' => "%7B",
-            _ => "%7D",
-        });
-        rest_of_prefix = &rest_of_prefix[at + 1..];
-    }
-    key.push_str(rest_of_prefix);
+    space.push_tag(&mut key);
     key.push_str("}:");
     key.push_str(rest);
     key
@@ -55,11 +47,13 @@ pub(crate) fn instance_whole(space: &Space) -> String {
     key(space, "i:-")
 }
 
+/// What the instance-aware counters of a space have in common.
+pub(crate) fn instance_meta(space: &Space) -> String {
+    key(space, "i:meta")
+}
+
 /// The version of this layout.
 pub const LAYOUT: i64 = 1;
-
-/// How many shards a space has.
-pub(crate) const SHARDS: i64 = 1;
 
 /// The shape.
 pub fn shape(space: &Space) -> String {
@@ -89,6 +83,12 @@ pub fn key_tag(space: &Space) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shard_has_a_tag_of_its_own() {
+        let shards = Space::shards_of(crate::RedisKey::new("{}").unwrap(), 2);
+        assert_eq!(totals(&shards[1]), "distkit:{%7B%7D:1.2}:totals");
+    }
 
     #[test]
     fn the_prefix_is_always_the_hash_tag() {

@@ -11,17 +11,14 @@ mod raw;
 mod reply;
 pub(crate) mod rights;
 mod runner;
+mod shape;
 
-use std::collections::HashMap;
-
-use parking_lot::RwLock;
+use std::borrow::Cow;
 
 use crate::backend::{Backend, BackendError, ReplayGuard, Space, lanes::Lanes};
 
 pub(crate) use reply::unexpected;
 pub(crate) use runner::{Arg, CallError, Command, Reply, Script, ScriptRunner, ServerError};
-
-static SHAPE: Script = Script::new(include_str!("shape.lua"));
 
 /// How many arguments of a script of plain counters belong to `guard.lua`.
 const GUARD: usize = 4;
@@ -31,7 +28,7 @@ const GUARD: usize = 4;
 pub struct LuaStore<R> {
     pub(crate) runner: R,
     lanes: Lanes,
-    spaces: RwLock<HashMap<Space, Opened, foldhash::fast::RandomState>>,
+    shapes: shape::Shapes,
     freshness: freshness::Freshness,
     policy: policy::Asked,
 }
@@ -42,19 +39,12 @@ impl<R> std::fmt::Debug for LuaStore<R> {
     }
 }
 
-/// What this process has found out about the shape of a space: it is ours.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Opened {
-    Read,
-    Made,
-}
-
 impl<R: ScriptRunner> LuaStore<R> {
     pub(crate) fn over(runner: R) -> Self {
         Self {
             runner,
             lanes: Lanes::default(),
-            spaces: RwLock::default(),
+            shapes: shape::Shapes::default(),
             freshness: freshness::Freshness::default(),
             policy: policy::Asked::default(),
         }
@@ -84,39 +74,6 @@ impl<R: ScriptRunner> LuaStore<R> {
         self.failed(error, keys).with_nothing_applied()
     }
 
-    /// Makes the shape of a space, or checks it, before the first write of this process.
-    pub(crate) async fn open(&self, space: &Space) -> Result<(), BackendError> {
-        if self.spaces.read().get(space) == Some(&Opened::Made) {
-            return Ok(());
-        }
-        let shape = layout::shape(space);
-        let args = [Arg::Int(layout::LAYOUT), Arg::Int(layout::SHARDS)];
-        let answer = self.runner.script(&SHAPE, &[Arg::Text(&shape)], &args).await;
-        // Whatever became of it, nothing of what the caller wants has been sent.
-        let reply = answer.map_err(|error| self.failed_to_read(error, &[&shape]))?;
-        reply::shape(reply)?;
-        self.spaces.write().insert(space.clone(), Opened::Made);
-        self.check_policy().await;
-        Ok(())
-    }
-
-    /// Checks the shape of a space, if it has one, before the first read of this process.
-    pub(crate) async fn check(&self, space: &Space) -> Result<(), BackendError> {
-        if self.spaces.read().contains_key(space) {
-            return Ok(());
-        }
-        let shape = layout::shape(space);
-        let args = [Arg::Text(&shape), Arg::Text("layout"), Arg::Text("shards")];
-        let answer = self.runner.run(Command::keyed("HMGET", &args)).await;
-        let reply = answer.map_err(|error| self.failed_to_read(error, &[&shape]))?;
-        if reply == Reply::Array(vec![Reply::Nil, Reply::Nil]) {
-            return Ok(());
-        }
-        reply::shape(reply)?;
-        self.spaces.write().entry(space.clone()).or_insert(Opened::Read);
-        Ok(())
-    }
-
     /// Runs a script that may not take effect twice, its guard in KEYS and the first [`GUARD`] places of
     /// ARGV as `guard.lua` describes. Those of `args` are left free for it.
     pub(crate) async fn run_once<'a>(
@@ -128,8 +85,9 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Reply, BackendError> {
         if !self.runner.resends() {
             args[..GUARD].fill(Arg::Text(""));
-            let answer = self.runner.script(script, &[key.into()], args).await;
-            return answer.map_err(|error| self.failed(error, &[key]));
+            return self
+                .run_in(space, script, [key], args, |error| self.failed(error, &[key]))
+                .await;
         }
         let ticket = self.lanes.take(|| self.fresh_id());
         self.run_guarded(space, script, key, args, Records::Lanes, &ticket.guard()).await
@@ -154,10 +112,19 @@ impl<R: ScriptRunner> LuaStore<R> {
         args[0] = Arg::Text(kind);
         args[1] = Arg::Int(guard.sequence as i64);
         args[2] = Arg::Text(&guard.writer);
-        args[3] = Arg::Text(if guard.resent { "1" } else { "" });
+        let resent = resent(guard, space);
+        args[3] = Arg::Text(&resent);
         let keys = [key, &kept, &shape];
-        let answer = self.runner.script(script, &keys.map(Arg::Text), &args).await;
-        answer.map_err(|error| self.failed(error, &keys))
+        self.run_in(space, script, keys, &args, |error| self.failed(error, &keys)).await
+    }
+}
+
+/// Whether an earlier attempt may have arrived, and of how many shards the space is one: see `guard.lua`.
+fn resent(guard: &ReplayGuard, space: &Space) -> Cow<'static, str> {
+    let resent = if guard.resent { "1" } else { "" };
+    match space.shards() {
+        1 => resent.into(),
+        shards => format!("{resent}:{shards}").into(),
     }
 }
 

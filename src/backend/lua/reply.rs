@@ -1,13 +1,12 @@
 //! What servers answer, as values of the contract.
 
+use crate::RedisKey;
 use crate::backend::{
-    Applied, BackendError, Change, CounterComparator, Outcome, Refusal, Write, Written,
+    Applied, BackendError, Change, CounterComparator, Cursor, Outcome, Portion, Refusal, Write,
+    Written,
 };
 
-use super::{
-    Reply, ServerError,
-    layout::{LAYOUT, SHARDS},
-};
+use super::{Reply, ServerError, layout::LAYOUT};
 
 const SHORTENED: usize = 64;
 
@@ -30,30 +29,33 @@ pub(crate) fn foreign(error: &ServerError, keys: &[&str]) -> BackendError {
     ))
 }
 
-/// The layout and shards that a space has, which must be ours.
-pub(super) fn shape(reply: Reply) -> Result<(), BackendError> {
+/// The layout and shards that a space has, which must be ours. False where it has none.
+pub(super) fn shape(reply: Reply, shards: u16) -> Result<bool, BackendError> {
     let text = |reply: &Reply| match reply {
         Reply::Bytes(text) => String::from_utf8_lossy(text).into_owned(),
         Reply::Int(number) => number.to_string(),
         _ => String::new(),
     };
     match &reply {
+        Reply::Array(items) if items.iter().all(|item| *item == Reply::Nil) => Ok(false),
         Reply::Array(items) if items.len() == 2 => {
-            let (layout, shards) = (text(&items[0]), text(&items[1]));
-            if layout == LAYOUT.to_string() && shards == SHARDS.to_string() {
-                return Ok(());
+            let held = [text(&items[0]), text(&items[1])];
+            if held == [LAYOUT.to_string(), shards.to_string()] {
+                return Ok(true);
             }
-            Err(another_shape(&format!("{layout} {shards}")))
+            Err(another_shape(&format!("{} {} {shards}", held[0], held[1])))
         }
         other => Err(BackendError::Corrupt(format!("the shape of the space reads {other:?}"))),
     }
 }
 
-/// `held` has the layout and the shards, separated by a space.
+/// `held` has the layout and the shards, and how many there should be, separated by a space.
 pub(super) fn another_shape(held: &str) -> BackendError {
-    let (layout, shards) = held.split_once(' ').unwrap_or((held, ""));
+    let mut words = held.split(' ');
+    let mut word = || words.next().unwrap_or_default();
+    let (layout, shards, ours) = (word(), word(), word());
     BackendError::ShapeMismatch {
-        ours: format!("layout {LAYOUT}, {SHARDS} shards"),
+        ours: format!("layout {LAYOUT}, {ours} shards"),
         stored: format!("layout {layout}, {shards} shards"),
     }
 }
@@ -105,6 +107,29 @@ pub(super) fn all_held(reply: Reply, count: usize) -> Result<Vec<Outcome<i64>>, 
         Reply::Array(items) if items.len() == count => items.iter().map(held).collect(),
         other => Err(unexpected(&other)),
     }
+}
+
+/// Some counters, as HSCAN gives them. A name that is no key of ours is named.
+pub(super) fn portion(reply: Reply) -> Result<Portion, BackendError> {
+    let Reply::Array(parts) = &reply else { return Err(unexpected(&reply)) };
+    let [Reply::Bytes(cursor), Reply::Array(fields)] = &**parts else {
+        return Err(unexpected(&reply));
+    };
+    let mut entries = Vec::with_capacity(fields.len() / 2);
+    for field in fields.chunks(2) {
+        let [Reply::Bytes(name), total] = field else { return Err(unexpected(&reply)) };
+        let name = String::from_utf8_lossy(name);
+        // Reserved.
+        if name.starts_with(':') {
+            continue;
+        }
+        let key = RedisKey::new(&name).map_err(|_| {
+            BackendError::Corrupt(format!("{:?} is no counter's name", shortened(name.as_bytes())))
+        })?;
+        entries.push((key, held(total)?));
+    }
+    let next = (cursor != b"0").then(|| Cursor(String::from_utf8_lossy(cursor).into_owned()));
+    Ok(Portion { entries, next })
 }
 
 /// The outcome of an unconditional addition that gave `new`.

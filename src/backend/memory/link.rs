@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     pin::{Pin, pin},
@@ -10,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, futures::Notified};
 
 use super::MemoryBackend;
-use crate::backend::{Around, BackendError, Layered, Op};
+use crate::backend::{Around, BackendError, Layered, Op, Space};
 
 /// What went wrong on a [`MemoryLink`]: the [`Cause`](crate::backend::Cause) inside the
 /// [`BackendError`] that the caller gets.
@@ -74,6 +75,8 @@ pub struct Line(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    /// What happens besides to the requests of single shards.
+    shards: Mutex<BTreeMap<u16, Line>>,
     /// Tells requests under way of a cut, also when the link is whole again by the time they run; in the
     /// order in which they were sent, which a `watch` channel would not keep.
     cuts: Notify,
@@ -100,12 +103,102 @@ struct Trip<'l> {
 
 impl MemoryLink {
     pub(super) fn to(store: MemoryBackend) -> Self {
-        let line = Line(Arc::new(Shared { state: Mutex::default(), cuts: Notify::new() }));
-        Self::new(Arc::new(store), line)
+        Self::new(Arc::new(store), Line::whole())
+    }
+
+    /// What happens to the requests of one shard, besides what happens to all of them: it can be cut, slowed or made to
+    /// lose messages by itself, as when one node of a cluster is down. A prefix of one shard has shard 0.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{Space, memory::MemoryBackend}};
+    /// # use distkit::counter::{CounterOptions, CounterTrait, StrictCounter};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// let link = MemoryBackend::new().link();
+    /// let options = CounterOptions::new(RedisKey::try_from("shop")?, link.clone()).shards(8);
+    /// let counter = StrictCounter::new(options);
+    /// let (apples, pears) = (RedisKey::try_from("apples")?, RedisKey::try_from("pears")?);
+    /// link.shard(Space::shard_of(&apples, 8)).cut();
+    /// assert!(counter.inc(&apples, 1).await.is_err());
+    /// assert_eq!(counter.inc(&pears, 1).await?, 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn shard(&self, shard: u16) -> Line {
+        self.layer().shard(shard)
+    }
+
+    /// Cuts the link to the shards of the prefix that are on one of `nodes` nodes, counted from 0, among which the
+    /// slots are divided evenly.
+    pub fn cut_node(&self, shards: &[Space], node: u16, nodes: u16) {
+        self.on_node(shards, node, nodes).for_each(|line| line.cut());
+    }
+
+    /// Makes the links to these shards whole again.
+    pub fn restore_node(&self, shards: &[Space], node: u16, nodes: u16) {
+        self.on_node(shards, node, nodes).for_each(|line| line.restore());
+    }
+
+    fn on_node(&self, shards: &[Space], node: u16, nodes: u16) -> impl Iterator<Item = Line> {
+        let there = move |space: &&Space| {
+            u32::from(space.slot()) * u32::from(nodes) / 16_384 == u32::from(node)
+        };
+        shards.iter().filter(there).map(|space| self.shard(space.shard()))
+    }
+
+    /// Makes the store deny all requests of this link, or accept them again: see [`Line::set_denied`].
+    pub fn set_denied(&self, denied: bool) {
+        self.layer().set_denied(denied);
+    }
+
+    /// Cuts the link: see [`Line::cut`].
+    pub fn cut(&self) {
+        self.layer().cut();
+    }
+
+    /// Makes the link whole again. Latency and losses stay as they were set, and so do the links to single shards.
+    pub fn restore(&self) {
+        self.layer().restore();
+    }
+
+    /// Whether the link is cut.
+    pub fn is_cut(&self) -> bool {
+        self.layer().is_cut()
+    }
+
+    /// Sets how long a request sent from now on takes, there and back: see [`Line::set_latency`].
+    pub fn set_latency(&self, round_trip: Duration) {
+        self.layer().set_latency(round_trip);
+    }
+
+    /// Loses the next `count` requests on their way to the store: see [`Line::lose_next_requests`].
+    pub fn lose_next_requests(&self, count: usize) {
+        self.layer().lose_next_requests(count);
+    }
+
+    /// Loses the replies to the next `count` requests that reach the store: see [`Line::lose_next_replies`].
+    pub fn lose_next_replies(&self, count: usize) {
+        self.layer().lose_next_replies(count);
+    }
+
+    /// How many requests were made over this link, whatever became of them.
+    pub fn requests(&self) -> u64 {
+        self.layer().requests()
+    }
+}
+
+/// The faults of a link, or of a link to one shard.
+impl Line {
+    fn whole() -> Self {
+        let (state, shards) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { state, shards, cuts: Notify::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.layer().0.state.lock()
+        self.0.state.lock()
+    }
+
+    fn shard(&self, shard: u16) -> Self {
+        self.0.shards.lock().entry(shard).or_insert_with(Self::whole).clone()
     }
 
     /// Makes the store deny all requests of this link, as an ACL does, or accept them again. A denied request
@@ -134,7 +227,7 @@ impl MemoryLink {
     pub fn cut(&self) {
         let mut state = self.state();
         state.cut = true;
-        self.layer().0.cuts.notify_waiters();
+        self.0.cuts.notify_waiters();
     }
 
     /// Makes the link whole again. Latency and losses stay as they were set.
@@ -178,7 +271,20 @@ impl Around for Line {
     /// Takes the request to the store and its answer back, through all the faults.
     async fn around<T: Send>(
         &self,
-        _: Op<'_>,
+        op: Op<'_>,
+        call: impl Future<Output = Result<T, BackendError>> + Send,
+    ) -> Result<T, BackendError> {
+        let shard = self.0.shards.lock().get(&op.space().shard()).cloned();
+        match shard {
+            Some(shard) => self.take(shard.take(call)).await,
+            None => self.take(call).await,
+        }
+    }
+}
+
+impl Line {
+    async fn take<T: Send>(
+        &self,
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, BackendError> {
         let Trip { latency, lost, denied, cut } = self.depart()?;
@@ -198,9 +304,7 @@ impl Around for Line {
             None => answer,
         }
     }
-}
 
-impl Line {
     fn depart(&self) -> Result<Trip<'_>, BackendError> {
         let mut line = self.0.state.lock();
         line.requests += 1;

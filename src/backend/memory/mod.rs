@@ -22,11 +22,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use self::{clock::Clock, instance::Instances, state::State};
+use self::{clock::Clock, instance::Instances, plain::Plain, state::State};
 use super::{
-    Applied, Backend, BackendError, Capabilities, Instance, InstanceSlice, Joined, Member, Ordered,
-    Outcome, RecordedAnswers, RecordedSliceAnswers, ReplayGuard, Scope, Slice, SliceWrite, Space,
-    Standing, Write,
+    Applied, Backend, BackendError, Capabilities, Cursor, Instance, InstanceSlice, Joined, Member,
+    Ordered, Outcome, Portion, Portions, RecordedAnswers, RecordedSliceAnswers, ReplayGuard, Scope,
+    Slice, SliceWrite, Space, Standing, Write,
 };
 use crate::RedisKey;
 
@@ -93,6 +93,12 @@ impl MemoryBackend {
     /// restarts. Links, time, and the numbering of ids stay.
     pub fn wipe(&self) {
         self.locked(|state, _| state.wipe());
+    }
+
+    /// Loses all data of one space, as a cluster does when a node without a replica restarts empty. How many shards
+    /// the prefix has stays known.
+    pub fn wipe_space(&self, space: &Space) {
+        self.locked(|state, _| state.wipe_space(space));
     }
 
     /// The ids of the instances of the space that are joined and whose lease has not expired, in order. Renews
@@ -182,28 +188,43 @@ impl MemoryBackend {
         work(&mut state, now)
     }
 
+    /// A request that may write, of a number of shards that is checked.
+    fn write<T>(
+        &self,
+        space: &Space,
+        work: impl FnOnce(&mut Plain, Duration) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        self.locked(|state, now| {
+            state.open(space)?;
+            work(&mut state.plain, now)
+        })
+    }
+
+    /// The same for a request of an instance.
+    fn write_on<T>(
+        &self,
+        space: &Space,
+        work: impl FnOnce(&mut Instances, u64) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        self.locked(|state, _| state.open(space))?;
+        self.members(space, work)
+    }
+
+    /// A request of somebody who is no instance.
+    fn look<T>(
+        &self,
+        space: &Space,
+        work: impl FnOnce(&mut Instances, u64) -> T,
+    ) -> Result<T, BackendError> {
+        self.locked(|state, _| state.check(space))?;
+        Ok(self.members(space, work))
+    }
+
     fn members<T>(&self, space: &Space, work: impl FnOnce(&mut Instances, u64) -> T) -> T {
         self.locked(|state, now| {
             let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
             work(state.instances.entry(space.clone()).or_default(), ms)
         })
-    }
-
-    fn apply_now(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        self.locked(|state, now| state.plain.apply(now, space, writes, guard))
-    }
-
-    fn read_now(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
-        self.locked(|state, _| state.plain.read(space, keys))
-    }
-
-    fn clear_now(&self, space: &Space) {
-        self.locked(|state, _| state.plain.clear(space));
     }
 }
 
@@ -230,7 +251,10 @@ impl Backend for MemoryBackend {
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
-        self.apply_now(space, writes, guard)
+        if guard.is_none() && writes.is_empty() {
+            return Ok(Applied { replayed: false, outcomes: Vec::new() });
+        }
+        self.write(space, |plain, now| plain.apply(now, space, writes, guard))
     }
 
     async fn read(
@@ -238,16 +262,24 @@ impl Backend for MemoryBackend {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        Ok(self.read_now(space, keys))
+        self.locked(|state, _| {
+            state.check(space)?;
+            Ok(state.plain.read(space, keys))
+        })
     }
 
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.clear_now(space);
-        Ok(())
+        self.write(space, |plain, _| {
+            plain.clear(space);
+            Ok(())
+        })
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities::none().with_recorded(self).with_recorded_slices(self)
+        let portions = Some(self as &dyn Portions);
+        Capabilities { portions, ..Capabilities::none() }
+            .with_recorded(self)
+            .with_recorded_slices(self)
     }
 
     /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.
@@ -264,7 +296,7 @@ impl crate::backend::InstanceBackend for MemoryBackend {
         instance: &Instance,
         slices: &[Slice],
     ) -> Result<Joined, BackendError> {
-        self.members(space, |members, ms| members.join(ms, instance, slices))
+        self.write_on(space, |members, ms| members.join(ms, instance, slices))
     }
 
     async fn apply_on(
@@ -274,7 +306,7 @@ impl crate::backend::InstanceBackend for MemoryBackend {
         writes: &[SliceWrite],
         sequence: Option<u64>,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        self.members(space, |members, ms| members.apply(ms, member, writes, sequence))
+        self.write_on(space, |members, ms| members.apply(ms, member, writes, sequence))
     }
 
     async fn read_on(
@@ -283,7 +315,7 @@ impl crate::backend::InstanceBackend for MemoryBackend {
         member: &Member,
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        self.members(space, |members, ms| members.read(ms, member, keys))
+        self.write_on(space, |members, ms| members.read(ms, member, keys))
     }
 
     async fn clear_on(
@@ -292,16 +324,18 @@ impl crate::backend::InstanceBackend for MemoryBackend {
         member: &Member,
         scope: Scope,
     ) -> Result<(), BackendError> {
-        self.members(space, |members, ms| members.clear(ms, member, scope))
+        self.write_on(space, |members, ms| members.clear(ms, member, scope))
     }
 
     async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.members(space, |members, ms| members.heartbeat(ms, member))
+        self.write_on(space, |members, ms| members.heartbeat(ms, member))
     }
 
     async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.members(space, |members, _| members.leave(member));
-        Ok(())
+        self.write_on(space, |members, _| {
+            members.leave(member);
+            Ok(())
+        })
     }
 
     async fn totals(
@@ -309,9 +343,8 @@ impl crate::backend::InstanceBackend for MemoryBackend {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.members(space, |members, ms| {
-            Ok(keys.iter().map(|key| Ok(members.total(ms, key))).collect())
-        })
+        let total = |members: &mut Instances, ms, key| Ok(members.total(ms, key));
+        self.look(space, |members, ms| keys.iter().map(|key| total(members, ms, key)).collect())
     }
 
     async fn slices(
@@ -319,7 +352,29 @@ impl crate::backend::InstanceBackend for MemoryBackend {
         space: &Space,
         key: &RedisKey,
     ) -> Result<Vec<InstanceSlice>, BackendError> {
-        Ok(self.members(space, |members, ms| members.slices(ms, key)))
+        self.look(space, |members, ms| members.slices(ms, key))
+    }
+}
+
+#[async_trait]
+impl Portions for MemoryBackend {
+    async fn portion(
+        &self,
+        space: &Space,
+        at: Cursor,
+        count: usize,
+    ) -> Result<Portion, BackendError> {
+        self.locked(|state, _| {
+            state.check(space)?;
+            let entries = state.plain.portion(space, &at.0, count);
+            let next = (entries.len() == count).then(|| entries.last()).flatten();
+            let next = next.map(|(key, _)| Cursor(key.to_string()));
+            Ok(Portion { entries, next })
+        })
+    }
+
+    async fn count(&self, space: &Space) -> Result<u64, BackendError> {
+        Ok(self.len(space) as u64)
     }
 }
 
@@ -331,11 +386,11 @@ impl RecordedAnswers for MemoryBackend {
         writes: &[Write],
         lane: &ReplayGuard,
     ) -> Result<Applied, BackendError> {
-        self.locked(|state, now| state.plain.apply_recorded(now, space, writes, lane))
+        self.write(space, |plain, now| plain.apply_recorded(now, space, writes, lane))
     }
 
     async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError> {
-        self.locked(|state, now| state.plain.clear_recorded(now, space, lane))
+        self.write(space, |plain, now| plain.clear_recorded(now, space, lane))
     }
 }
 
@@ -348,7 +403,7 @@ impl RecordedSliceAnswers for MemoryBackend {
         writes: &[SliceWrite],
         lane: &ReplayGuard,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        self.members(space, |members, ms| members.apply_recorded(ms, member, writes, lane))
+        self.write_on(space, |members, ms| members.apply_recorded(ms, member, writes, lane))
     }
 
     async fn clear_on_recorded(
@@ -357,6 +412,6 @@ impl RecordedSliceAnswers for MemoryBackend {
         member: &Member,
         lane: &ReplayGuard,
     ) -> Result<(), BackendError> {
-        self.members(space, |members, ms| members.clear_recorded(ms, member, lane))
+        self.write_on(space, |members, ms| members.clear_recorded(ms, member, lane))
     }
 }

@@ -1,6 +1,6 @@
 //! The plain counters of a store, and what it remembers of guarded writers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
 use super::{
     records::{Lanes, Records, Remembered, reused},
@@ -137,8 +137,31 @@ impl Plain {
         keys.iter().map(|key| number(counters.and_then(|counters| counters.get(key)))).collect()
     }
 
+    /// The next counters after a name.
+    #[cfg_attr(
+        not(feature = "counter"),
+        allow(dead_code, reason = "only plain counters are copied")
+    )]
+    pub(super) fn portion(
+        &self,
+        space: &Space,
+        after: &str,
+        count: usize,
+    ) -> Vec<(RedisKey, Outcome<i64>)> {
+        let Some(counters) = self.spaces.get(space) else { return Vec::new() };
+        let rest = counters.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
+        rest.take(count).map(|(key, value)| (key.clone(), value.number())).collect()
+    }
+
     pub(super) fn clear(&mut self, space: &Space) {
         self.spaces.remove(space);
+    }
+
+    /// Loses all that is in a space.
+    pub(super) fn wipe_space(&mut self, space: &Space) {
+        self.spaces.remove(space);
+        self.writers.remove(space);
+        self.lanes.remove(space);
     }
 
     pub(super) fn plant(&mut self, space: &Space, key: &RedisKey, text: &str) {

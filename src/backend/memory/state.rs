@@ -1,13 +1,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{instance::Instances, plain::Plain};
-use crate::backend::Space;
+use crate::{
+    RedisKey,
+    backend::{BackendError, Space},
+};
 
 /// All that a store holds, under one lock.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) plain: Plain,
     pub(super) instances: BTreeMap<Space, Instances>,
+    /// How many shards each prefix in use has.
+    shapes: BTreeMap<RedisKey, u16>,
     /// The latest time that anyone saw: a store's time goes back by [`step_back`](Self::step_back) only.
     latest: Duration,
     /// By how much the store's clock was set forward and back.
@@ -34,6 +39,34 @@ impl State {
         self.latest -= step;
     }
 
+    /// Loses what is in one space.
+    pub(super) fn wipe_space(&mut self, space: &Space) {
+        self.plain.wipe_space(space);
+        if let Some(instances) = self.instances.get_mut(space) {
+            instances.wipe();
+        }
+    }
+
+    /// Lets in a request that may write: of the number of shards that the prefix has, or gets by it.
+    pub(super) fn open(&mut self, space: &Space) -> Result<(), BackendError> {
+        self.check(space)?;
+        if !self.shapes.contains_key(space.prefix()) {
+            self.shapes.insert(space.prefix().clone(), space.shards());
+        }
+        Ok(())
+    }
+
+    /// Lets in a request that only reads.
+    pub(super) fn check(&self, space: &Space) -> Result<(), BackendError> {
+        match self.shapes.get(space.prefix()) {
+            Some(shards) if *shards != space.shards() => Err(BackendError::ShapeMismatch {
+                ours: format!("{} shards", space.shards()),
+                stored: format!("{shards} shards"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Numbers the ids that the store gives out, from 1.
     pub(super) fn next_id(&mut self) -> u64 {
         self.ids += 1;
@@ -42,8 +75,9 @@ impl State {
 
     /// Loses all data. Ids and time belong to the simulation and go on, so that no id comes twice.
     pub(super) fn wipe(&mut self) {
-        let Self { plain, instances, latest: _, ahead: _, behind: _, ids: _ } = self;
+        let Self { plain, instances, shapes, latest: _, ahead: _, behind: _, ids: _ } = self;
         *plain = Plain::default();
+        shapes.clear();
         instances.values_mut().for_each(Instances::wipe);
     }
 }

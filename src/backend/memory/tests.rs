@@ -31,7 +31,7 @@ fn guard(sequence: u64) -> ReplayGuard {
 
 /// What the store holds, asked past all links.
 fn total(store: &MemoryBackend) -> i64 {
-    *store.read_now(&space(), &[key("hits")])[0].as_ref().unwrap()
+    store.locked(|state, _| state.plain.read(&space(), &[key("hits")])[0].clone().unwrap())
 }
 
 fn fault<T: fmt::Debug>(result: Result<T, BackendError>) -> (bool, LinkFault) {

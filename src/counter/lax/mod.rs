@@ -12,12 +12,13 @@ use crate::{
     answers::keyed,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
     counts::Counts,
-    lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner},
+    lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner, Settings},
     parts::in_parts,
+    shards::{Answers, Shards, done_in_all, share},
     space_store::SpaceStore,
 };
 
-pub use crate::lax::Unflushed;
+pub use crate::lax::{Unflushed, UnflushedShard};
 pub use handle::LaxHandle;
 
 /// A counter that buffers writes in the process and brings them to the store every
@@ -66,28 +67,36 @@ pub use handle::LaxHandle;
 /// # }
 /// ```
 pub struct LaxCounter<B: Backend + ?Sized = dyn Backend> {
-    owner: Arc<Owner<Plain<B>>>,
+    owners: Shards<Arc<Owner<Plain<B>>>>,
 }
 
 impl<B: Backend + ?Sized> LaxCounter<B> {
     /// A counter with these options. No I/O; may be called outside of a runtime.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
-        let ledger = Plain { store: options.store.counted_apart("lax") };
-        Arc::new(Self { owner: Arc::new(Owner(Engine::new(ledger, options.settings))) })
+        let CounterOptions { stores, settings, .. } = options;
+        let max_pending = share(settings.max_pending, stores.number());
+        let settings = Settings { max_pending, ..settings };
+        let owner = |store: &SpaceStore<B>| {
+            let ledger = Plain { store: store.counted_apart("lax") };
+            Arc::new(Owner(Engine::new(ledger, settings)))
+        };
+        Arc::new(Self { owners: stores.map(owner) })
     }
 
     /// The store.
     pub fn store(&self) -> &B {
-        self.engine().ledger().store.store()
+        self.owners.first().0.ledger().store.store()
     }
 
-    /// What the counter has done, and how it stands. No I/O, and no cost to `inc`.
+    /// What the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
     pub fn stats(&self) -> Stats {
-        self.engine().stats()
+        self.owners.stats(|owner| owner.0.stats())
     }
 
-    fn engine(&self) -> &Arc<Engine<Plain<B>>> {
-        &self.owner.0
+    /// The engine of the key's shard.
+    #[inline]
+    fn engine(&self, key: &RedisKey) -> &Arc<Engine<Plain<B>>> {
+        &self.owners.of(key).0
     }
 
     /// Adds `count`, which may be negative, and answers the estimate of the new total. A missing key
@@ -105,9 +114,10 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// - [`ShutDown`](DistkitError::ShutDown).
     pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
         // Not left to a function that is awaited: its answer would be copied.
-        match self.engine().add_to_key_quickly(key, count) {
+        let engine = self.engine(key);
+        match engine.add_to_key_quickly(key, count) {
             Some(total) => Ok(total),
-            None => self.engine().add_to_key(key, count).await,
+            None => engine.add_to_key(key, count).await,
         }
     }
 
@@ -132,7 +142,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// [`NotApplied`](DistkitError::NotApplied) when the total is not fresh and the store does not answer,
     /// [`CounterError`](DistkitError::CounterError) when it holds something else than a number.
     pub async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
-        self.engine().get(key).await
+        self.engine(key).get(key).await
     }
 
     /// A handle to one key, for hot paths: adding through it takes a few nanoseconds. Reads the key's
@@ -142,8 +152,9 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     ///
     /// Those of [`inc`](Self::inc).
     pub async fn handle(&self, key: &RedisKey) -> Result<LaxHandle<B>, DistkitError> {
-        let cell = self.engine().known(key).await?;
-        Ok(LaxHandle::new(Hold::new(&self.owner, cell)))
+        let owner = self.owners.of(key);
+        let cell = owner.0.known(key).await?;
+        Ok(LaxHandle::new(Hold::new(owner, cell)))
     }
 
     /// Returns when all that was written before the call is in the store.
@@ -158,7 +169,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// several keys are concerned, the log names each. [`ShutDown`](DistkitError::ShutDown): an earlier
     /// [`shutdown`](Self::shutdown) reported what is lost.
     pub async fn flush(&self) -> Result<(), DistkitError> {
-        self.engine().flush().await
+        done_in_all(self.owners.all(|owner| owner.0.flush()).await)
     }
 
     /// Takes no more writes, and brings what is pending to the store, trying again until `within` is
@@ -169,14 +180,15 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// What is left, and what was refused. It is given up: none of it is sent later, and only this report tells
     /// of it; another `shutdown` has nothing left.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
-        self.engine().shutdown(within).await
+        let reports = self.owners.all(|owner| owner.0.shutdown(within)).await;
+        Unflushed::of_shards(reports).map_or(Ok(()), Err)
     }
 }
 
 impl<B: Backend + ?Sized> fmt::Debug for LaxCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxCounter")
-            .field("prefix", self.engine().ledger().store.prefix())
+            .field("prefix", self.owners.first().0.ledger().store.prefix())
             .finish_non_exhaustive()
     }
 }
@@ -193,11 +205,19 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
         let Some(counts) =
             writes.iter().map(Write::unconditional_addition).collect::<Option<Vec<_>>>()
         else {
-            return in_parts!(writes, part => self.engine().write_now(part).await);
+            return match self.owners.only() {
+                Some(owner) => write_now(owner, writes).await,
+                None => {
+                    self.owners
+                        .batch(writes, |owner, part| async move { write_now(owner, &part).await })
+                        .await
+                }
+            };
         };
-        let cells = self.engine().all_known(writes.iter().map(|write| &write.key)).await;
-        let outcomes = counts.into_iter().zip(cells).map(|(count, cell)| {
-            let new = self.engine().add_to(&cell?, count)?;
+        let keys = writes.iter().map(|write| (self.engine(&write.key), &write.key));
+        let cells = Engine::all_known(keys).await;
+        let outcomes = writes.iter().zip(counts).zip(cells).map(|((write, count), cell)| {
+            let new = self.engine(&write.key).add_to(&cell?, count)?;
             Ok(Written { old: new.saturating_sub(count), new, condition_met: true })
         });
         Ok(outcomes.collect())
@@ -213,7 +233,7 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
-        self.engine().clear(Scope::Total).await
+        done_in_all(self.owners.all(|owner| owner.0.clear(Scope::Total)).await)
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
@@ -221,8 +241,16 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
     }
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
-        self.engine().get(key).await
+        self.engine(key).get(key).await
     }
+}
+
+/// Does the writes of one shard at once.
+async fn write_now<B: Backend + ?Sized>(
+    owner: &Owner<Plain<B>>,
+    writes: &[Write],
+) -> Answers<Written> {
+    in_parts!(writes, part => owner.0.write_now(part).await)
 }
 
 /// The plain counters of a space: the whole total is "own", for nobody's share is told apart.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::LaxInstanceAwareCounter;
+use super::{LaxInstanceAwareCounter, Slices};
 use crate::{
     DistkitError,
     backend::{BackendError, InstanceBackend},
-    lax::{Unflushed, backoff},
+    lax::{Owner, Unflushed, backoff},
     outage::Chain,
+    shards::done_in_all,
 };
 
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
@@ -26,10 +27,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// [`ShutDown`](DistkitError::ShutDown): an earlier `shutdown` reported what is lost, or the instance left
     /// with something pending.
     pub async fn flush(&self) -> Result<(), DistkitError> {
-        match self.engine().flush().await {
-            Err(error) => Err(self.engine().why(error)),
-            Ok(()) => self.replaced().map_or(Ok(()), Err),
-        }
+        done_in_all(self.owners.all(|owner| flush(owner)).await)
     }
 
     /// Flushes, then leaves for good: this instance's slices are subtracted from all totals now, and
@@ -37,19 +35,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     ///
     /// When this fails the slices stay until the lease has run out, or until `leave` is called again.
     pub async fn leave(&self) -> Result<(), DistkitError> {
-        self.engine().close();
-        if let Err(error) = self.engine().flush().await {
-            tracing::debug!(
-                target: "distkit::lax",
-                prefix = %self.membership().prefix(), error = %Chain(&error),
-                "the last flush before leaving failed"
-            );
-        }
-        // What is pending is part of slices that go.
-        self.engine().give_up(None);
-        let left = self.membership().leave().await;
-        self.engine().wake_task();
-        left
+        done_in_all(self.owners.all(|owner| leave(owner)).await)
     }
 
     /// Takes no more operations, brings what is pending to the store, and leaves it, trying until
@@ -61,34 +47,71 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// but a `cause` the instance could not leave, and its slices stay until its lease has run out; or it
     /// had been replaced, and what was pending at that time is lost.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
-        let began = Instant::now();
-        let flushed = self.engine().shutdown(within).await;
-        let rest = within.saturating_sub(began.elapsed());
-        let cause = self.replaced().or(self.leave_within(rest).await.err());
-        match (flushed, cause) {
-            (Err(report), cause) => Err(Unflushed { cause: report.cause.or(cause), ..report }),
-            (Ok(()), None) => Ok(()),
-            (Ok(()), cause) => Err(Unflushed { cause, ..Unflushed::default() }),
+        let reports = self.owners.all(|owner| shutdown(owner, within)).await;
+        Unflushed::of_shards(reports).map_or(Ok(()), Err)
+    }
+}
+
+type Shard<B> = Owner<Slices<B>>;
+
+async fn flush<B: InstanceBackend + ?Sized>(shard: &Shard<B>) -> Result<(), DistkitError> {
+    match shard.0.flush().await {
+        Err(error) => Err(shard.0.why(error)),
+        Ok(()) => replaced(shard).map_or(Ok(()), Err),
+    }
+}
+
+async fn leave<B: InstanceBackend + ?Sized>(shard: &Shard<B>) -> Result<(), DistkitError> {
+    let engine = &shard.0;
+    engine.close();
+    if let Err(error) = engine.flush().await {
+        tracing::debug!(
+            target: "distkit::lax",
+            prefix = %engine.ledger().membership.prefix(), error = %Chain(&error),
+            "the last flush before leaving failed"
+        );
+    }
+    // What is pending is part of slices that go.
+    engine.give_up(None);
+    let left = engine.ledger().membership.leave().await;
+    engine.wake_task();
+    left
+}
+
+async fn shutdown<B: InstanceBackend + ?Sized>(
+    shard: &Shard<B>,
+    within: Duration,
+) -> Result<(), Unflushed> {
+    let began = Instant::now();
+    let flushed = shard.0.shutdown(within).await;
+    let rest = within.saturating_sub(began.elapsed());
+    let cause = replaced(shard).or(leave_within(shard, rest).await.err());
+    match (flushed, cause) {
+        (Err(report), cause) => Err(Unflushed { cause: report.cause.or(cause), ..report }),
+        (Ok(()), None) => Ok(()),
+        (Ok(()), cause) => Err(Unflushed { cause, ..Unflushed::default() }),
+    }
+}
+
+/// Leaves, trying until `within` is over.
+async fn leave_within<B: InstanceBackend + ?Sized>(
+    shard: &Shard<B>,
+    within: Duration,
+) -> Result<(), DistkitError> {
+    let mut failure = BackendError::outcome_unknown("no time left to leave").into();
+    let attempts = async {
+        let mut delays = backoff();
+        while let Err(error) = shard.0.ledger().membership.leave().await {
+            failure = error;
+            tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
         }
-    }
+    };
+    tokio::time::timeout(within, attempts).await.map_err(|_| failure)
+}
 
-    /// Leaves, trying until `within` is over.
-    async fn leave_within(&self, within: Duration) -> Result<(), DistkitError> {
-        let mut failure = BackendError::outcome_unknown("no time left to leave").into();
-        let attempts = async {
-            let mut delays = backoff();
-            while let Err(error) = self.membership().leave().await {
-                failure = error;
-                tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
-            }
-        };
-        tokio::time::timeout(within, attempts).await.map_err(|_| failure)
-    }
-
-    /// Set when a newer instance has this one's place. What was pending has been dropped then, perhaps
-    /// in the background, so that a flush finds nothing to do.
-    fn replaced(&self) -> Option<DistkitError> {
-        let ended = self.membership().check().err();
-        ended.filter(|error| matches!(error, DistkitError::InstanceReplaced))
-    }
+/// Set when a newer instance has this one's place. What was pending has been dropped then, perhaps
+/// in the background, so that a flush finds nothing to do.
+fn replaced<B: InstanceBackend + ?Sized>(shard: &Shard<B>) -> Option<DistkitError> {
+    let ended = shard.0.ledger().membership.check().err();
+    ended.filter(|error| matches!(error, DistkitError::InstanceReplaced))
 }

@@ -1,3 +1,4 @@
+mod batch;
 mod ending;
 mod handle;
 mod ledger;
@@ -7,20 +8,20 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use self::ledger::Slices;
+use self::{
+    batch::{can_replace, write_now},
+    ledger::Slices,
+};
 use super::{
     InstanceAwareCounterTrait, LaxInstanceAwareCounterOptions, TotalAndSlice,
     icounter_trait::part_of, membership::Membership,
 };
 use crate::{
-    CounterComparator, DistkitError, RedisKey, Stats,
-    answers::{Keyed, named},
-    backend::{
-        InstanceBackend, InstanceSlice, Outcome, Refusal, Scope, SliceChange, SliceWrite, Standing,
-        Written,
-    },
-    lax::{Cell, Engine, Hold, Owner, in_fast_range},
-    parts::in_parts,
+    DistkitError, RedisKey, Stats,
+    answers::Keyed,
+    backend::{InstanceBackend, InstanceSlice, Refusal, Scope, SliceWrite, Standing, Written},
+    lax::{Cell, Engine, Hold, Owner, Settings, in_fast_range},
+    shards::{Shards, done_in_all, share},
 };
 
 pub use handle::LaxInstanceAwareHandle;
@@ -64,15 +65,20 @@ pub use handle::LaxInstanceAwareHandle;
 /// # }
 /// ```
 pub struct LaxInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
-    owner: Arc<Owner<Slices<B>>>,
+    owners: Shards<Arc<Owner<Slices<B>>>>,
 }
 
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
-        let membership = options.instance.membership("lax_instance_aware");
-        let engine = Engine::new(Slices { membership }, options.settings);
-        Arc::new(Self { owner: Arc::new(Owner(engine)) })
+        let memberships = options.instance.memberships("lax_instance_aware");
+        let max_pending = share(options.settings.max_pending, memberships.number());
+        let settings = Settings { max_pending, ..options.settings };
+        let owner = |membership: &Arc<Membership<B>>| {
+            let membership = Arc::clone(membership);
+            Arc::new(Owner(Engine::new(Slices { membership }, settings)))
+        };
+        Arc::new(Self { owners: memberships.map(owner) })
     }
 
     /// The store.
@@ -80,17 +86,20 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         self.membership().store()
     }
 
-    /// What the counter has done, and how it stands. No I/O, and no cost to `inc`.
+    /// What the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
     pub fn stats(&self) -> Stats {
-        self.engine().stats()
+        self.owners.stats(|owner| owner.0.stats())
     }
 
-    fn engine(&self) -> &Arc<Engine<Slices<B>>> {
-        &self.owner.0
+    /// The engine of the key's shard.
+    #[inline]
+    fn engine(&self, key: &RedisKey) -> &Arc<Engine<Slices<B>>> {
+        &self.owners.of(key).0
     }
 
+    /// That of the first shard, for what all have in common.
     fn membership(&self) -> &Arc<Membership<B>> {
-        &self.engine().ledger().membership
+        &self.owners.first().0.ledger().membership
     }
 
     /// Adds `count`, which may be negative, to this instance's slice, and answers the new estimates. No
@@ -107,7 +116,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// - [`ShutDown`](DistkitError::ShutDown) or [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
     pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
-        let engine = self.engine();
+        let engine = self.engine(key);
         // Not left to a function that is awaited: its answer would be copied.
         match engine.with_known(key, |cell| engine.add_slice_quickly(cell, count)).flatten() {
             Some(added) => Ok(added),
@@ -138,7 +147,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// [`ShutDown`](DistkitError::ShutDown) and [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
     pub async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
-        let engine = self.engine();
+        let engine = self.engine(key);
         if engine.is_closed() {
             return Err(engine.why(DistkitError::ShutDown));
         }
@@ -159,69 +168,11 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     ///
     /// Those of [`inc`](Self::inc).
     pub async fn handle(&self, key: &RedisKey) -> Result<LaxInstanceAwareHandle<B>, DistkitError> {
-        match self.known(key).await {
-            Ok(cell) => Ok(LaxInstanceAwareHandle::new(Hold::new(&self.owner, cell))),
-            Err(error) => Err(self.engine().why(error)),
+        let owner = self.owners.of(key);
+        match owner.0.known(key).await {
+            Ok(cell) => Ok(LaxInstanceAwareHandle::new(Hold::new(owner, cell))),
+            Err(error) => Err(owner.0.why(error)),
         }
-    }
-
-    /// The key's cell, once its numbers are known.
-    async fn known(&self, key: &RedisKey) -> Result<Arc<Cell>, DistkitError> {
-        self.engine().known(key).await
-    }
-
-    /// A batch that needs no I/O but for unknown keys; `None` when it is one to be sent at once.
-    async fn write_later(
-        &self,
-        writes: &[SliceWrite],
-    ) -> Result<Option<Vec<Outcome<Written<Standing>>>>, DistkitError> {
-        let Some(writes) = writes.iter().map(buffered).collect::<Option<Vec<_>>>() else {
-            return Ok(None);
-        };
-        let found = self.engine().all_known(writes.iter().map(|(key, _)| *key)).await;
-        let mut cells = Vec::with_capacity(writes.len());
-        for cell in found {
-            match cell {
-                Ok(cell) => cells.push(Ok(cell)),
-                Err(DistkitError::CounterError { refusal, .. }) => cells.push(Err(refusal)),
-                Err(error) => return Err(self.engine().why(error)),
-            }
-        }
-        for ((_, change), cell) in writes.iter().zip(&cells) {
-            if let (Buffered::Replace(count), Ok(cell)) = (change, cell)
-                && !can_replace(cell, *count)
-            {
-                return Ok(None);
-            }
-        }
-        // Nothing is changed when there is no room for all.
-        for cell in cells.iter().flatten() {
-            self.engine().reserve(cell)?;
-        }
-        let mut outcomes = Vec::with_capacity(writes.len());
-        for ((_, change), cell) in writes.into_iter().zip(cells) {
-            let outcome = match cell {
-                Err(refusal) => Err(refusal),
-                Ok(cell) => {
-                    let old = numbers(&cell);
-                    let new = match change {
-                        Buffered::Add(count) => self.engine().add_slice(&cell, count),
-                        Buffered::Replace(count) => self.engine().replace_slice(&cell, count),
-                    };
-                    match new {
-                        Ok(new) => Ok((old, new)),
-                        Err(DistkitError::CounterError { refusal, .. }) => Err(refusal),
-                        Err(error) => return Err(self.engine().why(error)),
-                    }
-                }
-            };
-            outcomes.push(outcome.map(|(old, new)| Written {
-                old: estimated(old),
-                new: estimated(new),
-                condition_met: true,
-            }));
-        }
-        Ok(Some(outcomes))
     }
 }
 
@@ -284,40 +235,17 @@ impl<B: InstanceBackend + ?Sized> Engine<Slices<B>> {
     }
 }
 
-/// A change of a slice that needs no answer of the store.
-#[derive(Clone, Copy)]
-enum Buffered {
-    Add(i64),
-    Replace(i64),
-}
-
-/// What a write is when it is buffered; `None` for one that acts on the store at once.
-fn buffered(write: &SliceWrite) -> Option<(&RedisKey, Buffered)> {
-    let change = match (write.change, write.condition) {
-        (SliceChange::Add(count), CounterComparator::Nil) => Buffered::Add(count),
-        (SliceChange::SetSlice(count), CounterComparator::Nil) => Buffered::Replace(count),
-        _ => return None,
-    };
-    Some((&write.key, change))
-}
-
-/// Numbers near the ends of `i64` are left to the store.
-fn can_replace(cell: &Cell, count: i64) -> bool {
-    // The others' sum need not fit into an `i64`; the acknowledged total does.
-    let base = cell.tally.acknowledged();
-    let total = base.wrapping_add(cell.others());
-    let others = i128::from(total) - i128::from(base);
-    in_fast_range(count) && i64::try_from(others + i128::from(count)).is_ok()
+async fn clear<B: InstanceBackend + ?Sized>(
+    owner: &Owner<Slices<B>>,
+    scope: Scope,
+) -> Result<(), DistkitError> {
+    owner.0.clear(scope).await.map_err(|error| owner.0.why(error))
 }
 
 #[inline]
 fn numbers(cell: &Cell) -> TotalAndSlice {
     let own = cell.tally.estimate();
     (cell.with_others(own), own)
-}
-
-fn estimated((total, slice): TotalAndSlice) -> Standing {
-    Standing { total, slice, ..Standing::default() }
 }
 
 #[async_trait]
@@ -331,12 +259,17 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError> {
         if let Some(outcomes) = self.write_later(writes).await? {
-            return Ok(named(writes, outcomes));
+            return Ok(outcomes);
         }
-        in_parts!(writes, part_of(writes), part => match self.engine().write_now(part).await {
-            Err(error) => Err(self.engine().why(error)),
-            Ok(outcomes) => Ok(outcomes),
-        })
+        let size = part_of(writes);
+        match self.owners.only() {
+            Some(owner) => write_now(owner, writes, size).await,
+            None => {
+                self.owners
+                    .batch(writes, |owner, part| async move { write_now(owner, &part, size).await })
+                    .await
+            }
+        }
     }
 
     async fn get_all<'k>(
@@ -364,24 +297,19 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
-        match self.engine().clear(Scope::Total).await {
-            Err(error) => Err(self.engine().why(error)),
-            Ok(()) => Ok(()),
-        }
+        done_in_all(self.owners.all(|owner| clear(owner, Scope::Total)).await)
     }
 
     async fn clear_on_instance(&self) -> Result<(), DistkitError> {
-        match self.engine().clear(Scope::Slice).await {
-            Err(error) => Err(self.engine().why(error)),
-            Ok(()) => Ok(()),
-        }
+        done_in_all(self.owners.all(|owner| clear(owner, Scope::Slice)).await)
     }
 
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
-        if let Err(error) = self.engine().flush_key(key).await {
-            return Err(self.engine().why(error));
+        let engine = self.engine(key);
+        if let Err(error) = engine.flush_key(key).await {
+            return Err(engine.why(error));
         }
-        self.membership().slices(key).await
+        engine.ledger().membership.slices(key).await
     }
 }
 

@@ -13,55 +13,63 @@ use crate::cast::Key;
 /// Who looks at the store past all links.
 pub(super) struct Auditor {
     store: MemoryBackend,
-    space: Space,
-    member: Option<Member>,
+    /// That of each shard, and the auditor in it.
+    shards: Vec<(Space, Option<Member>)>,
 }
 
 impl Auditor {
-    pub(super) fn new(store: MemoryBackend, space: Space) -> Self {
-        Self { store, space, member: None }
+    pub(super) fn new(store: MemoryBackend, spaces: &[Space]) -> Self {
+        Self { store, shards: spaces.iter().map(|space| (space.clone(), None)).collect() }
     }
 
     /// Each key's total, and its slices by id.
     pub(super) async fn look(&mut self, family: Family) -> Vec<(i64, Vec<(String, i64)>)> {
-        let keys: Vec<_> = Key::ALL.iter().map(|key| key.redis()).collect();
-        if family == Family::Plain {
-            let totals = self.store.read(&self.space, &keys).await.unwrap();
-            return totals.into_iter().map(|total| (total.unwrap(), Vec::new())).collect();
-        }
-        loop {
-            match self.try_look(&keys).await {
-                Ok(looks) => return looks,
-                Err(BackendError::NotJoined) => self.join().await,
-                Err(error) => panic!("the memory store fails: {error}"),
+        let mut looks = Vec::new();
+        for key in Key::ALL.map(Key::redis) {
+            let shard = usize::from(Space::shard_of(&key, self.shards.len() as u16));
+            if family == Family::Plain {
+                let totals = self.store.read(&self.shards[shard].0, &[key]).await.unwrap();
+                looks.push((*totals[0].as_ref().unwrap(), Vec::new()));
+                continue;
             }
+            let look = loop {
+                match self.try_look(shard, &key).await {
+                    Ok(look) => break look,
+                    Err(BackendError::NotJoined) => self.join(shard).await,
+                    Err(error) => panic!("the memory store fails: {error}"),
+                }
+            };
+            looks.push(look);
         }
+        looks
     }
 
-    /// Whether the instance is joined and its lease runs.
+    /// Whether the instance is joined and its lease runs, in any shard.
     pub(super) fn lives(&self, id: &str) -> bool {
-        self.store.living_instances(&self.space).iter().any(|living| **living == *id)
+        self.shards.iter().any(|(space, _)| {
+            self.store.living_instances(space).iter().any(|living| **living == *id)
+        })
     }
 
     async fn try_look(
         &self,
-        keys: &[RedisKey],
-    ) -> Result<Vec<(i64, Vec<(String, i64)>)>, BackendError> {
-        let member = self.member.as_ref().ok_or(BackendError::NotJoined)?;
-        let standings = self.store.read_on(&self.space, member, keys).await?.answer;
-        let mut looks = Vec::new();
-        for (key, standing) in keys.iter().zip(standings) {
-            let slices = self.store.slices(&self.space, key).await?;
-            let slices = slices.into_iter().map(|slice| (slice.instance_id, slice.value));
-            looks.push((standing.unwrap().total, slices.collect()));
-        }
-        Ok(looks)
+        shard: usize,
+        key: &RedisKey,
+    ) -> Result<(i64, Vec<(String, i64)>), BackendError> {
+        let (space, member) = &self.shards[shard];
+        let member = member.as_ref().ok_or(BackendError::NotJoined)?;
+        let asked = std::slice::from_ref(key);
+        let standings = self.store.read_on(space, member, asked).await?.answer;
+        let slices = self.store.slices(space, key).await?;
+        let slices = slices.into_iter().map(|slice| (slice.instance_id, slice.value));
+        Ok((standings[0].as_ref().unwrap().total, slices.collect()))
     }
 
-    async fn join(&mut self) {
+    async fn join(&mut self, shard: usize) {
         let lease = Duration::from_secs(86_400);
         let instance = Instance::new("auditor".into(), lease);
-        let joined = self.store.join(&self.space, &instance, &[]).await.unwrap();
-        self.member = Some(Member { incarnation: joined.incarnation, lease });
+        let (space, member) = &mut self.shards[shard];
+        let joined = self.store.join(space, &instance, &[]).await.unwrap();
+        *member = Some(Member { incarnation: joined.incarnation, lease });
     }
 }

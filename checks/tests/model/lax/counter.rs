@@ -48,12 +48,16 @@ pub(super) enum Counter {
 }
 
 impl Counter {
-    pub(super) fn new(family: Family, prefix: RedisKey, link: MemoryLink) -> Self {
+    pub(super) fn new(family: Family, prefix: RedisKey, shards: u16, link: MemoryLink) -> Self {
         match family {
-            Family::Plain => Self::Plain(LaxCounter::new(CounterOptions::new(prefix, link))),
-            Family::Shared => Self::Shared(LaxInstanceAwareCounter::new(
-                LaxInstanceAwareCounterOptions::new(prefix, link),
-            )),
+            Family::Plain => {
+                let options = CounterOptions::new(prefix, link).shards(shards);
+                Self::Plain(LaxCounter::new(options))
+            }
+            Family::Shared => {
+                let options = LaxInstanceAwareCounterOptions::new(prefix, link).shards(shards);
+                Self::Shared(LaxInstanceAwareCounter::new(options))
+            }
         }
     }
 

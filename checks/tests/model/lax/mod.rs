@@ -16,8 +16,12 @@ use play::play;
 use truth::Family;
 
 fn checks(name: &'static str, cases: u32, family: Family, all_add: bool) {
+    checks_in(name, cases, family, 1, all_add);
+}
+
+fn checks_in(name: &'static str, cases: u32, family: Family, shards: u16, all_add: bool) {
     check(name, cases, &histories(all_add), |history| {
-        runtime().block_on(play(family, all_add, &history.0)).map(drop)
+        runtime().block_on(play(family, shards, all_add, &history.0)).map(drop)
     });
 }
 
@@ -37,10 +41,17 @@ fn shared_counters_keep_their_promises() {
 }
 
 #[test]
+fn plain_counters_of_several_shards_keep_their_promises() {
+    checks_in("lax_plain_3", 200, Family::Plain, 3, false);
+    checks_in("lax_plain_7", 200, Family::Plain, 7, false);
+    checks_in("lax_plain_7_all_add", 200, Family::Plain, 7, true);
+}
+
+#[test]
 fn a_history_gives_the_same_transcript_each_time() {
-    for family in [Family::Plain, Family::Shared] {
+    for (family, shards) in [(Family::Plain, 1), (Family::Plain, 7), (Family::Shared, 1)] {
         check("lax_repeats", 15, &histories(false), |history| {
-            let transcript = || runtime().block_on(play(family, false, &history.0));
+            let transcript = || runtime().block_on(play(family, shards, false, &history.0));
             let (first, second) = (transcript()?, transcript()?);
             if first == second { Ok(()) } else { Err(format!("{first:#?}\n{second:#?}")) }
         });

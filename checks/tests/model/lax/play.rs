@@ -45,9 +45,9 @@ struct Process {
 }
 
 impl Process {
-    fn new(family: Family, store: &MemoryBackend, space: &Space) -> Self {
+    fn new(family: Family, store: &MemoryBackend, shards: u16) -> Self {
         let link = store.link();
-        let counter = Counter::new(family, space.prefix().clone(), link.clone());
+        let counter = Counter::new(family, prefix(), shards, link.clone());
         Self {
             counter,
             link,
@@ -60,13 +60,18 @@ impl Process {
     }
 }
 
-/// Plays a history, and gives the transcript.
+fn prefix() -> RedisKey {
+    RedisKey::try_from("shop").unwrap()
+}
+
+/// Plays a history on a prefix of so many shards, and gives the transcript.
 pub(crate) async fn play(
     family: Family,
+    shards: u16,
     all_add: bool,
     history: &[Step],
 ) -> Result<Vec<String>, String> {
-    let mut player = Player::new(family, all_add);
+    let mut player = Player::new(family, shards, all_add);
     for step in history {
         if let Err(why) = player.step(*step).await {
             return Err(player.story.ends(why));
@@ -82,7 +87,7 @@ struct Player {
     family: Family,
     all_add: bool,
     store: MemoryBackend,
-    space: Space,
+    spaces: Vec<Space>,
     auditor: Auditor,
     processes: Vec<Process>,
     truth: Truth,
@@ -91,22 +96,26 @@ struct Player {
 }
 
 impl Player {
-    fn new(family: Family, all_add: bool) -> Self {
+    fn new(family: Family, shards: u16, all_add: bool) -> Self {
         let store = MemoryBackend::new();
-        let space = Space::new(RedisKey::try_from("shop").unwrap());
-        let processes = PROCESSES.map(|_| Process::new(family, &store, &space)).into();
-        let auditor = Auditor::new(store.clone(), space.clone());
+        let spaces = Space::shards_of(prefix(), shards);
+        let processes = PROCESSES.map(|_| Process::new(family, &store, shards)).into();
+        let auditor = Auditor::new(store.clone(), &spaces);
         Self {
             family,
             all_add,
             store,
-            space,
+            spaces,
             auditor,
             processes,
             truth: Truth::default(),
             start: Instant::now(),
             story: Story::default(),
         }
+    }
+
+    fn shards(&self) -> u16 {
+        u16::try_from(self.spaces.len()).unwrap()
     }
 
     fn now(&self) -> u64 {
@@ -150,7 +159,8 @@ impl Player {
                 self.processes[who as usize].link.cut();
                 self.look().await?;
                 self.truth.died(self.family, self.now(), who);
-                self.processes[who as usize] = Process::new(self.family, &self.store, &self.space);
+                self.processes[who as usize] =
+                    Process::new(self.family, &self.store, self.shards());
             }
             Step::LosesData => {
                 self.processes.iter_mut().for_each(|process| process.trouble = true);
@@ -159,7 +169,7 @@ impl Player {
             }
             Step::LosesMembers => {
                 self.processes.iter_mut().for_each(|process| process.trouble = true);
-                self.store.lose_members(&self.space);
+                self.spaces.iter().for_each(|space| self.store.lose_members(space));
                 self.truth.lost_members();
             }
             Step::Call(..) | Step::ShutsDown(_) => unreachable!("done above"),
@@ -269,8 +279,62 @@ impl Player {
                 let watched = self.now() == sent;
                 self.unknown(who, ask, &error, watched).await
             }
+            Err(DistkitError::InShards { failed, .. }) => {
+                let watched = self.now() == sent;
+                self.in_part(who, ask, &failed, watched).await
+            }
             Err(error) => Err(format!("the counter fails: {error}")),
         }
+    }
+
+    /// What was asked of all shards failed in some. Each key is told apart.
+    async fn in_part(
+        &mut self,
+        who: Who,
+        ask: Ask,
+        failed: &[(u16, DistkitError)],
+        watched: bool,
+    ) -> Result<(), String> {
+        match ask {
+            Ask::Flush => {}
+            Ask::Clear => {
+                for key in Key::ALL {
+                    let shard = Space::shard_of(&key.redis(), self.shards());
+                    let error = failed.iter().find(|(of, _)| *of == shard).map(|(_, error)| error);
+                    self.replaced_or_not(who, key, None, error, watched)?;
+                }
+            }
+            _ => return Err(format!("{ask} is no question to all shards")),
+        }
+        self.look().await
+    }
+
+    /// A key was set, or cleared, or the shard that it is in failed.
+    fn replaced_or_not(
+        &mut self,
+        who: Who,
+        key: Key,
+        count: Option<i64>,
+        error: Option<&DistkitError>,
+        watched: bool,
+    ) -> Result<(), String> {
+        let now = self.now();
+        match error {
+            None => self.set(now, who, key, count.unwrap_or(0), watched),
+            Some(DistkitError::NotApplied(_)) => {}
+            Some(DistkitError::OutcomeUnknown(BackendError::OutcomeUnknown(cause))) => {
+                if cause.downcast_ref() == Some(&LinkFault::ReplyLost)
+                    && !self.processes[who as usize].denied
+                {
+                    match count {
+                        None => self.truth.cleared_unknown(now, who, key, watched),
+                        Some(count) => self.set_unheard(now, who, key, count, watched),
+                    }
+                }
+            }
+            Some(error) => return Err(format!("a shard fails: {error}")),
+        }
+        Ok(())
     }
 
     async fn answered(
@@ -299,6 +363,11 @@ impl Player {
             }
             Ask::Set(..) | Ask::SetAll(_) => {
                 for ((key, count), answer) in ask.sets().into_iter().zip(answers) {
+                    if self.shards() > 1 && answer.is_err() {
+                        let error = answer.as_ref().err();
+                        self.replaced_or_not(who, key, Some(count), error, took == 0)?;
+                        continue;
+                    }
                     if done(answer)?.0 != in_digits(who, count) {
                         return Err(format!("{key} was set to {count}"));
                     }
@@ -491,7 +560,7 @@ impl Player {
         old.set_denied(false);
         old.lose_next_requests(0);
         old.lose_next_replies(0);
-        self.processes[who as usize] = Process::new(self.family, &self.store, &self.space);
+        self.processes[who as usize] = Process::new(self.family, &self.store, self.shards());
         self.look().await
     }
 
