@@ -36,12 +36,15 @@ mod backoff;
 mod detached;
 mod error;
 mod key;
+mod key_filter;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
     not(all(feature = "counter", feature = "instance-aware-counter")),
     allow(dead_code, reason = "each family has uses for a part of it")
 )]
 mod lax;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod listing;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod outage;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
@@ -61,3 +64,7 @@ mod watch;
 pub use backend::CounterComparator;
 pub use error::DistkitError;
 pub use key::{DistkitRedisKey, RedisKey};
+pub use key_filter::KeyFilter;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
+pub use listing::Listing;

@@ -5,10 +5,9 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Applied, BackendError, Member, Ordered, Outcome, ReplayGuard, SliceWrite, Space, Standing,
-    Write,
+    Applied, BackendError, Enumeration, Member, Ordered, ReplayGuard, SliceEnumeration, SliceWrite,
+    Space, Standing, Write,
 };
-use crate::RedisKey;
 
 /// The capabilities of a store: a view of each that it has.
 ///
@@ -21,8 +20,10 @@ pub struct Capabilities<'s> {
     pub recorded: Option<&'s dyn RecordedAnswers>,
     /// The same for instance-aware counters.
     pub recorded_slices: Option<&'s dyn RecordedSliceAnswers>,
-    /// All plain counters of a space. Of this crate's stores only, until it is settled how others do it.
-    pub(crate) portions: Option<&'s dyn Portions>,
+    /// Lists plain counters.
+    pub enumeration: Option<&'s dyn Enumeration>,
+    /// Lists instance-aware counters.
+    pub slice_enumeration: Option<&'s dyn SliceEnumeration>,
 }
 
 impl<'s> Capabilities<'s> {
@@ -41,32 +42,16 @@ impl<'s> Capabilities<'s> {
     pub fn with_recorded_slices(self, recorded: &'s dyn RecordedSliceAnswers) -> Self {
         Self { recorded_slices: Some(recorded), ..self }
     }
-}
 
-/// All plain counters of a space, a portion at a time, while nobody writes to it.
-#[async_trait]
-pub(crate) trait Portions: fmt::Debug + Send + Sync {
-    /// About so many counters. One may be in more than one portion.
-    async fn portion(
-        &self,
-        space: &Space,
-        at: Cursor,
-        count: usize,
-    ) -> Result<Portion, BackendError>;
+    /// Adds [`Enumeration`].
+    pub fn with_enumeration(self, enumeration: &'s dyn Enumeration) -> Self {
+        Self { enumeration: Some(enumeration), ..self }
+    }
 
-    /// How many counters there are.
-    async fn count(&self, space: &Space) -> Result<u64, BackendError>;
-}
-
-/// Where the next portion begins, in the store's own terms. The default is the beginning.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Cursor(pub(crate) String);
-
-/// Some counters, and where the next ones are.
-#[derive(Debug, Default)]
-pub(crate) struct Portion {
-    pub(crate) entries: Vec<(RedisKey, Outcome<i64>)>,
-    pub(crate) next: Option<Cursor>,
+    /// Adds [`SliceEnumeration`].
+    pub fn with_slice_enumeration(self, enumeration: &'s dyn SliceEnumeration) -> Self {
+        Self { slice_enumeration: Some(enumeration), ..self }
+    }
 }
 
 /// Requests that can be sent again until they are answered, and then get their *original* answer.
@@ -125,6 +110,6 @@ pub trait RecordedSliceAnswers: fmt::Debug + Send + Sync {
 }
 
 /// The error of a request that needs a capability which the store does not have.
-pub(super) fn missing(capability: &str) -> BackendError {
+pub(crate) fn missing(capability: &str) -> BackendError {
     BackendError::not_applied(format!("the store does not support {capability}"))
 }

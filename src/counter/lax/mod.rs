@@ -6,12 +6,13 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::{CounterOptions, CounterTrait, Keyed};
+use super::{CounterOptions, CounterTrait, Keyed, list::totals_of};
 use crate::{
-    CounterComparator, DistkitError, RedisKey,
+    CounterComparator, DistkitError, KeyFilter, RedisKey,
     answers::keyed,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
     lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner},
+    listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all},
     space_store::SpaceStore,
@@ -233,6 +234,15 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
         self.engine(key).get(key).await
+    }
+
+    fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
+        let stores = self.owners.iter().map(|owner| &owner.0.ledger().store);
+        Listing::of_shards(stores.map(|store| totals_of(store, filter)))
+    }
+
+    async fn len(&self) -> Result<u64, DistkitError> {
+        listing::sum(self.owners.all(|owner| owner.0.ledger().store.count()).await)
     }
 }
 

@@ -9,16 +9,19 @@ use futures_util::future::join_all;
 
 use self::ledger::Slices;
 use super::{
-    InstanceAwareCounterTrait, LaxInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::part_of, membership::Membership,
+    InstanceAwareCounterTrait, LaxInstanceAwareCounterOptions, TotalAndSlice, TotalAndSlices,
+    icounter_trait::part_of,
+    list::{list, slices_of, totals_of},
+    membership::Membership,
 };
 use crate::{
-    CounterComparator, DistkitError, RedisKey,
+    CounterComparator, DistkitError, KeyFilter, RedisKey,
     answers::Keyed,
     backend::{
         InstanceBackend, InstanceSlice, Refusal, Scope, SliceChange, SliceWrite, Standing, Written,
     },
     lax::{Cell, Engine, Hold, Owner, in_fast_range},
+    listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all},
 };
@@ -397,6 +400,20 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
             return Err(engine.why(error));
         }
         engine.ledger().membership.slices(key).await
+    }
+
+    fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
+        let memberships = self.owners.iter().map(|owner| &owner.0.ledger().membership);
+        list(memberships, |store| totals_of(store, filter))
+    }
+
+    fn list_slices(&self, filter: &KeyFilter) -> Listing<(RedisKey, TotalAndSlices)> {
+        let memberships = self.owners.iter().map(|owner| &owner.0.ledger().membership);
+        list(memberships, |store| slices_of(store, filter))
+    }
+
+    async fn len(&self) -> Result<u64, DistkitError> {
+        listing::sum(self.owners.all(|owner| owner.0.ledger().membership.count()).await)
     }
 }
 
