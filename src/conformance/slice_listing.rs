@@ -96,13 +96,13 @@ pub async fn slices_that_stay_are_listed_while_others_come_and_go(fixture: &Fixt
     let (stays, goes) = (keys(800), (0..2000).map(|i| key(&format!("a goes {i}"))));
     let goes: Vec<_> = goes.collect();
     add_to(&guest, &stays, 1).await;
-    add_to(&guest, &goes[..1000], 1).await;
+    add_to(&guest, &goes, 1).await;
     let mut scan = Scan::new(&probe, KeyFilter::all());
     let mut round = 0;
     while scan.step().await.is_some() {
-        // Slices of 0 go.
-        let part = &goes[(round * 250) % 2000..][..250];
-        add_to(&guest, part, if round % 8 < 4 { -1 } else { 1 }).await;
+        // A slice of 0 is none.
+        let part = &goes[(round * 200) % 2000..][..200];
+        add_to(&guest, part, if (round / 10) % 2 == 0 { -1 } else { 1 }).await;
         round += 1;
     }
     let missing: Vec<_> = stays.iter().filter(|key| !scan.found.contains(*key)).collect();
