@@ -46,7 +46,7 @@ pub enum DistkitError {
     /// `CounterOptions::max_pending_keys` allows.
     #[error("{limit} keys have pending writes, the limit of `max_pending_keys`")]
     TooManyPending {
-        /// The limit.
+        /// The limit: of several shards, the share of the one that the key belongs to.
         limit: usize,
     },
 

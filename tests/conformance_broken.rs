@@ -55,6 +55,7 @@ enum Fault {
     AppliesReplaysAgain,
     ReplaysAnswerWithTheFirstAnswer,
     ForgetsRefusals,
+    ForgetsThatItForgot,
     AppliesLowerSequences,
     ComparesSequencesAsText,
     GuardsOneWriterOnly,
@@ -91,6 +92,8 @@ struct Broken {
     writers: Mutex<BTreeMap<(String, String), Writer>>,
     ids: AtomicU64,
     locked: AtomicBool,
+    /// Whether records were lost.
+    lost: AtomicBool,
     turn: tokio::sync::Mutex<()>,
     pending_answer: Mutex<Option<Vec<Outcome<i64>>>>,
     clock: ManualClock,
@@ -108,6 +111,7 @@ impl Broken {
             writers: Mutex::default(),
             ids: AtomicU64::new(1),
             locked: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
             pending_answer: Mutex::default(),
             clock,
@@ -149,11 +153,12 @@ impl Broken {
     fn get(&self, address: &Address) -> Outcome<i64> {
         match self.values.lock().unwrap().get(address) {
             None => Ok(0),
-            Some(text) => match text.parse() {
-                Ok(value) if self.is(Fault::AnswersThroughDoubles) => Ok(value as f64 as i64),
-                Ok(value) => Ok(value),
-                Err(_) if self.is(Fault::OverwritesForeignData) => Ok(0),
-                Err(_) => Err(Refusal::NotANumber { found: text.clone() }),
+            Some(text) => match text.parse::<i64>().ok().filter(|value| value.to_string() == *text)
+            {
+                Some(value) if self.is(Fault::AnswersThroughDoubles) => Ok(value as f64 as i64),
+                Some(value) => Ok(value),
+                None if self.is(Fault::OverwritesForeignData) => Ok(0),
+                None => Err(Refusal::NotANumber { found: text.clone() }),
             },
         }
     }
@@ -363,6 +368,11 @@ impl Backend for Broken {
             return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes).await });
         };
         self.limit(Fault::FailsOnBigGuardedBatches, writes.len())?;
+        let known = self.writers.lock().unwrap().contains_key(&self.writer(space, guard));
+        let lost = self.lost.load(Ordering::SeqCst) && !self.is(Fault::ForgetsThatItForgot);
+        if lost && guard.resent && !known {
+            return Err(BackendError::Forgotten);
+        }
         if let Some(first) = self.replayed(space, guard) {
             if self.is(Fault::GuardsAdditionsOnly) {
                 for write in writes.iter().filter(|w| matches!(w.change, Change::Set(_))) {
@@ -438,12 +448,17 @@ impl Backend for Broken {
 
 fn fixture(fault: Fault) -> Fixture {
     let store = Broken::new(fault);
-    let clock = store.clock.clone();
+    let (clock, forgetful) = (store.clock.clone(), store.clone());
     let fixture = Fixture::plain(store.clone()).advance_with(move |step| clock.advance(step));
     fixture
         .plant_with(move |space, key, text| {
             let address = store.address(&space, &key);
             store.values.lock().unwrap().insert(address, text);
+            async {}
+        })
+        .lose_records_with(move |_| {
+            forgetful.writers.lock().unwrap().clear();
+            forgetful.lost.store(true, Ordering::SeqCst);
             async {}
         })
         .without_wiping()
@@ -496,6 +511,7 @@ faults::caught! {
         cancelled_guarded_batches_happen_once
         sequences_are_exact_to_two_to_the_53,
     ReplaysAnswerWithTheFirstAnswer by a_replayed_batch_changes_nothing,
+    ForgetsThatItForgot by a_batch_whose_record_is_lost_is_not_applied,
     ForgetsRefusals by refused_items_are_refused_again big_guarded_batches_are_one_call,
     AppliesLowerSequences by a_lower_sequence_changes_nothing,
     ComparesSequencesAsText by a_lower_sequence_changes_nothing,

@@ -48,7 +48,7 @@ fn not_joined() -> BackendError {
 fn able(failure: fn() -> BackendError) -> Fixture {
     let fixture = Fixture::new(Layered::new(Arc::new(MemoryBackend::new()), Failing(failure)))
         .advance_with(|_: Duration| {});
-    fixture.wipe_with(|_| async {}).plant_with(|_, _, _| async {})
+    fixture.wipe_with(|_| async {}).plant_with(|_, _, _| async {}).lose_records_with(|_| async {})
 }
 
 type Rule = fn(Fixture) -> faults::Run;

@@ -9,9 +9,13 @@ use distkit::{
 };
 
 fn with_hooks(fixture: Fixture, store: MemoryBackend) -> Fixture {
-    let wiped = store.clone();
+    let (wiped, forgetful) = (store.clone(), store.clone());
     let fixture = fixture.wipe_with(move |_| {
         wiped.wipe();
+        async {}
+    });
+    let fixture = fixture.lose_records_with(move |space| {
+        forgetful.lose_guards(&space);
         async {}
     });
     fixture.plant_with(move |space, key, text| {

@@ -870,3 +870,26 @@ async fn an_addition_within_bounds_acts_at_once_and_after_what_is_pending() {
     assert!(left == 0 || left == 4, "{left}");
     assert_eq!(bed.counter.get(&seats).await.unwrap(), left);
 }
+
+/// What comes to nothing is not sent, so no answer to a flush makes its total known.
+#[tokio::test(start_paused = true)]
+async fn a_read_beside_additions_that_come_to_nothing_asks_the_store() {
+    let bed = bed();
+    let (k, cold) = (key("k"), key("cold"));
+    bed.counter.inc(&k, 1).await.unwrap();
+    bed.counter.flush().await.unwrap();
+    // The total gets too old to be answered, and keeping it fresh ends.
+    sleep(Duration::from_secs(1)).await;
+    bed.strict().inc(&k, 10).await.unwrap();
+    bed.link.set_latency(50 * MS);
+    // Holds the task up until the additions are due.
+    let busy = bed.counter.get(&cold);
+    let read = async {
+        sleep(MS).await;
+        bed.counter.inc(&k, 1).await.unwrap();
+        bed.counter.inc(&k, -1).await.unwrap();
+        bed.counter.get(&k).await.unwrap()
+    };
+    let (_, total) = tokio::join!(busy, read);
+    assert_eq!(total, 11);
+}

@@ -18,7 +18,7 @@ use crate::RedisKey;
 /// let shards = Space::shards_of(shop, 6);
 /// let apples = RedisKey::try_from("apples")?;
 /// let of_apples = &shards[usize::from(Space::shard_of(&apples, 6))];
-/// assert_eq!((of_apples.shard(), of_apples.shards()), (4, 6));
+/// assert_eq!((of_apples.shard(), of_apples.shards()), (5, 6));
 /// # Ok::<(), distkit::DistkitError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +58,7 @@ impl Space {
     }
 
     /// Shard 0 of `prefix` if it has several, and how many does not matter: its keys are in the same place.
+    #[cfg(any(feature = "redis-rs", feature = "fred"))]
     pub(crate) fn first_of_several(prefix: &RedisKey) -> Self {
         Self::part_of(prefix, 0, Self::MAX_SHARDS)
     }
@@ -75,7 +76,7 @@ impl Space {
     /// use distkit::{RedisKey, backend::Space};
     ///
     /// let shard = |name: &str| RedisKey::try_from(name).map(|key| Space::shard_of(&key, 64));
-    /// assert_eq!([shard("apples")?, shard("pears")?, shard("plums")?], [18, 2, 7]);
+    /// assert_eq!([shard("apples")?, shard("pears")?, shard("plums")?], [63, 48, 47]);
     /// # Ok::<(), distkit::DistkitError>(())
     /// ```
     #[inline]
@@ -238,8 +239,16 @@ mod tests {
         let place =
             |shards| Space::shards_of(prefix("shop"), shards)[0].part.as_ref().unwrap().tag.clone();
         assert_eq!(place(2), place(64));
-        let first = Space::first_of_several(&prefix("shop"));
-        assert_eq!(first.part.unwrap().tag, place(7));
+        assert_eq!(place(Space::MAX_SHARDS), place(7));
+    }
+
+    #[test]
+    fn the_hash_is_that_of_its_specification() {
+        // From the specification of XXH3: the hash of nothing, with seed 0.
+        assert_eq!(xxhash_rust::xxh3::xxh3_64(b""), 0x2D06_8005_38D3_94C2);
+        let shards = ["a", "\u{fc}", "key-1", "a longer name, which takes another way through it"]
+            .map(|name| Space::shard_of(&prefix(name), Space::MAX_SHARDS));
+        assert_eq!(shards, [543, 878, 505, 1000]);
     }
 
     #[test]

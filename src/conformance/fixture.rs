@@ -20,6 +20,7 @@ pub struct Fixture {
     plant: Option<Arc<Plant>>,
     advance: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
     wipe: Option<Arc<Wipe>>,
+    lose_records: Option<Arc<Wipe>>,
     /// What the test cannot do, and says so.
     waived: Waived,
     kept: Vec<Arc<dyn Any + Send + Sync>>,
@@ -30,6 +31,7 @@ struct Waived {
     plant: bool,
     advance: bool,
     wipe: bool,
+    lose_records: bool,
 }
 
 impl Fixture {
@@ -52,6 +54,7 @@ impl Fixture {
             plant: None,
             advance: None,
             wipe: None,
+            lose_records: None,
             waived: Waived::default(),
             kept: Vec::new(),
         }
@@ -85,6 +88,25 @@ impl Fixture {
         P: Future<Output = ()> + Send + 'static,
     {
         self.wipe = Some(Arc::new(move |space| Box::pin(wipe(space))));
+        self
+    }
+
+    /// How to make the store lose what it remembers of the writers of a space, as an eviction does. Without it
+    /// [`a_batch_whose_record_is_lost_is_not_applied`](super::a_batch_whose_record_is_lost_is_not_applied) fails:
+    /// see [`without_losing_records`](Self::without_losing_records).
+    pub fn lose_records_with<F, P>(mut self, lose: F) -> Self
+    where
+        F: Fn(Space) -> P + Send + Sync + 'static,
+        P: Future<Output = ()> + Send + 'static,
+    {
+        self.lose_records = Some(Arc::new(move |space| Box::pin(lose(space))));
+        self
+    }
+
+    /// Lets the rule pass unchecked that needs [`lose_records_with`](Self::lose_records_with). It is for stores
+    /// that cannot lose their records and keep the counters.
+    pub fn without_losing_records(mut self) -> Self {
+        self.waived.lose_records = true;
         self
     }
 
@@ -145,6 +167,17 @@ impl Fixture {
     pub(super) async fn wipe(&self, space: &Space) {
         if let Some(wipe) = &self.wipe {
             wipe(space.clone()).await;
+        }
+    }
+
+    pub(super) fn can_lose_records(&self) -> bool {
+        let needs = "lose_records_with, or without_losing_records";
+        can(self.lose_records.is_some(), self.waived.lose_records, needs)
+    }
+
+    pub(super) async fn lose_records(&self, space: &Space) {
+        if let Some(lose) = &self.lose_records {
+            lose(space.clone()).await;
         }
     }
 

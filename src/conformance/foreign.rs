@@ -4,14 +4,18 @@ use crate::{
     backend::{Outcome, Refusal, Write},
 };
 
-/// Text that is not a decimal `i64`.
-const TEXTS: [&str; 8] = [
+/// Text that is not a decimal `i64`, as `i64::to_string` writes it.
+const TEXTS: [&str; 12] = [
     "hello",
     "1.5",
     "1e3",
     "9223372036854775808",
     "-9223372036854775809",
     "12 apples",
+    "+5",
+    "007",
+    "-0",
+    " 1",
     "",
     "kr\u{e4}he \u{1f980}",
 ];

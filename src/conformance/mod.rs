@@ -6,6 +6,7 @@
 //!
 //! ```toml
 //! [dev-dependencies]
+//! async-trait = "0.1"
 //! distkit = { version = "0.8", features = ["conformance"] }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! ```
@@ -49,12 +50,13 @@
 //!
 //! async fn my_store() -> Fixture {
 //!     let store = Arc::new(MyStore::connect("my://localhost").await);
-//!     Fixture::plain(store.clone()).plant_with(move |space, key, text| {
+//!     Fixture::plain(store.clone()).plant_with(move |space: Space, key: RedisKey, text: String| {
 //!         let store = store.clone();
 //!         async move { store.write_raw(space.prefix(), &key, &text).await }
 //!     })
 //!     // What this test cannot do: without saying so, the rules that need it fail.
 //!     .without_a_clock()
+//!     .without_losing_records()
 //! }
 //!
 //! distkit::plain_conformance_suite!(my_store);
@@ -171,11 +173,11 @@ pub use removal::{
     removal_answers_what_was_held,
 };
 pub use replay::{
-    a_lower_sequence_changes_nothing, a_replayed_batch_changes_nothing,
-    an_empty_batch_uses_up_its_sequence, big_guarded_batches_are_one_call,
-    concurrent_copies_of_a_guarded_batch_happen_once, guarded_sets_and_conditions_happen_once,
-    guards_last_a_day_after_the_last_batch, refused_items_are_refused_again,
-    sequences_are_exact_to_two_to_the_53, writers_are_independent,
+    a_batch_whose_record_is_lost_is_not_applied, a_lower_sequence_changes_nothing,
+    a_replayed_batch_changes_nothing, an_empty_batch_uses_up_its_sequence,
+    big_guarded_batches_are_one_call, concurrent_copies_of_a_guarded_batch_happen_once,
+    guarded_sets_and_conditions_happen_once, guards_last_a_day_after_the_last_batch,
+    refused_items_are_refused_again, sequences_are_exact_to_two_to_the_53, writers_are_independent,
 };
 pub use shards::{another_number_of_shards_is_refused, shards_are_apart};
 pub use slice_listing::{
@@ -292,6 +294,7 @@ macro_rules! conformance_rules {
 macro_rules! plain_conformance_rules {
     ([$($callback:tt)+] $($before:tt)*) => {
         $($callback)+! { $($before)*
+            a_batch_whose_record_is_lost_is_not_applied
             a_compare_and_set_loop_loses_no_update
             a_key_named_twice_is_written_twice_in_order
             a_lower_sequence_changes_nothing

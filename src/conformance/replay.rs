@@ -8,7 +8,7 @@ use super::model::Model;
 use crate::{
     CounterComparator::{Eq, Gt},
     RedisKey,
-    backend::{Applied, Refusal, ReplayGuard, Write},
+    backend::{Applied, BackendError, Refusal, ReplayGuard, Write},
 };
 
 /// Sends a batch that the store has applied, and checks that it says so and answers with `standing`:
@@ -275,4 +275,40 @@ pub async fn big_guarded_batches_are_one_call(fixture: &Fixture) {
     replay(&probe, &adds, &guard, &standing).await;
     let expected: Vec<_> = all.iter().map(|key| model.total(key)).collect();
     check_values("read", &all, &probe.read(&all).await, &expected);
+}
+
+/// Rule 7: a batch that was perhaps applied, and of which the store lost the record, changes nothing, also where the
+/// counters are empty. One that certainly was not is applied.
+///
+/// Checks nothing when the fixture cannot lose records: see [`Fixture::lose_records_with`].
+pub async fn a_batch_whose_record_is_lost_is_not_applied(fixture: &Fixture) {
+    if !fixture.can_lose_records() {
+        eprintln!("not checked: the fixture cannot lose records");
+        return;
+    }
+    let probe = fixture.fresh();
+    let hits = key("hits");
+    let writes = [Write::add(hits.clone(), 5)];
+    let mut guard = probe.guard(1);
+    for cleared in [false, true] {
+        first_time(&probe, &writes, &guard).await;
+        if cleared {
+            probe.clear().await;
+        }
+        let total = probe.total(&hits).await;
+        fixture.lose_records(&probe.space).await;
+        for attempt in 1..3 {
+            let resent = ReplayGuard { resent: true, ..guard.clone() };
+            let answer = probe.backend.apply(&probe.space, &writes, Some(&resent)).await;
+            assert!(
+                matches!(answer, Err(BackendError::Forgotten)),
+                "attempt {attempt}: {answer:?}"
+            );
+            assert_eq!(probe.total(&hits).await, total, "a forgotten batch changed something");
+        }
+        guard = probe.guard(1);
+        first_time(&probe, &writes, &guard).await;
+        assert_eq!(probe.total(&hits).await, total + 5, "the next writer's batch");
+        guard.sequence += 1;
+    }
 }

@@ -32,6 +32,8 @@ mod committer;
 mod background;
 mod request;
 mod task;
+#[cfg(test)]
+mod task_tests;
 
 mod calls;
 mod engine;

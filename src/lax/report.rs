@@ -61,10 +61,10 @@ impl Unflushed {
         self.pending.is_empty() && self.unknown.is_empty() && self.refused.is_empty()
     }
 
-    /// The reports of all shards in one.
-    pub(crate) fn of_shards(reports: Vec<Result<(), Self>>) -> Result<(), Self> {
-        if let [only] = &*reports {
-            return only.clone();
+    /// The reports of all shards in one, if any has something to report.
+    pub(crate) fn of_shards(mut reports: Vec<Result<(), Self>>) -> Option<Self> {
+        if reports.len() == 1 {
+            return reports.pop()?.err();
         }
         let mut all = Self::default();
         for (shard, report) in (0..).zip(reports) {
@@ -84,7 +84,7 @@ impl Unflushed {
         all.pending.sort_unstable();
         all.unknown.sort_unstable();
         all.refused.sort_by(|(one, ..), (other, ..)| one.cmp(other));
-        if all.shards.is_empty() { Ok(()) } else { Err(all) }
+        (!all.shards.is_empty()).then_some(all)
     }
 }
 

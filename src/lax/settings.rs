@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::shards::share;
-
 /// The resolution of tokio's timer.
 pub(crate) const SHORTEST_LAG: Duration = Duration::from_millis(1);
 
@@ -32,11 +30,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Those of one of so many shards: a part of what is limited.
-    pub(crate) fn of_one_shard(self, shards: u16) -> Self {
-        Self { max_pending: share(self.max_pending, shards), ..self }
-    }
-
     /// How long the task may give no sign of life before somebody else takes its place: two lags, within
     /// what a busy runtime may need and what a caller can wait.
     pub(super) fn patience(&self) -> Duration {

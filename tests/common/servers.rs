@@ -57,12 +57,16 @@ pub(crate) fn fixture<S: Cli>(
     server: Arc<S>,
     backend: impl IntoBackend<dyn InstanceBackend>,
 ) -> Fixture {
-    let wiped = server.clone();
+    let (wiped, forgetful) = (server.clone(), server.clone());
     let fixture = Fixture::new(backend).keep(server.clone()).wipe_with(move |space| {
         wipe(&*wiped, &space);
         async {}
     });
     fixture
+        .lose_records_with(move |space| {
+            forget(&*forgetful, &space);
+            async {}
+        })
         .plant_with(move |space, key, text| {
             let answer = server.run(&["HSET", &totals(&space), &key, &text]);
             assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
@@ -82,8 +86,14 @@ pub(crate) fn clocked_fixture(
     server: Arc<Server>,
     backend: impl IntoBackend<dyn InstanceBackend>,
 ) -> Fixture {
-    let (clock, wiped) = (server.clone(), server.clone());
+    let (clock, wiped, forgetful) = (server.clone(), server.clone(), server.clone());
     let fixture = fixture(server, backend).advance_with(move |step| clock.advance(step));
+    // A hash that is made again is told from the one before by the time.
+    let fixture = fixture.lose_records_with(move |space| {
+        forget(&*forgetful, &space);
+        forgetful.advance(Duration::from_secs(1));
+        async {}
+    });
     fixture.wipe_with(move |space| {
         wipe(&*wiped, &space);
         // As a restart does. That time has passed is all that an empty server knows of what was before.
@@ -95,6 +105,11 @@ pub(crate) fn clocked_fixture(
 fn wipe(server: &impl Cli, space: &Space) {
     let names = instances(space);
     assert_eq!(server.run(&["EVAL", WIPE, "1", &names, &names]), "wiped");
+}
+
+/// Loses the records of the space's writers.
+fn forget(server: &impl Cli, space: &Space) {
+    server.run(&["DEL", &format!("distkit:{{{}}}:writers", space.prefix())]);
 }
 
 /// What all names of a space's instance-aware counters begin with.

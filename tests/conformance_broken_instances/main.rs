@@ -253,7 +253,7 @@ fn fixture(fault: Fault) -> Fixture {
     let store = Broken::new(fault);
     let (clock, wiped) = (store.clock.clone(), store.clone());
     let fixture = Fixture::new(store).advance_with(move |step| clock.advance(step));
-    fixture.without_planting().wipe_with(move |space| {
+    fixture.without_planting().without_losing_records().wipe_with(move |space| {
         wiped.on(&space, Instances::wipe);
         async {}
     })

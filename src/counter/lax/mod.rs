@@ -11,10 +11,10 @@ use crate::{
     CounterComparator, DistkitError, KeyFilter, RedisKey,
     answers::keyed,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
-    lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner},
+    lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner, Settings},
     listing::{self, Listing},
     parts::in_parts,
-    shards::{Answers, Shards, done_in_all},
+    shards::{Answers, Shards, done_in_all, share},
     space_store::SpaceStore,
 };
 
@@ -74,7 +74,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// A counter with these options. No I/O; may be called outside of a runtime.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
         let CounterOptions { stores, settings, .. } = options;
-        let settings = settings.of_one_shard(stores.number());
+        let max_pending = share(settings.max_pending, stores.number());
+        let settings = Settings { max_pending, ..settings };
         let owner = |store: &SpaceStore<B>| {
             Arc::new(Owner(Engine::new(Plain { store: store.clone() }, settings)))
         };
@@ -173,7 +174,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// What is left, and what was refused. It is given up: none of it is sent later, and only this report tells
     /// of it; another `shutdown` has nothing left.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
-        Unflushed::of_shards(self.owners.all(|owner| owner.0.shutdown(within)).await)
+        let reports = self.owners.all(|owner| owner.0.shutdown(within)).await;
+        Unflushed::of_shards(reports).map_or(Ok(()), Err)
     }
 }
 

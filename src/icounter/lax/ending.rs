@@ -46,7 +46,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// but a `cause` the instance could not leave, and its slices stay until its lease has run out; or it
     /// had been replaced, and what was pending at that time is lost.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Unflushed> {
-        Unflushed::of_shards(self.owners.all(|owner| shutdown(owner, within)).await)
+        let reports = self.owners.all(|owner| shutdown(owner, within)).await;
+        Unflushed::of_shards(reports).map_or(Ok(()), Err)
     }
 }
 

@@ -1,3 +1,4 @@
+mod batch;
 mod ending;
 mod handle;
 mod ledger;
@@ -7,7 +8,10 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use self::ledger::Slices;
+use self::{
+    batch::{can_replace, write_now},
+    ledger::Slices,
+};
 use super::{
     InstanceAwareCounterTrait, LaxInstanceAwareCounterOptions, TotalAndSlice, TotalAndSlices,
     icounter_trait::part_of,
@@ -15,15 +19,12 @@ use super::{
     membership::Membership,
 };
 use crate::{
-    CounterComparator, DistkitError, KeyFilter, RedisKey,
+    DistkitError, KeyFilter, RedisKey,
     answers::Keyed,
-    backend::{
-        InstanceBackend, InstanceSlice, Refusal, Scope, SliceChange, SliceWrite, Standing, Written,
-    },
-    lax::{Cell, Engine, Hold, Owner, in_fast_range},
+    backend::{InstanceBackend, InstanceSlice, Refusal, Scope, SliceWrite, Standing, Written},
+    lax::{Cell, Engine, Hold, Owner, Settings, in_fast_range},
     listing::{self, Listing},
-    parts::in_parts,
-    shards::{Answers, Shards, done_in_all},
+    shards::{Shards, done_in_all, share},
 };
 
 pub use handle::LaxInstanceAwareHandle;
@@ -74,7 +75,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
         let memberships = options.instance.memberships();
-        let settings = options.settings.of_one_shard(memberships.number());
+        let max_pending = share(options.settings.max_pending, memberships.number());
+        let settings = Settings { max_pending, ..options.settings };
         let owner = |membership: &Arc<Membership<B>>| {
             let membership = Arc::clone(membership);
             Arc::new(Owner(Engine::new(Slices { membership }, settings)))
@@ -170,58 +172,6 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
             Err(error) => Err(owner.0.why(error)),
         }
     }
-
-    /// A batch that needs no I/O but for unknown keys; `None` when it is one to be sent at once.
-    async fn write_later(
-        &self,
-        writes: &[SliceWrite],
-    ) -> Result<Option<Vec<Result<Written<Standing>, DistkitError>>>, DistkitError> {
-        let Some(writes) = writes.iter().map(buffered).collect::<Option<Vec<_>>>() else {
-            return Ok(None);
-        };
-        let keys = writes.iter().map(|(key, _)| (self.engine(key), *key));
-        let cells = Engine::all_known(keys).await;
-        // Of one shard the batch fails as a whole; of several, others may be well.
-        let ends_all = |error: &DistkitError| {
-            self.owners.only().is_some() && !matches!(error, DistkitError::CounterError { .. })
-        };
-        for ((key, _), cell) in writes.iter().zip(&cells) {
-            if let Err(error) = cell
-                && ends_all(error)
-            {
-                return Err(self.engine(key).why(error.clone()));
-            }
-        }
-        for ((_, change), cell) in writes.iter().zip(&cells) {
-            if let (Buffered::Replace(count), Ok(cell)) = (change, cell)
-                && !can_replace(cell, *count)
-            {
-                return Ok(None);
-            }
-        }
-        let mut outcomes = Vec::with_capacity(writes.len());
-        // Nothing is changed when there is no room for all.
-        for cell in cells.iter().flatten() {
-            self.engine(&cell.key).reserve(cell)?;
-        }
-        for ((key, change), cell) in writes.into_iter().zip(cells) {
-            let engine = self.engine(key);
-            let written = cell.and_then(|cell| {
-                let old = numbers(&cell);
-                let new = match change {
-                    Buffered::Add(count) => engine.add_slice(&cell, count)?,
-                    Buffered::Replace(count) => engine.replace_slice(&cell, count)?,
-                };
-                let (old, new) = (estimated(old), estimated(new));
-                Ok(Written { old, new, condition_met: true })
-            });
-            match written {
-                Err(error) if ends_all(&error) => return Err(engine.why(error)),
-                written => outcomes.push(written.map_err(|error| engine.why(error))),
-            }
-        }
-        Ok(Some(outcomes))
-    }
 }
 
 impl<B: InstanceBackend + ?Sized> Engine<Slices<B>> {
@@ -283,18 +233,6 @@ impl<B: InstanceBackend + ?Sized> Engine<Slices<B>> {
     }
 }
 
-/// Does the writes of one shard at once.
-async fn write_now<B: InstanceBackend + ?Sized>(
-    owner: &Owner<Slices<B>>,
-    writes: &[SliceWrite],
-    size: usize,
-) -> Answers<Written<Standing>> {
-    in_parts!(writes, size, part => match owner.0.write_now(part).await {
-        Err(error) => Err(owner.0.why(error)),
-        Ok(outcomes) => Ok(outcomes),
-    })
-}
-
 async fn clear<B: InstanceBackend + ?Sized>(
     owner: &Owner<Slices<B>>,
     scope: Scope,
@@ -302,40 +240,10 @@ async fn clear<B: InstanceBackend + ?Sized>(
     owner.0.clear(scope).await.map_err(|error| owner.0.why(error))
 }
 
-/// A change of a slice that needs no answer of the store.
-#[derive(Clone, Copy)]
-enum Buffered {
-    Add(i64),
-    Replace(i64),
-}
-
-/// What a write is when it is buffered; `None` for one that acts on the store at once.
-fn buffered(write: &SliceWrite) -> Option<(&RedisKey, Buffered)> {
-    let change = match (write.change, write.condition) {
-        (SliceChange::Add(count), CounterComparator::Nil) => Buffered::Add(count),
-        (SliceChange::SetSlice(count), CounterComparator::Nil) => Buffered::Replace(count),
-        _ => return None,
-    };
-    Some((&write.key, change))
-}
-
-/// Numbers near the ends of `i64` are left to the store.
-fn can_replace(cell: &Cell, count: i64) -> bool {
-    // The others' sum need not fit into an `i64`; the acknowledged total does.
-    let base = cell.tally.acknowledged();
-    let total = base.wrapping_add(cell.others());
-    let others = i128::from(total) - i128::from(base);
-    in_fast_range(count) && i64::try_from(others + i128::from(count)).is_ok()
-}
-
 #[inline]
 fn numbers(cell: &Cell) -> TotalAndSlice {
     let own = cell.tally.estimate();
     (cell.with_others(own), own)
-}
-
-fn estimated((total, slice): TotalAndSlice) -> Standing {
-    Standing { total, slice, ..Standing::default() }
 }
 
 #[async_trait]
