@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// About how many counters one request asks for.
-pub(crate) const PAGE: usize = 1000;
+pub(crate) const PAGE: usize = 500;
 
 /// How many shards are listed at the same time: each holds a page.
 const SIDE_BY_SIDE: usize = 8;
@@ -28,7 +28,7 @@ const SIDE_BY_SIDE: usize = 8;
 /// - A counter that the store holds from the first poll to the end comes at least once. It may come more than once,
 ///   with the total of each time; [`into_map`](Self::into_map) keeps the last one.
 /// - A counter that is made or deleted meanwhile may come or not.
-/// - It holds at most a page, about 1000 counters, of each of up to 8 shards, whatever the number of counters.
+/// - It holds at most a page, about 500 counters, of each of up to 8 shards, whatever the number of counters.
 /// - It asks the store only while it is polled. No request takes the server longer than a few milliseconds, so writers
 ///   are not held up.
 ///

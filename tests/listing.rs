@@ -328,7 +328,7 @@ async fn a_listing_asks_for_a_page_when_it_is_needed() {
     for number in 1..=50_000_usize {
         found.insert(listing.next().await.unwrap().unwrap().0);
         // So no more than one page is ever held.
-        assert_eq!(asked(), number.div_ceil(1000), "after {number} counters");
+        assert_eq!(asked(), number.div_ceil(500), "after {number} counters");
     }
     assert!(listing.next().await.is_none());
     assert_eq!(found, expected.into_keys().collect());
@@ -337,11 +337,11 @@ async fn a_listing_asks_for_a_page_when_it_is_needed() {
     dropped.next().await.unwrap().unwrap();
     drop(dropped);
     tokio::task::yield_now().await;
-    assert_eq!(asked(), 51, "a dropped listing asks for nothing");
+    assert_eq!(asked(), 101, "a dropped listing asks for nothing");
     assert!(counter.top(0, &KeyFilter::all()).await.unwrap().is_empty());
-    assert_eq!(asked(), 51, "the 0 greatest are known");
+    assert_eq!(asked(), 101, "the 0 greatest are known");
     counter.len().await.unwrap();
-    assert_eq!(requests.0.lock().unwrap()[50..], ["page", "count"]);
+    assert_eq!(requests.0.lock().unwrap()[100..], ["page", "count"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,7 +370,7 @@ async fn losing_the_space_ends_a_listing() {
     listing.next().await.unwrap().unwrap();
     link.store().wipe_space(&Space::new(key("shop")));
     let left = all(listing).await;
-    assert_eq!(left.len(), 999, "the page that was read");
+    assert_eq!(left.len(), 499, "the page that was read");
     assert!(left.iter().all(Result::is_ok));
 }
 

@@ -10,8 +10,8 @@ use crate::{
 
 static PAGE: Script = Script::new(include_str!("page.lua"));
 
-/// Of how many fields a page is at most: about 1 ms of the server's time.
-const LARGEST: usize = 1000;
+/// Of how many fields a page is at most: about half a millisecond of the server's time.
+const LARGEST: usize = 500;
 
 /// How often a listing begins anew because another server answers, before it fails. Where each request goes to
 /// another one, no place means anything.
