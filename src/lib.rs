@@ -20,6 +20,18 @@ pub mod counter;
 #[cfg_attr(docsrs, doc(cfg(feature = "instance-aware-counter")))]
 pub mod icounter;
 
+#[cfg(all(
+    any(doc, doctest),
+    feature = "counter",
+    feature = "instance-aware-counter",
+    feature = "trypema",
+    feature = "redis-rs-cluster",
+    feature = "redis-rs-tls",
+    feature = "fred-tls"
+))]
+#[doc = include_str!("../docs/production.md")]
+pub mod production {}
+
 #[cfg(feature = "trypema")]
 #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
 pub mod trypema;
@@ -30,10 +42,20 @@ mod answers;
 mod backoff;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
+    not(all(feature = "counter", feature = "instance-aware-counter")),
+    allow(dead_code, reason = "each family has uses for a part of it")
+)]
+mod counts;
+#[cfg(feature = "metrics")]
+mod describe;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(
     not(feature = "instance-aware-counter"),
     allow(dead_code, reason = "only the heartbeat asks whether it has ended")
 )]
 mod detached;
+#[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
+mod detached_tests;
 mod error;
 mod key;
 mod key_filter;
@@ -45,6 +67,8 @@ mod key_filter;
 mod lax;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod listing;
+#[cfg(all(test, feature = "counter", feature = "metrics"))]
+mod observability_tests;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod outage;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
@@ -57,14 +81,64 @@ mod shards;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod space_store;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod stats;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod strict;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod watch;
 
+/// The version of fred whose clients and pools this crate takes, for services that do not name one themselves.
+///
+/// ```no_run
+/// use distkit::{
+///     RedisKey,
+///     counter::{CounterOptions, CounterTrait, StrictCounter},
+///     fred::{interfaces::ClientLike, types::{Builder, config::{Config, ReconnectPolicy}}},
+/// };
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::from_url("redis://127.0.0.1/")?;
+/// let policy = ReconnectPolicy::new_exponential(0, 20, 2000, 2);
+/// let client = Builder::from_config(config).set_policy(policy).build()?;
+/// client.init().await?;
+/// let options = CounterOptions::new(RedisKey::try_from("shop")?, client);
+/// StrictCounter::new(options).inc(&RedisKey::try_from("hits")?, 1).await?;
+/// # Ok(()) }
+/// ```
+#[cfg(feature = "fred")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fred")))]
+pub use ::fred;
+/// The version of redis-rs whose connections this crate takes, for services that do not name one themselves.
+///
+/// ```no_run
+/// use distkit::{
+///     RedisKey,
+///     backend::ReconnectingConnection,
+///     counter::{CounterOptions, CounterTrait, StrictCounter},
+///     redis,
+/// };
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = redis::Client::open("redis://127.0.0.1/")?;
+/// let connection = ReconnectingConnection::connect(client).await?;
+/// let options = CounterOptions::new(RedisKey::try_from("shop")?, connection);
+/// StrictCounter::new(options).inc(&RedisKey::try_from("hits")?, 1).await?;
+/// # Ok(()) }
+/// ```
+#[cfg(feature = "redis-rs")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
+pub use ::redis;
+
 pub use backend::CounterComparator;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use describe::describe_metrics;
 pub use error::DistkitError;
 pub use key::{DistkitRedisKey, RedisKey};
 pub use key_filter::KeyFilter;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
 pub use listing::Listing;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
+pub use stats::Stats;

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use futures_util::future::join_all;
 
-use crate::{DistkitError, RedisKey, answers::Item, backend::Space};
+use crate::{DistkitError, RedisKey, answers::Item, backend::Space, stats::Stats};
 
 /// One `T` for each shard of a prefix: one at least.
 #[derive(Debug, Clone)]
@@ -64,6 +64,11 @@ impl<T> Shards<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The numbers of all shards together.
+    pub(crate) fn stats(&self, of: impl Fn(&T) -> Stats) -> Stats {
+        self.others.iter().fold(of(&self.first), |all, shard| all.merge(of(shard)))
     }
 
     /// Does the same in all shards, side by side.

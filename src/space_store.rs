@@ -2,12 +2,12 @@
 //!
 //! A store that gives another number of answers than it was asked for is not trusted with any.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use tokio::time::Instant;
 
 #[cfg(feature = "counter")]
-use crate::backend::{Enumeration, ReplayGuard, Write};
+use crate::backend::{Enumeration, Write};
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
     Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice,
@@ -15,8 +15,10 @@ use crate::backend::{
 };
 use crate::{
     KeyFilter, RedisKey,
-    backend::{Applied, Backend, BackendError, Cursor, Outcome, Page, Space, missing},
+    backend::{Applied, Backend, BackendError, Cursor, Outcome, Page, ReplayGuard, Space, missing},
+    counts::Counts,
     shards::Shards,
+    stats::Count,
     strict::Sender,
 };
 
@@ -24,13 +26,63 @@ use crate::{
 pub(crate) struct SpaceStore<B: ?Sized> {
     store: Arc<B>,
     space: Space,
+    counts: Arc<Counts>,
 }
 
 impl<B: Backend + ?Sized> SpaceStore<B> {
-    /// The shards of a prefix.
-    pub(crate) fn shards(store: Arc<B>, prefix: RedisKey, shards: u16) -> Shards<Self> {
-        let each = |space: &Space| Self { store: Arc::clone(&store), space: space.clone() };
+    /// The shards of a prefix, each with numbers of its own, for counters of the kind.
+    pub(crate) fn shards(
+        store: Arc<B>,
+        prefix: RedisKey,
+        shards: u16,
+        kind: &'static str,
+    ) -> Shards<Self> {
+        let each = |space: &Space| Self::new(Arc::clone(&store), space.clone(), kind);
         Shards::spaces(prefix, shards).map(each)
+    }
+
+    /// With numbers of its own, for counters of the kind.
+    fn new(store: Arc<B>, space: Space, kind: &'static str) -> Self {
+        let counts = Counts::new(kind, space.prefix());
+        Self { store, space, counts }
+    }
+
+    /// The same space, with numbers of its own.
+    pub(crate) fn counted_apart(&self, kind: &'static str) -> Self {
+        Self::new(Arc::clone(&self.store), self.space.clone(), kind)
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Counts the request, and notes whether the store answered it.
+    async fn sent<T>(
+        &self,
+        request: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        self.counts.add(Count::Requests, 1);
+        let answer = request.await;
+        self.counts.answered(&answer);
+        answer
+    }
+
+    /// [`sent`](Self::sent), perhaps once more.
+    async fn sent_in<T>(
+        &self,
+        lane: &ReplayGuard,
+        request: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        self.counts.add(Count::Resent, usize::from(lane.resent));
+        self.sent(request).await
+    }
+
+    /// Notes that no answer came in any attempt: the last one was cut short.
+    fn ended<T>(&self, answer: Result<T, BackendError>) -> Result<T, BackendError> {
+        if let Err(error @ BackendError::OutcomeUnknown(_)) = &answer {
+            self.counts.unreachable(error);
+        }
+        answer
     }
 
     pub(crate) fn store(&self) -> &Arc<B> {
@@ -40,20 +92,20 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     pub(crate) fn prefix(&self) -> &RedisKey {
         self.space.prefix()
     }
-
-    pub(crate) fn space(&self) -> &Space {
-        &self.space
-    }
 }
 
 #[cfg(feature = "counter")]
 impl<B: Backend + ?Sized> SpaceStore<B> {
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
     pub(crate) async fn apply(
         &self,
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
-        let applied = self.store.apply(&self.space, writes, guard).await?;
+        let applied = self.sent(self.store.apply(&self.space, writes, guard)).await?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -69,8 +121,10 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let (Some(deadline), Some(store)) = (deadline, self.store.capabilities().recorded) else {
             return self.apply(writes, None).await;
         };
-        let request = |lane| async move { store.apply_recorded(&self.space, writes, &lane).await };
-        let applied = sender.send(|| self.store.fresh_id(), deadline, request).await?;
+        let request = |lane| async move {
+            self.sent_in(&lane, store.apply_recorded(&self.space, writes, &lane)).await
+        };
+        let applied = self.ended(sender.send(|| self.store.fresh_id(), deadline, request).await)?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -84,12 +138,14 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let (Some(deadline), Some(store)) = (deadline, self.store.capabilities().recorded) else {
             return self.clear().await;
         };
-        let request = |lane| async move { store.clear_recorded(&self.space, &lane).await };
-        sender.send(|| self.store.fresh_id(), deadline, request).await
+        let request = |lane| async move {
+            self.sent_in(&lane, store.clear_recorded(&self.space, &lane)).await
+        };
+        self.ended(sender.send(|| self.store.fresh_id(), deadline, request).await)
     }
 
     pub(crate) async fn read(&self, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let totals = self.store.read(&self.space, keys).await?;
+        let totals = self.sent(self.store.read(&self.space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
@@ -101,13 +157,14 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         filter: &KeyFilter,
         count: usize,
     ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
-        let mut page = self.enumeration()?.page(&self.space, from, filter, count).await?;
+        let request = self.enumeration()?.page(&self.space, from, filter, count);
+        let mut page = self.sent(request).await?;
         page.entries.retain(|(key, _)| filter.matches(key));
         Ok(page)
     }
 
     pub(crate) async fn count(&self) -> Result<u64, BackendError> {
-        self.enumeration()?.count(&self.space).await
+        self.sent(self.enumeration()?.count(&self.space)).await
     }
 
     fn enumeration(&self) -> Result<&dyn Enumeration, BackendError> {
@@ -115,7 +172,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     }
 
     pub(crate) async fn clear(&self) -> Result<(), BackendError> {
-        self.store.clear(&self.space).await
+        self.sent(self.store.clear(&self.space)).await
     }
 }
 
@@ -126,7 +183,7 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         instance: &Instance,
         claims: &[Slice],
     ) -> Result<Joined, BackendError> {
-        let joined = self.store.join(&self.space, instance, claims).await?;
+        let joined = self.sent(self.store.join(&self.space, instance, claims)).await?;
         counted(claims.len(), &joined.standings)?;
         Ok(joined)
     }
@@ -137,7 +194,8 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         writes: &[SliceWrite],
         sequence: Option<u64>,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        let ordered = self.store.apply_on(&self.space, member, writes, sequence).await?;
+        let request = self.store.apply_on(&self.space, member, writes, sequence);
+        let ordered = self.sent(request).await?;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -155,9 +213,10 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
             return self.apply_on(member, writes, None).await;
         };
         let space = &self.space;
-        let request =
-            |lane| async move { store.apply_on_recorded(space, member, writes, &lane).await };
-        let ordered = sender.send(|| self.store.fresh_id(), deadline, request).await?;
+        let request = |lane| async move {
+            self.sent_in(&lane, store.apply_on_recorded(space, member, writes, &lane)).await
+        };
+        let ordered = self.ended(sender.send(|| self.store.fresh_id(), deadline, request).await)?;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -175,14 +234,17 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         match (scope, store) {
             (Scope::Total, None) => self.clear_on(member, scope).await,
             (Scope::Total, Some(store)) => {
-                let clear =
-                    |lane| async move { store.clear_on_recorded(space, member, &lane).await };
-                sender.send(fresh_id, deadline, clear).await
+                let clear = |lane| async move {
+                    self.sent_in(&lane, store.clear_on_recorded(space, member, &lane)).await
+                };
+                self.ended(sender.send(fresh_id, deadline, clear).await)
             }
             // It does no harm when it is done twice: nothing of this instance's is under way meanwhile.
             (Scope::Slice, _) => {
-                let clear = |_| async move { self.store.clear_on(space, member, scope).await };
-                sender.send(fresh_id, deadline, clear).await
+                let clear = |lane| async move {
+                    self.sent_in(&lane, self.store.clear_on(space, member, scope)).await
+                };
+                self.ended(sender.send(fresh_id, deadline, clear).await)
             }
         }
     }
@@ -192,32 +254,32 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         member: &Member,
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        let ordered = self.store.read_on(&self.space, member, keys).await?;
+        let ordered = self.sent(self.store.read_on(&self.space, member, keys)).await?;
         counted(keys.len(), &ordered.answer).map_err(BackendError::with_nothing_applied)?;
         Ok(ordered)
     }
 
     pub(crate) async fn clear_on(&self, member: &Member, scope: Scope) -> Result<(), BackendError> {
-        self.store.clear_on(&self.space, member, scope).await
+        self.sent(self.store.clear_on(&self.space, member, scope)).await
     }
 
     pub(crate) async fn heartbeat(&self, member: &Member) -> Result<(), BackendError> {
-        self.store.heartbeat(&self.space, member).await
+        self.sent(self.store.heartbeat(&self.space, member)).await
     }
 
     pub(crate) async fn leave(&self, member: &Member) -> Result<(), BackendError> {
-        self.store.leave(&self.space, member).await
+        self.sent(self.store.leave(&self.space, member)).await
     }
 
     pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.store.slices(&self.space, key).await
+        self.sent(self.store.slices(&self.space, key)).await
     }
 
     pub(crate) async fn totals(
         &self,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let totals = self.store.totals(&self.space, keys).await?;
+        let totals = self.sent(self.store.totals(&self.space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
@@ -229,13 +291,14 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         filter: &KeyFilter,
         count: usize,
     ) -> Result<Page<RedisKey>, BackendError> {
-        let mut page = self.slice_enumeration()?.page_on(&self.space, from, filter, count).await?;
+        let request = self.slice_enumeration()?.page_on(&self.space, from, filter, count);
+        let mut page = self.sent(request).await?;
         page.entries.retain(|key| filter.matches(key));
         Ok(page)
     }
 
     pub(crate) async fn count_on(&self) -> Result<u64, BackendError> {
-        self.slice_enumeration()?.count_on(&self.space).await
+        self.sent(self.slice_enumeration()?.count_on(&self.space)).await
     }
 
     fn slice_enumeration(&self) -> Result<&dyn SliceEnumeration, BackendError> {
@@ -245,13 +308,17 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
 
 impl<B: ?Sized> Clone for SpaceStore<B> {
     fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), space: self.space.clone() }
+        Self {
+            store: Arc::clone(&self.store),
+            space: self.space.clone(),
+            counts: Arc::clone(&self.counts),
+        }
     }
 }
 
 /// The setter of options that have the `stores` of their shards and are made anew by `in_shards`.
 macro_rules! sharding_option {
-    () => {
+    ($kind:literal) => {
         /// Spreads the prefix's counters over so many shards. Default: 1; at least 1, at most
         /// [`Space::MAX_SHARDS`](crate::backend::Space::MAX_SHARDS).
         ///
@@ -266,7 +333,8 @@ macro_rules! sharding_option {
         pub fn shards(self, shards: u16) -> Self {
             let first = self.stores.first();
             let prefix = first.prefix().clone();
-            let stores = SpaceStore::shards(std::sync::Arc::clone(first.store()), prefix, shards);
+            let store = std::sync::Arc::clone(first.store());
+            let stores = SpaceStore::shards(store, prefix, shards, $kind);
             self.in_shards(stores)
         }
     };

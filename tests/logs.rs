@@ -10,7 +10,7 @@ use std::time::Duration;
 use distkit::{
     RedisKey,
     backend::memory::{MemoryBackend, MemoryLink},
-    counter::{CounterOptions, LaxCounter},
+    counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
         StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -61,12 +61,19 @@ async fn an_outage_of_ten_minutes_is_a_few_lines_with_a_beginning_and_an_end() {
 #[tokio::test]
 async fn a_server_that_may_evict_counters_is_named_once() {
     for (policy, warnings) in [("allkeys-lru", 1), ("noeviction", 0), ("volatile-lru", 0)] {
-        for resp3 in [false, true] {
+        for scheme in ["", "redis", "redis+fred", "redis+fred?protocol=resp3"] {
+            if scheme.contains("fred") && !cfg!(feature = "fred") {
+                continue;
+            }
             let (log, _guard) = Log::start();
             let server = distkit_testkit::Server::redis().start();
             server.cli(&["CONFIG", "SET", "maxmemory-policy", policy]);
-            let store = if resp3 {
-                distkit::backend::connect(&server.url()).await.unwrap()
+            let store = if let Some((client, query)) = scheme.split_once('?') {
+                let url = format!("{}?{query}", server.url().replacen("redis", client, 1));
+                distkit::backend::connect(&url).await.unwrap()
+            } else if !scheme.is_empty() {
+                let url = server.url().replacen("redis", scheme, 1);
+                distkit::backend::connect(&url).await.unwrap()
             } else {
                 let client = redis::Client::open(server.url()).unwrap();
                 let connection = client.get_connection_manager().await.unwrap();
@@ -121,4 +128,48 @@ async fn a_takeover_by_name_loses_nothing_where_nothing_was_pending() {
     sleep(Duration::from_secs(60)).await;
     assert!(older.get(&key("a")).await.is_err(), "it was replaced");
     assert_eq!(log.lines("ERROR", "distkit"), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_strict_calls_has_a_beginning_and_an_end() {
+    let (log, _guard) = Log::start();
+    let link: MemoryLink = MemoryBackend::new().link();
+    let counter = StrictCounter::new(CounterOptions::new(key("shop"), link.clone()));
+    let a = key("a");
+    counter.inc(&a, 1).await.unwrap();
+    assert_eq!(log.lines("", "distkit::store"), [""; 0]);
+
+    link.cut();
+    for _ in 0..600 {
+        counter.inc(&a, 1).await.unwrap_err();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let warnings = log.lines("WARN", "distkit::store");
+    assert!((3..=10).contains(&warnings.len()), "{warnings:#?}");
+    for part in ["prefix=\"shop\"", "counter=\"strict\"", "attempts=1 ", "the link is cut"] {
+        assert!(warnings[0].contains(part), "{} lacks {part}", warnings[0]);
+    }
+    link.restore();
+    counter.get(&a).await.unwrap();
+    let ends = log.lines("INFO", "distkit::store");
+    assert_eq!(ends.len(), 1, "{ends:#?}");
+    assert!(ends[0].contains("failed_attempts=600 lasted=600s"), "{ends:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_answers_every_second_request_does_not_fill_the_log() {
+    let (log, _guard) = Log::start();
+    let link: MemoryLink = MemoryBackend::new().link();
+    let counter = StrictCounter::new(CounterOptions::new(key("shop"), link.clone()));
+    let a = key("a");
+    for _ in 0..1000 {
+        link.cut();
+        counter.inc(&a, 1).await.unwrap_err();
+        link.restore();
+        counter.inc(&a, 1).await.unwrap();
+        sleep(Duration::from_millis(10)).await;
+    }
+    let lines = log.lines("", "distkit::store");
+    assert!((2..=6).contains(&lines.len()), "{lines:#?}");
+    assert_eq!(counter.stats().outages, 1000);
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Applied, BackendError, Enumeration, Member, Ordered, ReplayGuard, SliceEnumeration, SliceWrite,
-    Space, Standing, Write,
+    Space, Standing, Write, raw::RawCommands,
 };
 
 /// The capabilities of a store: a view of each that it has.
@@ -24,6 +24,9 @@ pub struct Capabilities<'s> {
     pub enumeration: Option<&'s dyn Enumeration>,
     /// Lists instance-aware counters.
     pub slice_enumeration: Option<&'s dyn SliceEnumeration>,
+    /// Single commands, for this crate's own tool.
+    #[doc(hidden)]
+    pub raw: Option<&'s dyn RawCommands>,
 }
 
 impl<'s> Capabilities<'s> {
@@ -51,6 +54,11 @@ impl<'s> Capabilities<'s> {
     /// Adds [`SliceEnumeration`].
     pub fn with_slice_enumeration(self, enumeration: &'s dyn SliceEnumeration) -> Self {
         Self { slice_enumeration: Some(enumeration), ..self }
+    }
+
+    #[cfg(any(feature = "redis-rs", feature = "fred"))]
+    pub(crate) fn with_raw(self, raw: &'s dyn RawCommands) -> Self {
+        Self { raw: Some(raw), ..self }
     }
 }
 

@@ -324,6 +324,8 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
             recorded_slices: store.recorded_slices.map(|_| self as _),
             enumeration: store.enumeration.map(|_| self as _),
             slice_enumeration: store.slice_enumeration.map(|_| self as _),
+            // These would go past the layer.
+            raw: None,
         }
     }
 

@@ -22,11 +22,29 @@ pub(crate) mod lanes;
 mod layer;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 mod lua;
+#[cfg(feature = "metrics")]
+pub(crate) mod measured;
 pub mod memory;
 mod operation;
+mod raw;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
 mod space;
+
+/// What this crate's own tool for operators needs besides: names in Redis, and single commands.
+///
+/// No part of the public interface: it changes with the layout, in any version.
+#[doc(hidden)]
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+pub mod operator {
+    pub use super::{
+        lua::{
+            layout::{LAYOUT, import, instance_names, key_tag, lanes, shape, totals, writers},
+            rights::COMMANDS,
+        },
+        raw::{RawCommands, RawReply},
+    };
+}
 
 use std::{fmt, sync::Arc};
 
@@ -51,6 +69,9 @@ pub use into::{IntoBackend, Store};
 pub use layer::{Around, DynAround, Layered, Op};
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub use lua::LuaStore;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use measured::MetricsLayer;
 pub(crate) use operation::fitting;
 pub use operation::{
     Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Write, Written,

@@ -45,7 +45,7 @@ impl CounterOptions {
 impl<B: Backend + ?Sized> CounterOptions<B> {
     /// Options over a store whose type the counter keeps.
     pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
-        Self::over(SpaceStore::shards(store, prefix, 1))
+        Self::over(SpaceStore::shards(store, prefix, 1, "strict"))
     }
 
     fn over(stores: Shards<SpaceStore<B>>) -> Self {
@@ -57,7 +57,7 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
         }
     }
 
-    sharding_option!();
+    sharding_option!("strict");
 
     fn in_shards(self, stores: Shards<SpaceStore<B>>) -> Self {
         let Self { settings, strict, .. } = self;

@@ -5,13 +5,15 @@ use tokio::time::Instant;
 
 use super::{CounterOptions, CounterTrait, Keyed, list::totals_of, options::Sending};
 use crate::{
-    DistkitError, KeyFilter, RedisKey,
+    DistkitError, KeyFilter, RedisKey, Stats,
     answers::{keyed, named, only},
     backend::{Backend, Outcome, Write, Written},
+    counts::Level,
     listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},
     space_store::SpaceStore,
+    stats::Count,
     strict::{Joint, Sender, Settings},
 };
 
@@ -68,6 +70,12 @@ impl<B: Backend + ?Sized> StrictCounter<B> {
     pub fn store(&self) -> &B {
         self.shards.first().store.store()
     }
+
+    /// What the strict counters of clones of these options have done together, and how they stand, in all shards: they
+    /// share requests. No I/O.
+    pub fn stats(&self) -> Stats {
+        self.shards.stats(|shard| shard.store.counts().stats(Level::default()))
+    }
 }
 
 /// The counters of one shard.
@@ -88,8 +96,9 @@ impl<B: Backend + ?Sized> Shard<B> {
     }
 
     async fn write_part(&self, writes: &[Write], deadline: Option<Instant>) -> Answers<Written> {
-        let applied = self.store.apply_once(writes, &self.sending().sender, deadline).await?;
-        Ok(named(writes, applied.outcomes))
+        let applied = self.store.apply_once(writes, &self.sending().sender, deadline).await;
+        let answers = applied.map(|applied| named(writes, applied.outcomes));
+        self.store.counts().told_all(answers.map_err(DistkitError::from))
     }
 
     async fn get_all(&self, keys: &[RedisKey]) -> Answers<i64> {
@@ -111,14 +120,18 @@ impl<B: Backend + ?Sized> Shard<B> {
             Box::new(Totals { store: self.store.clone(), sender })
         };
         match sending.queues.current(self.settings.unknown_after, joint) {
-            Some(queue) => queue.add(key, count, &self.settings).await,
+            Some(queue) => {
+                let added = queue.add(key, count, &self.settings).await;
+                self.store.counts().told(added)
+            }
             None => Ok(self.write(Write::add(key.clone(), count)).await?.new),
         }
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
         let deadline = self.settings.deadline();
-        Ok(self.store.clear_once(&self.sending().sender, deadline).await?)
+        let cleared = self.store.clear_once(&self.sending().sender, deadline).await;
+        self.store.counts().told(cleared.map_err(DistkitError::from))
     }
 }
 
@@ -225,5 +238,9 @@ impl<B: Backend + ?Sized> Joint<i64> for Totals<B> {
             items.iter().map(|(key, count)| Write::add(key.clone(), *count)).collect();
         let applied = self.store.apply_once(&writes, &self.sender, deadline).await?;
         Ok(applied.outcomes.into_iter().map(|outcome| outcome.map(|w| w.new)).collect())
+    }
+
+    fn note_joined(&self, calls: usize) {
+        self.store.counts().add(Count::JoinedCalls, calls);
     }
 }

@@ -14,6 +14,7 @@ use tokio::{
     sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard},
     time::Instant,
 };
+use tracing::Instrument;
 
 use super::{
     acknowledged::{Acknowledged, UnderWay},
@@ -26,8 +27,10 @@ use crate::{
         Applied, BackendError, Incarnation, Instance, InstanceBackend, InstanceSlice, Member,
         Ordered, Outcome, Scope, Slice, SliceWrite, Standing,
     },
+    counts::Counts,
     shards::Shards,
     space_store::SpaceStore,
+    stats::Count,
     strict::Sender,
 };
 
@@ -138,6 +141,10 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         self.store.store()
     }
 
+    pub(crate) fn counts(&self) -> &Counts {
+        self.store.counts()
+    }
+
     pub(crate) fn prefix(&self) -> &RedisKey {
         self.store.prefix()
     }
@@ -163,7 +170,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
                 let seen = self.latest.load(Ordering::Relaxed);
                 return Ok(Seat { member, seen, _under_way: under_way });
             }
-            self.join_unless_joined_since(None).await?;
+            self.join_unless_joined_since(None, false).await?;
         }
     }
 
@@ -187,15 +194,19 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     }
 
     /// Joins, unless somebody did so since the incarnation `gone` was turned away, or since there was none.
+    /// `collected`: the store did not know it any longer.
     async fn join_unless_joined_since(
         self: &Arc<Self>,
         gone: Option<Incarnation>,
+        collected: bool,
     ) -> Result<(), DistkitError> {
         let membership = Arc::clone(self);
         let interrupted = BackendError::not_applied("the runtime ended while the instance joined");
         self.alone(interrupted, async move {
             let mut state = membership.write().await;
             if state.member.as_ref().map(|member| member.incarnation) == gone {
+                // Under the lock: of all that were turned away, one counts it.
+                membership.counts().add(Count::Collected, usize::from(collected));
                 membership.join(&mut state).await?;
             }
             Ok(())
@@ -247,15 +258,15 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             let attempt = async move {
                 let answer = call.await;
                 if joins < MAX_JOINS && membership.must_rejoin(&seat, &answer) {
-                    return Err(seat.incarnation);
+                    return Err((seat.incarnation, answer.is_err()));
                 }
                 Ok(answer.map(|answer| done(&membership, answer)))
             };
             match self.in_flight.here(attempt).await {
                 Some(Ok(answer)) => return Ok(answer?),
-                Some(Err(gone)) => {
+                Some(Err((gone, collected))) => {
                     joins += 1;
-                    self.join_unless_joined_since(Some(gone)).await?;
+                    self.join_unless_joined_since(Some(gone), collected).await?;
                 }
                 None => {
                     return Err(
@@ -273,7 +284,14 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         if !rejoins {
             state.instance.first_joined = self.instance.first_joined.get().copied();
         }
-        let joined = match self.store.join(&state.instance, &claim).await {
+        let span = tracing::debug_span!(
+            target: "distkit::instances",
+            "join",
+            prefix = %self.prefix(),
+            instance = %self.id,
+            slices = claim.len()
+        );
+        let joined = match self.store.join(&state.instance, &claim).instrument(span).await {
             Ok(joined) => joined,
             Err(BackendError::Replaced) => {
                 state.member = None;
@@ -286,6 +304,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
                 return Err(error.with_nothing_applied().into());
             }
         };
+        self.counts().add(Count::Joins, 1);
         if rejoins {
             let stays = |(claim, standing): &(&Slice, &Outcome<Standing>)| {
                 standing.as_ref().is_ok_and(|standing| standing.slice == claim.value)
@@ -569,7 +588,10 @@ impl<B: InstanceBackend + ?Sized> Exclusive<'_, B> {
                 None => store.clear_on(member, scope).await,
             };
             match cleared {
-                Err(BackendError::NotJoined) => membership.join(&mut self.state).await?,
+                Err(BackendError::NotJoined) => {
+                    membership.counts().add(Count::Collected, 1);
+                    membership.join(&mut self.state).await?;
+                }
                 Err(error) => return Err(error.into()),
                 Ok(()) => {
                     membership.acknowledged.lock().clear();

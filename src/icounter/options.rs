@@ -33,7 +33,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
     /// Counters under `prefix` in a store whose type the counter keeps. No I/O.
     pub fn with_store(prefix: RedisKey, store: Arc<B>) -> Self {
         Self {
-            stores: SpaceStore::shards(store, prefix, 1),
+            stores: SpaceStore::shards(store, prefix, 1, "strict_instance_aware"),
             name: None,
             threshold_ms: DEFAULT_THRESHOLD_MS,
             max_absence: Instance::MAX_ABSENCE,
@@ -71,7 +71,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
         self
     }
 
-    sharding_option!();
+    sharding_option!("strict_instance_aware");
 
     fn in_shards(self, stores: Shards<SpaceStore<B>>) -> Self {
         Self { stores, ..self }
@@ -79,14 +79,15 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
 
     strict_options!();
 
-    pub(super) fn memberships(self) -> Shards<Arc<Membership<B>>> {
+    /// A new instance, of a counter of the kind.
+    pub(super) fn memberships(self, kind: &'static str) -> Shards<Arc<Membership<B>>> {
         let lease = Duration::from_millis(self.threshold_ms);
         let instance = Instance {
             name: self.name,
             max_absence: self.max_absence,
             ..Instance::new(self.stores.first().store().fresh_id(), lease)
         };
-        Membership::in_shards(&self.stores, &instance)
+        Membership::in_shards(&self.stores.map(|store| store.counted_apart(kind)), &instance)
     }
 }
 

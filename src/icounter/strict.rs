@@ -10,14 +10,16 @@ use super::{
     membership::Membership,
 };
 use crate::{
-    DistkitError, KeyFilter, RedisKey,
+    DistkitError, KeyFilter, RedisKey, Stats,
     answers::{Keyed, named, only},
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written,
     },
+    counts::{Counts, Level},
     listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},
+    stats::Count,
     strict::{Joint, Queues, Sender, Settings, Tally},
 };
 
@@ -43,7 +45,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: StrictInstanceAwareCounterOptions<B>) -> Arc<Self> {
         let strict = options.strict;
-        let memberships = options.memberships();
+        let memberships = options.memberships("strict_instance_aware");
         let max_waiting = share(strict.max_waiting, memberships.number());
         let settings = Settings { max_waiting, ..strict };
         let shard = |membership: &Arc<Membership<B>>| Shard {
@@ -58,6 +60,11 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
     /// The store.
     pub fn store(&self) -> &B {
         self.shards.first().membership.store()
+    }
+
+    /// What the counter has done, and how it stands. No I/O.
+    pub fn stats(&self) -> Stats {
+        self.shards.stats(|shard| shard.counts().stats(Level::default()))
     }
 
     /// Leaves for good: this instance's slices are subtracted from all totals now, and later operations
@@ -87,13 +94,17 @@ impl<B: InstanceBackend + ?Sized> Shard<B> {
         in_parts!(writes, part, part => self.write_part(part, deadline).await)
     }
 
+    fn counts(&self) -> &Counts {
+        self.membership.counts()
+    }
+
     async fn write_part(
         &self,
         writes: &[SliceWrite],
         deadline: Option<Instant>,
     ) -> Answers<Written<Standing>> {
-        let applied = self.membership.apply_once(writes, &self.sender, deadline).await?;
-        Ok(named(writes, applied.outcomes))
+        let applied = self.membership.apply_once(writes, &self.sender, deadline).await;
+        self.counts().told_all(applied.map(|applied| named(writes, applied.outcomes)))
     }
 
     async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
@@ -107,7 +118,8 @@ impl<B: InstanceBackend + ?Sized> Shard<B> {
         };
         match self.queues.current(self.settings.unknown_after, joint) {
             Some(queue) => {
-                let Numbers { total, slice } = queue.add(key, count, &self.settings).await?;
+                let added = queue.add(key, count, &self.settings).await;
+                let Numbers { total, slice } = self.counts().told(added)?;
                 Ok((total, slice))
             }
             None => {
@@ -120,7 +132,7 @@ impl<B: InstanceBackend + ?Sized> Shard<B> {
     async fn clear(&self, scope: Scope) -> Result<(), DistkitError> {
         let deadline = self.settings.deadline();
         let once = deadline.map(|deadline| (Arc::clone(&self.sender), deadline));
-        self.membership.clear(scope, once).await
+        self.counts().told(self.membership.clear(scope, once).await)
     }
 
     async fn read_all(&self, keys: &[RedisKey]) -> Answers<TotalAndSlice> {
@@ -241,6 +253,10 @@ impl<B: InstanceBackend + ?Sized> Joint<Numbers> for Slices<B> {
             outcome.map(|w| Numbers { total: w.new.total, slice: w.new.slice })
         };
         Ok(applied.outcomes.into_iter().map(numbers).collect())
+    }
+
+    fn note_joined(&self, calls: usize) {
+        self.membership.counts().add(Count::JoinedCalls, calls);
     }
 }
 

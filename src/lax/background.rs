@@ -96,7 +96,11 @@ impl<L: Ledger> Background<L> {
         };
         if timeout_at(deadline, flush).await.is_err() {
             let report = self.shared.give_up(None);
-            tracing::error!(target: "distkit::lax", prefix = self.shared.ledger.prefix(), %report, "a lax counter was dropped and its last writes are lost");
+            tracing::error!(
+                target: "distkit::lax",
+                prefix = self.shared.ledger.prefix(), %report,
+                "a lax counter was dropped and its last writes are lost"
+            );
         }
     }
 }

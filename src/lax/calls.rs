@@ -114,13 +114,14 @@ impl<L: Ledger> Engine<L> {
         if self.is_closed() {
             return Err(DistkitError::ShutDown);
         }
+        let counts = self.ledger().counts();
         let sent = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&sent);
         match self.ask(|committer| work(committer, asked)).await {
-            Ok(done) => done,
+            Ok(done) => counts.told(done),
             Err(Interrupted) if sent.load(SeqCst) => {
                 let cause = "the counter's task ended before the store answered";
-                Err(BackendError::outcome_unknown(cause).into())
+                counts.told(Err(BackendError::outcome_unknown(cause).into()))
             }
             Err(interrupted) => Err(interrupted.not_applied()),
         }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     DistkitError,
     detached::Detached,
+    stats::Stats,
     watch::{Watched, watch},
 };
 
@@ -80,6 +81,11 @@ impl<L: Ledger> Engine<L> {
     #[inline]
     pub(crate) fn ledger(&self) -> &L {
         &self.background.shared.ledger
+    }
+
+    /// What the counter has done, and how it stands.
+    pub(crate) fn stats(&self) -> Stats {
+        self.ledger().counts().stats(self.shared().level())
     }
 
     pub(crate) fn has_pending(&self) -> bool {

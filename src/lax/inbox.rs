@@ -85,11 +85,11 @@ impl Inbox {
         first
     }
 
-    /// Moves the cells with additions to `todo`.
-    pub(super) fn take_dirty(&self, todo: &mut Vec<Arc<Cell>>) {
+    /// Moves the cells with additions to `todo`. Gives when the first of them was marked.
+    pub(super) fn take_dirty(&self, todo: &mut Vec<Arc<Cell>>) -> Option<Instant> {
         let mut dirty = self.dirty.0.lock();
-        dirty.since = None;
         todo.append(&mut dirty.cells);
+        dirty.since.take()
     }
 
     /// When the first of the cells with additions was marked.

@@ -9,6 +9,7 @@ use crate::{
     DistkitError,
     answers::Item,
     backend::{Outcome, ReplayGuard, Scope},
+    counts::Counts,
 };
 
 /// What a flush is to do to one key.
@@ -77,6 +78,9 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     fn end(&self);
 
     fn fresh_id(&self) -> Arc<str>;
+
+    /// Where the engine counts what it does.
+    fn counts(&self) -> &Counts;
 
     /// The prefix of the counters, for the log.
     fn prefix(&self) -> &str;

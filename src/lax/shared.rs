@@ -18,7 +18,7 @@ use super::{
     settings::Settings,
     table::Table,
 };
-use crate::{DistkitError, outage::Chain};
+use crate::{DistkitError, counts::Level, outage::Chain, stats::Count};
 
 pub(crate) struct Shared<L> {
     pub(crate) ledger: L,
@@ -29,11 +29,16 @@ pub(crate) struct Shared<L> {
     /// What is in the batch that is under way.
     pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,
     pub(super) losses: Mutex<Losses>,
+    /// How old the oldest write is, at most, that the committer has taken from the inbox and not brought to the store.
+    pub(super) taken_since: Mutex<Option<Instant>>,
+    /// Its number among those that count together.
+    pub(super) engine: usize,
     epoch: OnceLock<Instant>,
 }
 
 impl<L: Ledger> Shared<L> {
     pub(super) fn new(ledger: L, settings: Settings) -> Self {
+        let engine = ledger.counts().next_engine();
         Self {
             ledger,
             settings: settings.within_bounds(),
@@ -42,6 +47,8 @@ impl<L: Ledger> Shared<L> {
             gate: Gate::default(),
             under_way: Mutex::default(),
             losses: Mutex::default(),
+            taken_since: Mutex::default(),
+            engine,
             epoch: OnceLock::new(),
         }
     }
@@ -58,6 +65,20 @@ impl<L: Ledger> Shared<L> {
         known_at != 0 && self.now().saturating_sub(known_at) <= micros(self.settings.lag)
     }
 
+    /// What is pending, and for how long.
+    pub(super) fn level(&self) -> Level {
+        let pending_keys = self.table.number_pending();
+        if pending_keys == 0 {
+            return Level::default();
+        }
+        let since =
+            [*self.taken_since.lock(), self.inbox.dirty_since()].into_iter().flatten().min();
+        Level {
+            pending_keys: u64::try_from(pending_keys).unwrap_or(u64::MAX),
+            oldest: since.map(|since| since.elapsed()),
+        }
+    }
+
     /// Whether the task has something to do for anybody.
     pub(super) fn is_waited_for(&self) -> bool {
         self.table.has_pending() || self.inbox.is_waited_for() || self.gate.is_orphaned()
@@ -70,6 +91,7 @@ impl<L: Ledger> Shared<L> {
         }
         self.gate.give_up();
         if !self.gate.close() && self.table.has_pending() {
+            self.ledger.counts().add(Count::GivenUp, self.table.number_pending());
             let (prefix, pending_keys) = (self.ledger.prefix(), self.table.number_pending());
             tracing::error!(
                 target: "distkit::lax",
@@ -103,6 +125,8 @@ impl<L: Ledger> Shared<L> {
         report.pending.sort_unstable();
         report.unknown.sort_unstable();
         if !report.is_empty() {
+            let keys = report.pending.len() + report.unknown.len();
+            self.ledger.counts().add(Count::GivenUp, keys);
             self.gate.note_loss();
         }
         report

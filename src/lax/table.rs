@@ -62,20 +62,22 @@ impl Table {
     }
 
     /// Drops the cells that were not used since the last sweep. False when there is no use in another sweep
-    /// before somebody uses the counter again.
-    pub(super) fn sweep(&self) -> bool {
-        let mut more = false;
+    /// before somebody uses the counter again; and how many were dropped.
+    pub(super) fn sweep(&self) -> (bool, usize) {
+        let (mut more, mut dropped) = (false, 0);
         self.cells.retain(|cell, ()| {
             let cell = &cell.0;
             // The shard is locked, so a count of 1 means that nobody else has the cell or can get it.
             let used = cell.untouch() || cell.tally.is_dirty();
             more |= used;
-            used || Arc::strong_count(cell) > 1
+            let stays = used || Arc::strong_count(cell) > 1;
+            dropped += usize::from(!stays);
+            stays
         });
         if self.cells.is_empty() {
             self.cells.shrink_to_fit();
         }
-        more
+        (more, dropped)
     }
 
     /// Counts a cell that is about to be dirty, if there is room.

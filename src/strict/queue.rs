@@ -48,6 +48,9 @@ pub(crate) trait Joint<T>: Send + Sync + 'static {
         items: &[(RedisKey, i64)],
         deadline: Option<Instant>,
     ) -> Result<Vec<Outcome<T>>, DistkitError>;
+
+    /// Counts the calls of a request that several share.
+    fn note_joined(&self, calls: usize);
 }
 
 /// The additions of one runtime's calls.
@@ -209,6 +212,10 @@ impl<T: Tally> Queue<T> {
     ) -> Vec<((RedisKey, i64), Waiter<T>)> {
         if items.is_empty() {
             return Vec::new();
+        }
+        let calls = parts.iter().map(Vec::len).sum();
+        if calls > 1 {
+            self.joint.note_joined(calls);
         }
         let began = Instant::now();
         let deadline = parts.iter().flatten().filter_map(|waiter| waiter.deadline).max();

@@ -44,7 +44,7 @@ impl Cluster {
         let builder = builder.cluster();
         let nodes: Vec<Server> = (0..3 * (1 + replicas)).map(|_| builder.clone().start()).collect();
 
-        let mut create = Command::new(nodes[0].flavor().cli());
+        let mut create = client(&nodes[0]);
         create.args(["--cluster", "create"]);
         create.args(nodes.iter().map(|node| {
             let bus_port = node.bus_port().expect("a cluster's node has one");
@@ -232,7 +232,7 @@ impl Cluster {
         self.wait_agreed();
         let id = |node: usize| self.nodes[node].cli(&["CLUSTER", "MYID"]);
         let address = format!("127.0.0.1:{}", self.nodes[from].port());
-        let mut command = Command::new(self.nodes[from].flavor().cli());
+        let mut command = client(&self.nodes[from]);
         command.args(["--cluster", "reshard", &address, "--cluster-yes", "--cluster-slots"]);
         command.args([&slots.to_string(), "--cluster-from", &id(from), "--cluster-to", &id(to)]);
         let output = command.output().expect("the tool of the cluster");
@@ -247,8 +247,15 @@ impl Cluster {
     /// Runs one command on whichever node holds its key; see [`Server::cli`].
     pub fn cli(&self, args: &[&str]) -> String {
         let first = &self.nodes[0];
-        let mut command = Command::new(first.flavor().cli());
+        let mut command = client(first);
         command.args(["-c", "-p", &first.port().to_string()]).args(args);
         first.run_cli(command)
     }
+}
+
+/// The command line client, for the port of a node.
+fn client(node: &Server) -> Command {
+    let mut command = Command::new(node.flavor().cli());
+    command.args(node.tls().iter().flat_map(|tls| tls.cli_args()));
+    command
 }

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod aof;
+mod certificates;
 mod clock;
 mod cluster;
 mod flavor;
@@ -41,6 +42,7 @@ mod sentinels;
 mod server;
 mod spawn;
 
+pub use certificates::Certificates;
 pub use cluster::Cluster;
 pub use flavor::Flavor;
 pub use sentinels::Sentinels;

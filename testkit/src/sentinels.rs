@@ -21,7 +21,10 @@ pub struct Sentinels {
 #[derive(Debug)]
 struct Watcher {
     child: Child,
+    /// For clients.
     port: u16,
+    /// For questions of this kit: the same, or one without TLS, which costs a command line client less.
+    plain_port: u16,
     _dir: TempDir,
 }
 
@@ -44,6 +47,8 @@ impl Sentinels {
         let watchers = (0..3).map(|_| watch(&servers[0], primary)).collect();
         let all = Self { servers, watchers };
         wait_until("sentinels that know everything", || {
+            // They say hello every two seconds: asking without pause would only take their CPU.
+            std::thread::sleep(Duration::from_millis(100));
             (0..3).all(|watcher| {
                 let state = all.ask(watcher, &["SENTINEL", "MASTER", SERVICE]);
                 let lines: Vec<&str> = state.lines().collect();
@@ -56,7 +61,7 @@ impl Sentinels {
         all
     }
 
-    /// The URL, with `scheme` in front: `redis-sentinel` or `redis-sentinel+fred`.
+    /// The URL, with `scheme` in front: `redis-sentinel` or `redis-sentinel+fred`, or `rediss-...` over TLS.
     pub fn url(&self, scheme: &str) -> String {
         let [first, others @ ..] = &*self.watchers else { unreachable!("there are three") };
         let nodes: String =
@@ -126,15 +131,12 @@ impl Sentinels {
     }
 
     fn is(&self, port: u16, role: &str) -> bool {
-        self.ask_at(port, &["ROLE"]).starts_with(role)
+        let server = self.servers.iter().find(|server| server.port() == port);
+        server.is_some_and(|server| server.role().starts_with(role))
     }
 
     fn ask(&self, watcher: usize, args: &[&str]) -> String {
-        self.ask_at(self.watchers[watcher].port, args)
-    }
-
-    /// What is answered there, or nothing: a demoted server closes its connections.
-    fn ask_at(&self, port: u16, args: &[&str]) -> String {
+        let port = self.watchers[watcher].plain_port;
         let mut command = Command::new(self.servers[0].flavor().cli());
         command.args(["-p", &port.to_string()]).args(args);
         let output = command.output().expect("the command line client");
@@ -145,8 +147,14 @@ impl Sentinels {
 fn watch(server: &Server, primary: u16) -> Watcher {
     let dir = tempfile::Builder::new().prefix("distkit-").tempdir().expect("a directory");
     let (port, path) = (free_port(), dir.path().join("sentinel.conf"));
-    let config = format!(
-        "port {port}\nbind 127.0.0.1\ndir {}\n\
+    let plain_port = if server.tls().is_some() { free_port() } else { port };
+    let mut config = format!("port {plain_port}\n");
+    if let Some(tls) = server.tls() {
+        config += &format!("tls-port {port}\ntls-replication yes\n");
+        config.extend(tls.server_files().iter().map(|(name, file)| format!("{name} {file}\n")));
+    }
+    config += &format!(
+        "bind 127.0.0.1\ndir {}\n\
          sentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n\
          sentinel down-after-milliseconds {SERVICE} 2000\n\
          sentinel failover-timeout {SERVICE} 5000\n\
@@ -158,7 +166,7 @@ fn watch(server: &Server, primary: u16) -> Watcher {
     let mut command = spawn::command(server.flavor().server());
     command.arg(&path).arg("--sentinel");
     let child = spawn::spawn(command).expect("a sentinel");
-    Watcher { child, port, _dir: dir }
+    Watcher { child, port, plain_port, _dir: dir }
 }
 
 impl Drop for Sentinels {

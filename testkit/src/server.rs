@@ -5,14 +5,16 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Flavor, aof, clock::Clock, ports::free_port, spawn, wait_until};
+use crate::{
+    Certificates, DEADLINE, Flavor, aof, clock::Clock, ports::free_port, spawn, wait_until,
+};
 
 /// How a server is to be started. Made by [`Server::redis`] and [`Server::valkey`].
 #[derive(Debug, Clone)]
@@ -22,6 +24,7 @@ pub struct ServerBuilder {
     cluster: bool,
     manual_clock: bool,
     password: Option<String>,
+    tls: Option<Arc<Certificates>>,
     args: Vec<String>,
 }
 
@@ -33,6 +36,7 @@ impl ServerBuilder {
             cluster: false,
             manual_clock: false,
             password: None,
+            tls: None,
             args: Vec::new(),
         }
     }
@@ -59,6 +63,12 @@ impl ServerBuilder {
             "a password of letters and digits, not {password:?}"
         );
         self.password = Some(password.to_owned());
+        self
+    }
+
+    /// The port speaks TLS alone, and clients must show a certificate.
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> Self {
+        self.tls = Some(certificates.clone());
         self
     }
 
@@ -100,7 +110,7 @@ impl ServerBuilder {
                 clock,
                 port: free_port(),
                 bus_port: self.cluster.then(free_port),
-                builder: self.clone(),
+                builder: Box::new(self.clone()),
                 child: Mutex::new(None),
             };
             match server.launch() {
@@ -122,7 +132,7 @@ pub struct Server {
     clock: Option<Clock>,
     port: u16,
     bus_port: Option<u16>,
-    builder: ServerBuilder,
+    builder: Box<ServerBuilder>,
 }
 
 impl Server {
@@ -143,10 +153,28 @@ impl Server {
 
     /// The address for a client, with the password if there is one.
     pub fn url(&self) -> String {
+        let scheme = if self.builder.tls.is_some() { "rediss" } else { "redis" };
         match &self.builder.password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}/", self.port),
-            None => format!("redis://127.0.0.1:{}/", self.port),
+            Some(password) => format!("{scheme}://:{password}@127.0.0.1:{}/", self.port),
+            None => format!("{scheme}://127.0.0.1:{}/", self.port),
         }
+    }
+
+    /// Has the server read its certificates again, after [`Certificates::rotate`]. Connections in use stay.
+    ///
+    /// # Panics
+    ///
+    /// When it does not speak TLS, or refuses.
+    pub fn reload_certificates(&self) {
+        let tls = self.builder.tls.as_ref().expect("a server that speaks TLS");
+        let files = tls.server_files();
+        let mut command = vec!["CONFIG", "SET"];
+        command.extend(files.iter().flat_map(|(name, file)| [*name, file]));
+        assert_eq!(self.cli(&command), "OK");
+    }
+
+    pub(crate) fn tls(&self) -> Option<&Certificates> {
+        self.builder.tls.as_deref()
     }
 
     /// The port on 127.0.0.1, the same after a restart.
@@ -184,6 +212,14 @@ impl Server {
         let mut command = Command::new(self.builder.flavor.cli());
         command.arg("-s").arg(self.unix_path()).args(args);
         self.run_cli(command)
+    }
+
+    /// What `ROLE` answers, or nothing: a demoted server closes its connections.
+    pub(crate) fn role(&self) -> String {
+        let mut command = Command::new(self.builder.flavor.cli());
+        command.arg("-s").arg(self.unix_path()).arg("ROLE");
+        let output = command.output().expect("the command line client");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     pub(crate) fn run_cli(&self, mut command: Command) -> String {
@@ -295,7 +331,16 @@ impl Server {
             |name: &str, value: &str| args.extend([format!("--{name}"), value.to_owned()]);
         let dir = self.dir.path().to_string_lossy();
         set("bind", "127.0.0.1");
-        set("port", &self.port.to_string());
+        if let Some(tls) = &self.builder.tls {
+            set("port", "0");
+            set("tls-port", &self.port.to_string());
+            set("tls-auth-clients", "yes");
+            set("tls-replication", "yes");
+            set("tls-cluster", "yes");
+            tls.server_files().iter().for_each(|(name, file)| set(name, file));
+        } else {
+            set("port", &self.port.to_string());
+        }
         set("unixsocket", &self.unix_path().to_string_lossy());
         set("dir", &dir);
         set("logfile", &self.log_path().to_string_lossy());

@@ -9,7 +9,7 @@ use distkit::{
     backend::{InstanceBackend, IntoBackend, Space},
     conformance::Fixture,
 };
-use distkit_testkit::{Cluster, Server, ServerBuilder};
+use distkit_testkit::{Cluster, Sentinels, Server, ServerBuilder};
 
 /// A server that runs while a test holds it: a `static` of the server itself would never be dropped.
 pub(crate) struct Shared<T>(Mutex<Weak<T>>);
@@ -45,6 +45,13 @@ impl Cli for Server {
 impl Cli for Cluster {
     fn run(&self, args: &[&str]) -> String {
         self.cli(args)
+    }
+}
+
+impl Cli for Sentinels {
+    fn run(&self, args: &[&str]) -> String {
+        // Who asks for it fails over nothing.
+        self.servers()[0].cli(args)
     }
 }
 

@@ -162,6 +162,8 @@ impl Joint<i64> for Link {
         }
         Ok(outcomes)
     }
+
+    fn note_joined(&self, _: usize) {}
 }
 
 const SETTINGS: Settings = Settings { max_waiting: 1000 };

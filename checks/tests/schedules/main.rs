@@ -19,6 +19,9 @@ extern crate tokio as real_tokio;
 mod answers;
 #[path = "../../../src/backoff.rs"]
 mod backoff;
+#[allow(unexpected_cfgs, reason = "features that only the library has")]
+#[path = "../../../src/counts.rs"]
+mod counts;
 #[path = "../../../src/detached.rs"]
 mod detached;
 #[allow(unexpected_cfgs, reason = "rate limiting has no part here")]
@@ -30,6 +33,9 @@ mod key;
 mod outage;
 #[path = "../../../src/parse_key.rs"]
 mod parse_key;
+#[allow(unexpected_cfgs, reason = "features that only the library has")]
+#[path = "../../../src/stats.rs"]
+mod stats;
 
 mod backend;
 mod counter;

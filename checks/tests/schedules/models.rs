@@ -10,6 +10,7 @@ use crate::{
     DistkitError, RedisKey,
     backend::Write,
     counter::lax::Plain,
+    counts::Counts,
     lax::{Engine, Owner, Settings},
     runtime::Handle,
     store::Store,
@@ -36,7 +37,9 @@ fn key(name: &str) -> RedisKey {
 }
 
 fn counter(store: &Store, settings: Settings) -> Owner<Plain> {
-    Owner(Engine::new(Plain { backend: store.clone(), space: (), of: PhantomData }, settings))
+    let counts = Counts::new("lax", "models");
+    let ledger = Plain { backend: store.clone(), space: (), of: PhantomData, counts };
+    Owner(Engine::new(ledger, settings))
 }
 
 /// Until it succeeds: the store loses only so much.

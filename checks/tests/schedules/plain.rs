@@ -14,6 +14,7 @@ pub(crate) struct Plain<B: ?Sized = dyn Backend> {
     pub(crate) backend: Store,
     pub(crate) space: (),
     pub(crate) of: PhantomData<Arc<B>>,
+    pub(crate) counts: std::sync::Arc<crate::counts::Counts>,
 }
 
 pub(crate) fn known(total: i64) -> Known {

@@ -14,6 +14,7 @@ use crate::{
     CounterComparator, DistkitError, RedisKey,
     backend::{Applied, BackendError, Change, Outcome, ReplayGuard, Scope, Write, Written},
     counter::lax::{Plain, known},
+    counts::Counts,
     lax::{Cell, Committed, Delta, Known, Ledger},
 };
 
@@ -163,6 +164,10 @@ impl<B: crate::backend::Backend + ?Sized> Ledger for Plain<B> {
 
     fn fresh_id(&self) -> Arc<str> {
         "writer".into()
+    }
+
+    fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     fn prefix(&self) -> &str {

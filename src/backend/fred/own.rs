@@ -64,7 +64,10 @@ impl Own {
             return client;
         }
         if self.made.set(()).is_err() {
-            tracing::warn!("the background task of a fred client has ended: connecting anew");
+            tracing::warn!(
+                target: "distkit::connection",
+                "the background task of a fred client has ended; connecting anew"
+            );
         }
         let client = Client::new(
             self.model.client_config(),

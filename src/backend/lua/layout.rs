@@ -15,6 +15,7 @@
 //! | `distkit:{TAG}:writers` | hash | writer -> its latest guarded batch: see `guard.lua`; kept for a day or longer |
 //! | `distkit:{TAG}:i:...` | | the instance-aware counters: see `instance_names.lua` |
 //! | `distkit:{TAG}:lanes` | hash | lane -> its latest answer: see `guard.lua`; kept for an hour or longer |
+//! | `distkit:{TAG}:import` | hash | how far the tool's `import` came: see `cli/src/import`; no counter reads it |
 //!
 //! No key of these has a TTL. Counters' names have no `:`, so fields of `totals` that begin with one are
 //! reserved. So are the names `distkit:{TAG}:w:...` (windows) and `distkit:{TAG}:tok:...` (tokens).
@@ -31,12 +32,13 @@ pub(crate) fn key(space: &Space, rest: &str) -> String {
     key
 }
 
-pub(crate) fn totals(space: &Space) -> String {
+/// The plain totals.
+pub fn totals(space: &Space) -> String {
     key(space, "totals")
 }
 
 /// What the names of the instance-aware counters begin with.
-pub(crate) fn instance_names(space: &Space) -> String {
+pub fn instance_names(space: &Space) -> String {
     key(space, "i:")
 }
 
@@ -56,18 +58,31 @@ pub(crate) fn instance_meta(space: &Space) -> String {
 }
 
 /// The version of this layout.
-pub(crate) const LAYOUT: i64 = 1;
+pub const LAYOUT: i64 = 1;
 
-pub(crate) fn shape(space: &Space) -> String {
+/// The shape.
+pub fn shape(space: &Space) -> String {
     key(space, "shape")
 }
 
-pub(crate) fn writers(space: &Space) -> String {
+/// The records of writers.
+pub fn writers(space: &Space) -> String {
     key(space, "writers")
 }
 
-pub(crate) fn lanes(space: &Space) -> String {
+/// The records of lanes.
+pub fn lanes(space: &Space) -> String {
     key(space, "lanes")
+}
+
+/// What the tool `distkit` remembers of an import. No counter reads it.
+pub fn import(space: &Space) -> String {
+    key(space, "import")
+}
+
+/// What all names of a space begin with: `distkit:{TAG}:`.
+pub fn key_tag(space: &Space) -> String {
+    key(space, "")
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ mod instance;
 pub(crate) mod layout;
 mod plain;
 mod policy;
+mod raw;
 mod reply;
+pub(crate) mod rights;
 mod runner;
 mod shape;
 

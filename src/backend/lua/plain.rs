@@ -253,6 +253,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
             .with_recorded_slices(self)
             .with_enumeration(self)
             .with_slice_enumeration(self)
+            .with_raw(self)
     }
 }
 

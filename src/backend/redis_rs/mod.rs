@@ -1,5 +1,6 @@
 //! The store over `redis-rs`: connection glue and error classification.
 
+mod origin;
 mod reconnecting;
 mod runner;
 

@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -23,6 +23,7 @@ use redis::{
 };
 use tokio::time::Instant;
 
+use super::origin::Origin;
 use crate::backoff::doubling;
 
 /// How long connecting, and an answer, may take.
@@ -67,32 +68,15 @@ pub struct ReconnectingConnection(Arc<Inner>);
 
 struct Inner {
     origin: Origin,
-    db: i64,
-    /// The server does not know RESP3.
+    /// The database of the latest client.
+    db: AtomicI64,
+    /// Without RESP3, which the server does not have or nobody wants.
     falls_back: AtomicBool,
     response_timeout: Duration,
     live: RwLock<Option<Arc<Live>>>,
     attempts: Mutex<Attempts>,
     /// When the sentinels were last asked.
     checked: Mutex<Option<Instant>>,
-}
-
-/// Where the address of the server comes from.
-enum Origin {
-    Fixed(Client),
-    #[cfg(feature = "redis-rs-sentinel")]
-    Sentinel(tokio::sync::Mutex<redis::sentinel::SentinelClient>),
-}
-
-impl Origin {
-    async fn client(&self) -> RedisResult<Client> {
-        match self {
-            Self::Fixed(client) => Ok(client.clone()),
-            // The lock is held by one attempt at a time anyway.
-            #[cfg(feature = "redis-rs-sentinel")]
-            Self::Sentinel(sentinels) => sentinels.lock().await.async_get_client().await,
-        }
-    }
 }
 
 /// A connection that was made.
@@ -123,7 +107,37 @@ impl ReconnectingConnection {
     /// The same, with another bound than 5 s on how long an answer may take. No I/O.
     pub fn with_response_timeout(client: Client, timeout: Duration) -> Self {
         let db = client.get_connection_info().redis_settings().db();
-        Self::of(Origin::Fixed(client), db, timeout)
+        let connection = Self::of(Origin::Fixed(client), timeout);
+        connection.0.db.store(db, Relaxed);
+        connection
+    }
+
+    /// A connection that asks `make` for the client before each attempt to connect: for certificates and passwords
+    /// that are rotated. No I/O.
+    ///
+    /// A connection that is in use stays as it is; the rotated ones are used from the next connection on. An error
+    /// of `make` is a failed attempt, followed by others. What `make` does must end within 5 s.
+    ///
+    /// ```no_run
+    /// use distkit::{RedisKey, backend::ReconnectingConnection, counter::CounterOptions};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let connection = ReconnectingConnection::from_fn(|| async {
+    ///     // Written by whatever rotates it.
+    ///     let password = std::fs::read_to_string("/run/secrets/redis")?;
+    ///     let info: redis::ConnectionInfo = "redis://127.0.0.1/".parse()?;
+    ///     let settings = info.redis_settings().clone().set_password(password.trim());
+    ///     redis::Client::open(info.set_redis_settings(settings))
+    /// });
+    /// let options = CounterOptions::new(RedisKey::try_from("shop")?, connection);
+    /// # Ok(()) }
+    /// ```
+    pub fn from_fn<F, Fut>(make: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = RedisResult<Client>> + Send + 'static,
+    {
+        Self::of(Origin::Asked(Box::new(move || make().boxed())), PATIENCE)
     }
 
     /// A connection to the primary that Redis Sentinel names. Each attempt to connect asks the sentinels, and
@@ -134,13 +148,23 @@ impl ReconnectingConnection {
     #[cfg(feature = "redis-rs-sentinel")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs-sentinel")))]
     pub fn of_sentinel(sentinels: redis::sentinel::SentinelClient) -> Self {
-        Self::of(Origin::Sentinel(tokio::sync::Mutex::new(sentinels)), 0, PATIENCE)
+        let sentinels = tokio::sync::Mutex::new(sentinels);
+        Self::of(Origin::Sentinel { sentinels, renew: None }, PATIENCE)
     }
 
-    fn of(origin: Origin, db: i64, timeout: Duration) -> Self {
+    /// The same, with sentinels that are made anew for each attempt to connect.
+    #[cfg(feature = "redis-rs-sentinel")]
+    pub(crate) fn of_sentinels(
+        make: impl Fn() -> RedisResult<redis::sentinel::SentinelClient> + Send + Sync + 'static,
+    ) -> RedisResult<Self> {
+        let sentinels = tokio::sync::Mutex::new(make()?);
+        Ok(Self::of(Origin::Sentinel { sentinels, renew: Some(Box::new(make)) }, PATIENCE))
+    }
+
+    fn of(origin: Origin, timeout: Duration) -> Self {
         Self(Arc::new(Inner {
             origin,
-            db,
+            db: AtomicI64::new(0),
             falls_back: AtomicBool::new(false),
             response_timeout: timeout,
             live: RwLock::new(None),
@@ -157,6 +181,12 @@ impl ReconnectingConnection {
     /// loading its data.
     pub async fn connect(client: Client) -> RedisResult<Self> {
         Self::new(client).connected().await
+    }
+
+    /// This connection, speaking the protocol that its client asks for and no newer one.
+    pub(crate) fn without_resp3(self) -> Self {
+        self.0.falls_back.store(true, Relaxed);
+        self
     }
 
     /// This connection, once a server answers on it.
@@ -193,7 +223,7 @@ impl ReconnectingConnection {
     /// Asks the sentinels, once a second while commands are sent, whether the server still is the primary. The
     /// old primary of a failover takes writes for seconds, all of which are lost.
     fn check_origin(&self, live: &Arc<Live>) {
-        if matches!(self.0.origin, Origin::Fixed(_)) {
+        if !self.0.origin.may_move() {
             return;
         }
         {
@@ -205,10 +235,8 @@ impl ReconnectingConnection {
         }
         let (connection, live) = (self.clone(), live.clone());
         tokio::spawn(async move {
-            let primary = tokio::time::timeout(PATIENCE, connection.0.origin.client()).await;
-            if let Ok(Ok(primary)) = primary
-                && *primary.get_connection_info().addr() != live.address
-            {
+            let moved = connection.0.origin.has_moved_from(&live.address);
+            if tokio::time::timeout(PATIENCE, moved).await.unwrap_or(false) {
                 connection.0.retire(&live);
             }
         });
@@ -243,6 +271,7 @@ impl ReconnectingConnection {
 impl Inner {
     async fn make(&self) -> RedisResult<Live> {
         let client = with_socket_options(self.origin.client().await?);
+        self.db.store(client.get_connection_info().redis_settings().db(), Relaxed);
         let (client, fallback) = with_resp3(client);
         let Some(fallback) = fallback else { return self.make_with(&client).await };
         if !self.falls_back.load(Relaxed) {
@@ -359,7 +388,7 @@ impl ConnectionLike for ReconnectingConnection {
     }
 
     fn get_db(&self) -> i64 {
-        self.0.db
+        self.0.db.load(Relaxed)
     }
 }
 

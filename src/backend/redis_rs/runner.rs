@@ -108,6 +108,15 @@ fn reply(value: Value) -> Result<Reply, CallError> {
             Reply::Array(items.into_iter().map(reply).collect::<Result<_, _>>()?)
         }
         Value::ServerError(error) => return Err(failed(error.into())),
+        // What only RESP3 has, and what our own scripts and commands never give: as RESP2 would say it.
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => {
+            Reply::Bytes(text.into_bytes())
+        }
+        Value::Map(pairs) => {
+            let items = pairs.into_iter().flat_map(|(name, value)| [name, value]);
+            Reply::Array(items.map(reply).collect::<Result<_, _>>()?)
+        }
+        Value::Double(number) => Reply::Bytes(number.to_string().into_bytes()),
         other => Reply::Other(format!("{other:?}")),
     })
 }

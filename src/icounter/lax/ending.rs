@@ -9,6 +9,7 @@ use crate::{
     DistkitError,
     backend::{BackendError, InstanceBackend},
     lax::{Owner, Unflushed, backoff},
+    outage::Chain,
     shards::done_in_all,
 };
 
@@ -64,7 +65,11 @@ async fn leave<B: InstanceBackend + ?Sized>(shard: &Shard<B>) -> Result<(), Dist
     let engine = &shard.0;
     engine.close();
     if let Err(error) = engine.flush().await {
-        tracing::debug!(error = %crate::outage::Chain(&error), "the last flush before leaving failed");
+        tracing::debug!(
+            target: "distkit::lax",
+            prefix = %engine.ledger().membership.prefix(), error = %Chain(&error),
+            "the last flush before leaving failed"
+        );
     }
     // What is pending is part of slices that go.
     engine.give_up(None);

@@ -7,6 +7,7 @@ use crate::{
     backend::{
         InstanceBackend, Outcome, ReplayGuard, Scope, SliceChange, SliceWrite, Standing, Written,
     },
+    counts::Counts,
     icounter::membership::Membership,
     lax::{Cell, Committed, Delta, Known, Ledger},
     parts::PART,
@@ -96,6 +97,10 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
 
     fn end(&self) {
         self.membership.end_heartbeat();
+    }
+
+    fn counts(&self) -> &Counts {
+        self.membership.counts()
     }
 
     fn fresh_id(&self) -> Arc<str> {

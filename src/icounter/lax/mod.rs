@@ -19,7 +19,7 @@ use super::{
     membership::Membership,
 };
 use crate::{
-    DistkitError, KeyFilter, RedisKey,
+    DistkitError, KeyFilter, RedisKey, Stats,
     answers::Keyed,
     backend::{InstanceBackend, InstanceSlice, Refusal, Scope, SliceWrite, Standing, Written},
     lax::{Cell, Engine, Hold, Owner, Settings, in_fast_range},
@@ -74,7 +74,7 @@ pub struct LaxInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBac
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// A new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
-        let memberships = options.instance.memberships();
+        let memberships = options.instance.memberships("lax_instance_aware");
         let max_pending = share(options.settings.max_pending, memberships.number());
         let settings = Settings { max_pending, ..options.settings };
         let owner = |membership: &Arc<Membership<B>>| {
@@ -87,6 +87,11 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// The store.
     pub fn store(&self) -> &B {
         self.membership().store()
+    }
+
+    /// What the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
+    pub fn stats(&self) -> Stats {
+        self.owners.stats(|owner| owner.0.stats())
     }
 
     /// The engine of the key's shard.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{Batch, Committer, Unresolved, abandoned};
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
         cell::{Cell, Known, Totals},
         ledger::{Committed, Delta, Ledger},
     },
+    stats::Count,
 };
 
 /// Of how many keys a refusal, or that they were given up, is kept for the next flush.
@@ -121,12 +123,22 @@ impl<L: Ledger> Committer<'_, L> {
             resent: std::mem::replace(&mut batch.sent, true),
         };
         let first = !guard.resent;
+        shared.ledger.counts().add(Count::Resent, usize::from(guard.resent));
         let at = shared.now();
         let deltas = batch.what.deltas();
-        let answer = shared.ledger.commit(deltas, &guard).await;
+        let span = tracing::debug_span!(
+            target: "distkit::lax",
+            "flush",
+            prefix = shared.ledger.prefix(),
+            keys = deltas.len(),
+            sequence = guard.sequence,
+            resent = guard.resent
+        );
+        let answer = shared.ledger.commit(deltas, &guard).instrument(span).await;
         match answer {
             Ok(Committed { replayed, outcomes }) => {
                 self.note_success();
+                shared.ledger.counts().add(Count::Flushes, 1);
                 match self.take_unresolved() {
                     Some(Batch::Deltas(deltas)) => self.settle(&deltas, outcomes, at),
                     Some(Batch::Fence { absorbed, others }) if replayed => {
@@ -153,6 +165,8 @@ impl<L: Ledger> Committer<'_, L> {
 
     fn settle(&mut self, deltas: &[Delta], outcomes: Vec<Outcome<Known>>, at: u64) {
         let shared = self.shared;
+        let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        shared.ledger.counts().add(Count::Refused, refused);
         let totals = shared.table.totals();
         for (Delta { cell, count, replace }, outcome) in deltas.iter().zip(outcomes) {
             let delta = *count;
@@ -248,6 +262,7 @@ impl<L: Ledger> Committer<'_, L> {
         if let Some(what) = self.take_unresolved() {
             let totals = self.shared.table.totals();
             let mut losses = self.shared.losses.lock();
+            self.shared.ledger.counts().add(Count::GivenUp, what.deltas().len());
             for Delta { cell, count, .. } in what.deltas().iter() {
                 tracing::error!(
                     target: "distkit::lax",

@@ -18,6 +18,7 @@ use crate::{
         ledger::Ledger,
         shared::{Shared, micros},
     },
+    stats::Count,
 };
 
 /// Cells by their [`address`].
@@ -52,7 +53,8 @@ impl<L: Ledger> Committer<'_, L> {
         let any = shared.inbox.refreshes();
         self.writer.schedule.plan_refresh(any, refresh, now, lag);
         if self.writer.schedule.sweep_is_due(now) {
-            let more = shared.table.sweep();
+            let (more, dropped) = shared.table.sweep();
+            shared.ledger.counts().add(Count::Evicted, dropped);
             self.writer.schedule.swept(more, now, shared.settings.evict_after);
         }
     }

@@ -15,6 +15,7 @@ use crate::{
         ledger::Ledger,
         table::Table,
     },
+    stats::Count,
 };
 
 impl<'c, L: Ledger> Committer<'c, L> {
@@ -46,6 +47,8 @@ impl<'c, L: Ledger> Committer<'c, L> {
                 return Err(error);
             }
         };
+        let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        shared.ledger.counts().add(Count::Refused, refused);
         let (left, outcomes) = affected.take_in::<L>(writes, &place_of, outcomes);
         {
             let totals = shared.table.totals();

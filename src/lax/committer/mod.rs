@@ -166,7 +166,9 @@ impl<'c, L: Ledger> Committer<'c, L> {
     /// Moves all that is dirty to the list of what to send.
     fn collect(&mut self) {
         let writer = &mut *self.writer;
-        self.shared.inbox.take_dirty(&mut writer.todo);
+        if let Some(since) = self.shared.inbox.take_dirty(&mut writer.todo) {
+            self.shared.taken_since.lock().get_or_insert(since);
+        }
         writer.schedule.flushes(Instant::now());
     }
 
@@ -269,6 +271,18 @@ impl<'c, L: Ledger> Committer<'c, L> {
             }
             shared.table.uncount(cell);
         }
+    }
+}
+
+impl<L: Ledger> Drop for Committer<'_, L> {
+    /// What has been done is done: says how much is pending.
+    fn drop(&mut self) {
+        let Writer { todo, unresolved, corrupt, .. } = &*self.writer;
+        if todo.is_empty() && unresolved.is_none() && corrupt.is_empty() {
+            self.shared.taken_since.lock().take();
+        }
+        let shared = self.shared;
+        shared.ledger.counts().set_level(shared.engine, || shared.level());
     }
 }
 

@@ -1,0 +1,139 @@
+//! `doctor`: what is wrong with a server and its counters. It only reads.
+
+mod aof;
+mod findings;
+mod instances;
+mod landscape;
+mod node;
+mod plain;
+mod rights;
+mod spaces;
+
+use std::time::Duration;
+
+use distkit::backend::Space;
+use serde::Serialize;
+
+use findings::{Code, Finding, Findings, Severity};
+use landscape::Landscape;
+
+use crate::{
+    args::Doctor,
+    error::{Error, Result},
+    output::{print, printable},
+    server::space,
+};
+
+/// For how many prefixes the user's rights are checked: they hardly differ.
+const MOST_RIGHTS: usize = 20;
+
+#[derive(Serialize)]
+struct Report {
+    servers: Vec<String>,
+    prefixes: usize,
+    findings: Vec<Finding>,
+    /// What could not be looked at, and why.
+    unchecked: Vec<String>,
+}
+
+/// Gives whether nothing is wrong.
+pub(crate) async fn run(
+    at: &str,
+    prefix: Option<&str>,
+    options: &Doctor,
+    json: bool,
+) -> Result<bool> {
+    let allowed = options
+        .allow
+        .iter()
+        .map(|name| {
+            let known = || Code::ALL.iter().map(|code| code.name()).collect::<Vec<_>>().join(", ");
+            Code::by_name(name).ok_or_else(|| {
+                Error::Usage(format!("no finding is called {name}; there are {}", known()))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let only = prefix.map(space).transpose()?;
+
+    let mut found = Findings::default();
+    let landscape = Landscape::of(at, &mut found).await?;
+    for server in &landscape.nodes {
+        if let Some(info) = node::check(server, &mut found).await? {
+            aof::check(server, at, &info, &mut found).await?;
+        }
+    }
+    let prefixes =
+        if options.server_only { 0 } else { counters(&landscape, &only, &mut found).await? };
+    let (findings, unchecked) = found.into_list(&allowed);
+    let servers = landscape.nodes.iter().map(|server| server.name.clone()).collect();
+    let report = Report { servers, prefixes, findings, unchecked };
+    print(json, &report, shown)?;
+    Ok(report.findings.is_empty())
+}
+
+async fn counters(
+    landscape: &Landscape,
+    only: &Option<Space>,
+    found: &mut Findings,
+) -> Result<usize> {
+    let mut first = Findings::default();
+    let mut prefixes = match spaces::check(landscape, only.as_ref(), &mut first).await {
+        Ok(prefixes) => prefixes,
+        // A user who may not look is told so, and the rest is reported.
+        Err(error @ Error::Refused { .. }) => {
+            found.unchecked(format!("the counters: {error}"));
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    if !first.is_empty() {
+        // Services go on meanwhile: what is wrong stays wrong.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut second = Findings::default();
+        // Refused is what the first look was, too.
+        match spaces::check(landscape, only.as_ref(), &mut second).await {
+            Ok(_) | Err(Error::Refused { .. }) => first = first.confirmed_by(&second),
+            Err(error) => return Err(error),
+        }
+    }
+    found.extend(first);
+    let count = prefixes.len();
+    if prefixes.is_empty() {
+        // The rights matter also where there are no counters yet, or none may be looked at.
+        prefixes.push(only.clone().map_or_else(|| space("distkit"), Ok)?);
+    }
+    for space in prefixes.iter().take(MOST_RIGHTS) {
+        if let Some(server) = landscape.owner(space).await? {
+            rights::check(server, space, found).await?;
+        }
+    }
+    Ok(count)
+}
+
+fn shown(report: &Report) -> String {
+    let mut lines = Vec::new();
+    for finding in &report.findings {
+        let severity = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        lines.push(format!("{severity}[{}] {}", finding.code, printable(&finding.at)));
+        lines.extend(finding.examples.iter().map(|what| format!("    {}", printable(what))));
+        if finding.count > finding.examples.len() {
+            lines.push(format!("    and {} more", finding.count - finding.examples.len()));
+        }
+        lines.push(format!("    -> {}", finding.remedy));
+    }
+    lines.extend(report.unchecked.iter().map(|what| format!("not checked: {}", printable(what))));
+    let verdict = match report.findings.len() {
+        0 => "nothing is wrong".to_owned(),
+        1 => "1 finding".to_owned(),
+        several => format!("{several} findings"),
+    };
+    lines.push(format!(
+        "{verdict}: {} server(s), {} prefix(es) looked at",
+        report.servers.len(),
+        report.prefixes
+    ));
+    lines.join("\n")
+}

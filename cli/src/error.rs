@@ -1,0 +1,51 @@
+//! What ends a command early.
+
+use distkit::{DistkitError, backend::BackendError};
+
+/// Why a command could not be done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot use the store")]
+    Store(#[from] BackendError),
+    #[error("the name cannot be used")]
+    Name(#[from] DistkitError),
+    #[error("the server turned {command} down: {code} {detail}")]
+    Refused { command: String, code: String, detail: String },
+    #[error("the server answered {command} with something unexpected: {found}")]
+    Unexpected { command: String, found: String },
+    #[error("{0}")]
+    Failed(String),
+    #[error("interrupted")]
+    Interrupted,
+    #[error("cannot write the output")]
+    Output(#[from] std::io::Error),
+    #[error("cannot write JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    pub(crate) fn failed(text: impl Into<String>) -> Self {
+        Self::Failed(text.into())
+    }
+
+    /// The status that the process ends with.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Name(_) => 2,
+            Self::Interrupted => 130,
+            _ => 3,
+        }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// An error and its sources, joined by `: `.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

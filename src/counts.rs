@@ -1,0 +1,250 @@
+//! Counts what the engines do: the one place that both `stats()` and the metrics come from.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+#[cfg(feature = "metrics")]
+use crate::stats::gauge;
+use crate::{
+    DistkitError,
+    backend::BackendError,
+    outage::{Chain, Outage, Standing},
+    stats::{Count, Stats},
+};
+
+/// The numbers of one counter, or of strict counters that send together. Does no I/O.
+pub(crate) struct Counts {
+    numbers: [AtomicU64; Count::NUMBER],
+    link: Link,
+    kind: &'static str,
+    prefix: Box<str>,
+    engines: AtomicUsize,
+    /// What was last pending in each engine: the gauges are of all.
+    #[cfg(feature = "metrics")]
+    levels: Mutex<Vec<Level>>,
+    #[cfg(feature = "metrics")]
+    labels: Vec<metrics::Label>,
+}
+
+/// Whether the store answers, and since when.
+#[derive(Default)]
+struct Link {
+    /// It answered the last request: then an answer changes nothing, and takes no lock.
+    up: AtomicBool,
+    state: Mutex<LinkState>,
+}
+
+#[derive(Default)]
+struct LinkState {
+    up_since: Option<Instant>,
+    down_since: Option<Instant>,
+    last_outage: Option<Duration>,
+    outage: Outage,
+    /// The log tells of it.
+    in_log: bool,
+    /// When it was last told of one.
+    logged: Option<Instant>,
+}
+
+impl LinkState {
+    /// Notes a failure of the outage that began then. Gives how it stands if the log is to be told.
+    fn line_due(&mut self, began: Instant) -> Option<Standing> {
+        let standing = self.outage.failed()?;
+        // A store that answers every second request must not fill the log.
+        if !self.in_log && self.logged.is_some_and(|logged| logged + BETWEEN_OUTAGES > began) {
+            return None;
+        }
+        (self.in_log, self.logged) = (true, Some(Instant::now()));
+        Some(standing)
+    }
+}
+
+/// How far apart outages are at least that are logged.
+const BETWEEN_OUTAGES: Duration = Duration::from_secs(5);
+
+/// What is pending in a lax counter.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Level {
+    pub(crate) pending_keys: u64,
+    pub(crate) oldest: Option<Duration>,
+}
+
+#[cfg(feature = "metrics")]
+impl Level {
+    /// Of two engines of a counter.
+    fn merge(self, other: Self) -> Self {
+        Self {
+            pending_keys: self.pending_keys.saturating_add(other.pending_keys),
+            oldest: self.oldest.max(other.oldest),
+        }
+    }
+}
+
+impl Counts {
+    /// Of counters of this kind under the prefix, which label the metrics.
+    pub(crate) fn new(kind: &'static str, prefix: &str) -> Arc<Self> {
+        Arc::new(Self {
+            numbers: Default::default(),
+            link: Link::default(),
+            kind,
+            prefix: prefix.into(),
+            engines: AtomicUsize::new(0),
+            #[cfg(feature = "metrics")]
+            levels: Mutex::default(),
+            #[cfg(feature = "metrics")]
+            labels: vec![
+                metrics::Label::from_static_parts("counter", kind),
+                metrics::Label::new("prefix", prefix.to_owned()),
+            ],
+        })
+    }
+
+    pub(crate) fn add(&self, count: Count, by: usize) {
+        if by == 0 {
+            return;
+        }
+        let by = u64::try_from(by).unwrap_or(u64::MAX);
+        self.numbers[count as usize].fetch_add(by, Relaxed);
+        #[cfg(feature = "metrics")]
+        metrics::counter!(count.metric(), self.labels.clone()).increment(by);
+    }
+
+    /// Notes what became of a request.
+    pub(crate) fn answered<T>(&self, answer: &Result<T, BackendError>) {
+        match answer {
+            Err(error @ (BackendError::NotApplied(_) | BackendError::OutcomeUnknown(_))) => {
+                self.add(Count::FailedRequests, 1);
+                self.unreachable(error);
+            }
+            // Also an error of its own is an answer.
+            _ => self.reachable(),
+        }
+    }
+
+    fn reachable(&self) {
+        if self.link.up.load(Relaxed) {
+            return;
+        }
+        let ended = {
+            let mut link = self.link.state.lock();
+            if let Some(since) = link.down_since.take() {
+                link.last_outage = Some(since.elapsed());
+            }
+            link.up_since.get_or_insert_with(Instant::now);
+            self.link.up.store(true, Relaxed);
+            // With the lock, so that the gauges end up as the last request left them.
+            #[cfg(feature = "metrics")]
+            {
+                self.set(gauge::REACHABLE, 1.0);
+                self.set(gauge::UNREACHABLE_FOR, 0.0);
+                self.set(gauge::LAST_OUTAGE, link.last_outage.unwrap_or_default().as_secs_f64());
+            }
+            let ended = link.outage.ended();
+            ended.filter(|_| std::mem::take(&mut link.in_log))
+        };
+        if let Some(Standing { attempts, lasted }) = ended {
+            tracing::info!(
+                target: "distkit::store",
+                prefix = &*self.prefix, counter = self.kind, failed_attempts = attempts, ?lasted,
+                "the store answers again"
+            );
+        }
+    }
+
+    /// The store did not answer.
+    pub(crate) fn unreachable(&self, error: &BackendError) {
+        let due = {
+            let mut link = self.link.state.lock();
+            self.link.up.store(false, Relaxed);
+            link.up_since = None;
+            let begins = link.down_since.is_none();
+            let since = *link.down_since.get_or_insert_with(Instant::now);
+            self.add(Count::Outages, usize::from(begins));
+            #[cfg(feature = "metrics")]
+            {
+                self.set(gauge::REACHABLE, 0.0);
+                self.set(gauge::UNREACHABLE_FOR, since.elapsed().as_secs_f64());
+            }
+            // A lax counter's flushes log how they fail, once for all that waits for them.
+            if self.kind.starts_with("strict") { link.line_due(since) } else { None }
+        };
+        if let Some(Standing { attempts, lasted }) = due {
+            tracing::warn!(
+                target: "distkit::store",
+                prefix = &*self.prefix, counter = self.kind, attempts, ?lasted, error = %Chain(error),
+                "the store does not answer"
+            );
+        }
+    }
+
+    /// Counts what callers are told of a write: an unknown outcome, or a refusal.
+    pub(crate) fn told<T>(&self, answer: Result<T, DistkitError>) -> Result<T, DistkitError> {
+        match &answer {
+            Err(DistkitError::OutcomeUnknown(_)) => self.add(Count::Unknown, 1),
+            Err(DistkitError::CounterError { .. }) => self.add(Count::Refused, 1),
+            _ => {}
+        }
+        answer
+    }
+
+    /// [`told`](Self::told), of a batch.
+    pub(crate) fn told_all<T>(
+        &self,
+        answers: Result<Vec<Result<T, DistkitError>>, DistkitError>,
+    ) -> Result<Vec<Result<T, DistkitError>>, DistkitError> {
+        if let Ok(items) = &answers {
+            self.add(Count::Refused, items.iter().filter(|item| item.is_err()).count());
+        }
+        self.told(answers)
+    }
+
+    /// The number of one more engine that counts here.
+    pub(crate) fn next_engine(&self) -> usize {
+        self.engines.fetch_add(1, Relaxed)
+    }
+
+    /// Sets the gauges of what is pending, of which this is an engine's part. `stats()` asks the engines.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn set_level(&self, engine: usize, level: impl FnOnce() -> Level) {
+        let mut levels = self.levels.lock();
+        if levels.len() <= engine {
+            levels.resize(engine + 1, Level::default());
+        }
+        levels[engine] = level();
+        let all = levels.iter().copied().fold(Level::default(), Level::merge);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        self.set(gauge::PENDING_KEYS, all.pending_keys as f64);
+        self.set(gauge::OLDEST_PENDING, all.oldest.unwrap_or_default().as_secs_f64());
+    }
+
+    /// Without metrics there are no gauges.
+    #[cfg(not(feature = "metrics"))]
+    pub(crate) fn set_level(&self, _: usize, _: impl FnOnce() -> Level) {}
+
+    #[cfg(feature = "metrics")]
+    fn set(&self, name: &'static str, value: f64) {
+        metrics::gauge!(name, self.labels.clone()).set(value);
+    }
+
+    pub(crate) fn stats(&self, level: Level) -> Stats {
+        let mut stats = Stats {
+            pending_keys: level.pending_keys,
+            oldest_pending: level.oldest,
+            ..Stats::default()
+        };
+        stats.set_counts(|count| self.numbers[count as usize].load(Relaxed));
+        let link = self.link.state.lock();
+        stats.reachable_for = link.up_since.map(|since| since.elapsed());
+        stats.unreachable_for = link.down_since.map(|since| since.elapsed());
+        stats.last_outage = link.last_outage;
+        stats
+    }
+}

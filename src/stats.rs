@@ -1,0 +1,141 @@
+//! The numbers of a counter. One table names them for `stats()`, the metrics, and the page that lists both.
+
+use std::time::Duration;
+
+macro_rules! numbers {
+    ($($(#[doc = $doc:literal])+ $field:ident: $count:ident = $metric:literal,)+) => {
+        /// What a counter has done, and how it stands. Of `counter.stats()`, which does no I/O.
+        ///
+        /// Counts begin at 0 with the counter, and never go down. A field that does not apply to a kind of counter
+        /// stays 0 or `None`; `docs/observability.md` says which do, and which alerts to set. Times are those of
+        /// tokio's clock. Fields are read one by one: a sum that is being counted may be in one and not yet in another.
+        ///
+        /// ```
+        /// use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, LaxCounter}};
+        ///
+        /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+        /// # async fn main() -> Result<(), distkit::DistkitError> {
+        /// let options = CounterOptions::new(RedisKey::try_from("shop")?, MemoryBackend::new());
+        /// let counter = LaxCounter::new(options);
+        /// counter.inc(&RedisKey::try_from("visits")?, 1).await?;
+        /// assert_eq!(counter.stats().pending_keys, 1);
+        /// counter.flush().await?;
+        /// let stats = counter.stats();
+        /// assert_eq!((stats.pending_keys, stats.flushes, stats.given_up), (0, 1, 0));
+        /// # Ok(())
+        /// # }
+        /// ```
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            /// Keys with writes that the store has not acknowledged, those in flight included.
+            pub pending_keys: u64,
+            /// The age of the oldest such write; `None` without one. Never less than the true age.
+            pub oldest_pending: Option<Duration>,
+            /// For how long the store has answered every request; `None` while it does not, and before the first
+            /// answer.
+            pub reachable_for: Option<Duration>,
+            /// Since how long ago no request was answered; `None` while the store answers, and before the first
+            /// failure. A request that the store turns down as a whole counts as unanswered: it takes nothing.
+            pub unreachable_for: Option<Duration>,
+            /// How long the last outage took that has ended.
+            pub last_outage: Option<Duration>,
+            $($(#[doc = $doc])+ pub $field: u64,)+
+        }
+
+        impl Stats {
+            /// The numbers of both: of several counters, or of all of a process.
+            ///
+            /// Counts and keys are added. The oldest write is the oldest of both. The store is unreachable if it is
+            /// for either, for the longer time; else reachable for the shorter one.
+            pub fn merge(self, other: Self) -> Self {
+                let unreachable_for = self.unreachable_for.max(other.unreachable_for);
+                let reachable = [self.reachable_for, other.reachable_for].into_iter().flatten().min();
+                Self {
+                    pending_keys: self.pending_keys.saturating_add(other.pending_keys),
+                    oldest_pending: self.oldest_pending.max(other.oldest_pending),
+                    reachable_for: reachable.filter(|_| unreachable_for.is_none()),
+                    unreachable_for,
+                    last_outage: self.last_outage.max(other.last_outage),
+                    $($field: self.$field.saturating_add(other.$field),)+
+                }
+            }
+        }
+
+        /// A number that only grows.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Count {
+            $($count,)+
+        }
+
+        impl Count {
+            pub(crate) const NUMBER: usize = [$(Self::$count),+].len();
+
+            /// Of the metric.
+            #[cfg(any(feature = "metrics", test))]
+            pub(crate) fn metric(self) -> &'static str {
+                match self {
+                    $(Self::$count => $metric,)+
+                }
+            }
+
+            /// The field of each, its metric, and what it counts.
+            #[cfg(any(feature = "metrics", test))]
+            pub(crate) const LIST: [(&'static str, &'static str, &'static str); Self::NUMBER] =
+                [$((stringify!($field), $metric, concat!($($doc),+))),+];
+        }
+
+        impl Stats {
+            pub(crate) fn set_counts(&mut self, count: impl Fn(Count) -> u64) {
+                $(self.$field = count(Count::$count);)+
+            }
+        }
+    };
+}
+
+numbers! {
+    /// Requests sent to the store, of every kind, each repeat included.
+    requests: Requests = "distkit_requests_total",
+    /// Requests that the store did not answer, or turned down as a whole.
+    failed_requests: FailedRequests = "distkit_failed_requests_total",
+    /// Writes sent again because their answer was lost. They are guarded, and counted once.
+    resent: Resent = "distkit_resent_total",
+    /// Times that the store was found unreachable after it had answered, or at first.
+    outages: Outages = "distkit_outages_total",
+    /// Items of writes that the store refused: a sum that leaves `i64`, or a key that holds no number. What is kept
+    /// and tried again counts each time.
+    refused: Refused = "distkit_refused_total",
+    /// Calls that failed as `OutcomeUnknown`.
+    unknown: Unknown = "distkit_unknown_outcomes_total",
+    /// Strict calls that shared a request with others.
+    joined_calls: JoinedCalls = "distkit_joined_calls_total",
+    /// Batches of buffered writes that the store acknowledged.
+    flushes: Flushes = "distkit_flushes_total",
+    /// Keys whose buffered writes were given up: at the end of a counter, or because it stayed unknown for most of a
+    /// day whether the store has them.
+    given_up: GivenUp = "distkit_given_up_total",
+    /// Keys dropped from memory because nobody used them.
+    evicted: Evicted = "distkit_evicted_keys_total",
+    /// Joins of this instance, the first one included.
+    joins: Joins = "distkit_joins_total",
+    /// Times that this instance was found collected: its lease had expired, or the store lost its data.
+    collected: Collected = "distkit_collected_total",
+}
+
+/// The names of the metrics that go up and down, and what they say.
+#[cfg(any(feature = "metrics", test))]
+pub(crate) mod gauge {
+    pub(crate) const PENDING_KEYS: &str = "distkit_pending_keys";
+    pub(crate) const OLDEST_PENDING: &str = "distkit_oldest_pending_seconds";
+    pub(crate) const REACHABLE: &str = "distkit_store_reachable";
+    pub(crate) const UNREACHABLE_FOR: &str = "distkit_store_unreachable_seconds";
+    pub(crate) const LAST_OUTAGE: &str = "distkit_store_last_outage_seconds";
+
+    pub(crate) const LIST: [(&str, &str, &str); 5] = [
+        ("pending_keys", PENDING_KEYS, "Keys with writes that the store has not acknowledged."),
+        ("oldest_pending", OLDEST_PENDING, "The age of the oldest of them."),
+        ("reachable_for", REACHABLE, "1 if the last request was answered, else 0."),
+        ("unreachable_for", UNREACHABLE_FOR, "Since how long ago no request was answered, else 0."),
+        ("last_outage", LAST_OUTAGE, "How long the last outage took that has ended."),
+    ];
+}
