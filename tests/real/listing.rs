@@ -10,7 +10,7 @@ use std::{
 
 use distkit::{
     DistkitError, KeyFilter, Listing, RedisKey,
-    backend::{Space, Store, Write},
+    backend::{Space, Store, Write, connect},
     counter::{CounterOptions, CounterTrait, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -28,6 +28,7 @@ over_both_clients!(
     an_evicted_space_ends_a_listing,
     foreign_data_is_named_and_ends_nothing,
     instances_are_listed_with_their_slices,
+    a_user_without_info_lists,
 );
 
 /// How many counters there are; `DISTKIT_LISTED=1000000` for more.
@@ -270,4 +271,20 @@ async fn instances_are_listed_with_their_slices(client: Client) {
         let top = a.top(1, &KeyFilter::all()).await.unwrap();
         assert_eq!(top, [(key("pod 0"), 2)]);
     }
+}
+
+async fn a_user_without_info_lists(client: Client) {
+    let bench = Bench::new(client).await;
+    let stays = names("stays", 3000);
+    fill(&*client.connect(&bench.server).await, &Space::new(key("bench")), &stays).await;
+    let acl = ["ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "-info"];
+    assert_eq!(bench.cli(&acl).await, "OK");
+    let scheme = match client {
+        Client::Redis => "redis://app:secret@",
+        Client::Fred => "redis+fred://app:secret@",
+    };
+    let store = connect(&bench.server.url().replacen("redis://", scheme, 1)).await.unwrap();
+    let counter = StrictCounter::new(CounterOptions::new(key("bench"), store));
+    let found = counter.list(&KeyFilter::all()).into_map().await.unwrap();
+    assert_all(&stays, &found.into_keys().collect());
 }
