@@ -134,8 +134,8 @@ impl Enumeration for Broken {
             _ => {
                 let mut page = sound.page(space, from, filter, count).await?;
                 page.entries.retain(|(key, total)| {
-                    !self.hides(filter, key)
-                        && !(self.is(Fault::HidesForeignValues) && total.is_err())
+                    let foreign = self.is(Fault::HidesForeignValues) && total.is_err();
+                    !foreign && !self.hides(filter, key)
                 });
                 Ok(self.shaped(page, count))
             }

@@ -354,7 +354,7 @@ async fn a_dropped_next_loses_nothing() {
     loop {
         match tokio::time::timeout(Duration::from_millis(3), listing.next()).await {
             Err(_) => dropped += 1,
-            Ok(Some(item)) => drop(found.extend([item.unwrap()])),
+            Ok(Some(item)) => found.extend([item.unwrap()]),
             Ok(None) => break,
         }
     }

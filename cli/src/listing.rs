@@ -38,7 +38,7 @@ pub(crate) async fn ls(server: &Server, space: &Space, list: &List, json: bool) 
     let options = StrictInstanceAwareCounterOptions::new(prefix, store).shards(shards);
     let counter = StrictInstanceAwareCounter::new(options);
     if list.slices {
-        return stream(counter.list_slices(&filter), json, |key, held| slices_of(key, held)).await;
+        return stream(counter.list_slices(&filter), json, slices_of).await;
     }
     totals(counter.list(&filter), list.top, json).await
 }
