@@ -170,8 +170,9 @@ mod tests {
         let mut all = vec![String::new()];
         let mut last = all.clone();
         for _ in 0..longest {
-            let longer = |text: &String| chars.iter().map(move |char| format!("{text}{char}"));
-            last = last.iter().flat_map(longer).collect::<Vec<_>>();
+            let longer =
+                last.iter().flat_map(|text| chars.iter().map(move |char| format!("{text}{char}")));
+            last = longer.collect::<Vec<_>>();
             all.extend(last.iter().cloned());
         }
         all
