@@ -73,11 +73,17 @@ mod plain_half {
     async fn plain_only() -> Fixture {
         let clock = ManualClock::new();
         let store = MemoryBackend::with_clock(clock.clone());
-        let fixture = Fixture::plain(PlainOnly(store.clone()));
-        fixture.advance_with(move |step| clock.advance(step)).plant_with(move |space, key, text| {
-            store.corrupt(&space, &key, &text);
-            async {}
-        })
+        let (fixture, forgetful) = (Fixture::plain(PlainOnly(store.clone())), store.clone());
+        fixture
+            .advance_with(move |step| clock.advance(step))
+            .lose_records_with(move |space| {
+                forgetful.lose_guards(&space);
+                async {}
+            })
+            .plant_with(move |space, key, text| {
+                store.corrupt(&space, &key, &text);
+                async {}
+            })
     }
 
     distkit::plain_conformance_suite!(plain_only);

@@ -173,7 +173,8 @@ mod for_fred {
                 Err(error) => {
                     tracing::warn!(
                         target: "distkit::connection",
-                        "no client certificate can be shown: {error}"
+                        %error,
+                        "the files of the client certificate cannot be used; connecting without it"
                     );
                     None
                 }
