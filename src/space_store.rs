@@ -7,15 +7,15 @@ use std::{future::Future, sync::Arc};
 use tokio::time::Instant;
 
 #[cfg(feature = "counter")]
-use crate::backend::{Cursor, Portion, Portions, Write};
+use crate::backend::{Enumeration, Write};
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
-    Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice, SliceWrite,
-    Standing,
+    Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice,
+    SliceEnumeration, SliceWrite, Standing,
 };
 use crate::{
-    RedisKey,
-    backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space},
+    KeyFilter, RedisKey,
+    backend::{Applied, Backend, BackendError, Cursor, Outcome, Page, ReplayGuard, Space, missing},
     counts::Counts,
     shards::Shards,
     stats::Count,
@@ -150,18 +150,25 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         Ok(totals)
     }
 
-    /// Some of its counters: see `Portions`.
-    pub(crate) async fn portion(&self, at: Cursor, count: usize) -> Result<Portion, BackendError> {
-        self.portions()?.portion(&self.space, at, count).await
+    /// Some of its counters: see [`Enumeration`].
+    pub(crate) async fn page(
+        &self,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
+        let request = self.enumeration()?.page(&self.space, from, filter, count);
+        let mut page = self.sent(request).await?;
+        page.entries.retain(|(key, _)| filter.matches(key));
+        Ok(page)
     }
 
     pub(crate) async fn count(&self) -> Result<u64, BackendError> {
-        self.portions()?.count(&self.space).await
+        self.sent(self.enumeration()?.count(&self.space)).await
     }
 
-    fn portions(&self) -> Result<&dyn Portions, BackendError> {
-        let portions = self.store.capabilities().portions;
-        portions.ok_or_else(|| BackendError::not_applied("the store does not enumerate counters"))
+    fn enumeration(&self) -> Result<&dyn Enumeration, BackendError> {
+        self.store.capabilities().enumeration.ok_or_else(|| missing("listing"))
     }
 
     pub(crate) async fn clear(&self) -> Result<(), BackendError> {
@@ -266,6 +273,36 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
 
     pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
         self.sent(self.store.slices(&self.space, key)).await
+    }
+
+    pub(crate) async fn totals(
+        &self,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let totals = self.sent(self.store.totals(&self.space, keys)).await?;
+        counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
+        Ok(totals)
+    }
+
+    /// Some of its counters: see [`SliceEnumeration`].
+    pub(crate) async fn page_on(
+        &self,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<RedisKey>, BackendError> {
+        let request = self.slice_enumeration()?.page_on(&self.space, from, filter, count);
+        let mut page = self.sent(request).await?;
+        page.entries.retain(|key| filter.matches(key));
+        Ok(page)
+    }
+
+    pub(crate) async fn count_on(&self) -> Result<u64, BackendError> {
+        self.sent(self.slice_enumeration()?.count_on(&self.space)).await
+    }
+
+    fn slice_enumeration(&self) -> Result<&dyn SliceEnumeration, BackendError> {
+        self.store.capabilities().slice_enumeration.ok_or_else(|| missing("listing"))
     }
 }
 

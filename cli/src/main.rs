@@ -6,6 +6,7 @@ mod counters;
 mod doctor;
 mod error;
 mod import;
+mod listing;
 mod members;
 mod output;
 mod server;
@@ -65,6 +66,7 @@ async fn run(cli: Cli) -> Result<bool> {
             let on = family.instance_aware.then_some(on.as_deref());
             counters::set(&server, &space, &key, value, on, json).await?;
         }
+        Command::Ls(list) => return listing::ls(&server, &space, &list, json).await,
         Command::Slices { key } => counters::slices(&server, &space, &key, json).await?,
         Command::Instances => counters::instances(&server, &space, json).await?,
         Command::Clear { family, yes } => {

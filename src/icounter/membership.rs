@@ -443,6 +443,16 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     }
 
     /// The slices of all living instances. Needs no membership.
+    /// The store, for what needs no membership, while the instance has not ended.
+    pub(crate) fn space_store(&self) -> Result<&SpaceStore<B>, DistkitError> {
+        self.check()?;
+        Ok(&self.store)
+    }
+
+    pub(crate) async fn count(&self) -> Result<u64, DistkitError> {
+        Ok(self.space_store()?.count_on().await?)
+    }
+
     pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
         self.check()?;
         Ok(self.store.slices(key).await?)

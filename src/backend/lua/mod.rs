@@ -2,6 +2,7 @@
 //!
 //! Only this folder knows Lua; a client's folder knows only its client and [`ScriptRunner`].
 
+mod enumeration;
 mod freshness;
 mod instance;
 pub(crate) mod layout;
