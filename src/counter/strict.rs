@@ -91,8 +91,8 @@ impl<B: Backend + ?Sized> Shard<B> {
     }
 
     async fn write_all(&self, writes: &[Write]) -> Answers<Written> {
-        let deadline = self.settings.deadline();
-        in_parts!(writes, part => self.write_part(part, deadline).await)
+        // Each part has a deadline of its own: a batch that goes on is not cut off.
+        in_parts!(writes, part => self.write_part(part, self.settings.deadline()).await)
     }
 
     async fn write_part(&self, writes: &[Write], deadline: Option<Instant>) -> Answers<Written> {

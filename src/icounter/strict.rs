@@ -90,8 +90,7 @@ struct Shard<B: ?Sized> {
 
 impl<B: InstanceBackend + ?Sized> Shard<B> {
     async fn write_all(&self, writes: &[SliceWrite], part: usize) -> Answers<Written<Standing>> {
-        let deadline = self.settings.deadline();
-        in_parts!(writes, part, part => self.write_part(part, deadline).await)
+        in_parts!(writes, part, part => self.write_part(part, self.settings.deadline()).await)
     }
 
     fn counts(&self) -> &Counts {
