@@ -41,7 +41,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         if let Err(error) = self.engine().flush().await {
             tracing::debug!(
                 target: "distkit::lax",
-                prefix = %self.membership().prefix(), error = %Chain(&error),
+                prefix = self.membership().prefix().as_str(), error = %Chain(&error),
                 "the last flush before leaving failed"
             );
         }
