@@ -67,11 +67,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     }
 
     /// Notes that no answer came in any attempt since then: the last one was cut short.
-    fn ended<T>(
-        &self,
-        begun: Instant,
-        answer: Result<T, BackendError>,
-    ) -> Result<T, BackendError> {
+    fn ended<T>(&self, begun: Instant, answer: Result<T, BackendError>) -> Result<T, BackendError> {
         if let Err(error @ BackendError::OutcomeUnknown(_)) = &answer {
             self.counts.unreachable(begun, error);
         }
@@ -114,7 +110,8 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
             self.sent_in(&lane, store.apply_recorded(&self.space, writes, &lane)).await
         };
         let begun = Instant::now();
-        let applied = self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let applied =
+            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -186,7 +183,8 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
             self.sent_in(&lane, store.apply_on_recorded(space, member, writes, &lane)).await
         };
         let begun = Instant::now();
-        let ordered = self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let ordered =
+            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }

@@ -5,7 +5,7 @@
 #[path = "support/log.rs"]
 mod log;
 
-use distkit::backend::{Backend, IntoBackend, connect};
+use distkit::backend::{Backend, IntoBackend, ReconnectingConnection, connect};
 use distkit_testkit::Server;
 use fred::{
     clients::Client,
@@ -14,6 +14,33 @@ use fred::{
 };
 
 use log::Log;
+
+#[tokio::test]
+async fn a_connection_that_comes_back_to_another_server_says_so() {
+    let (log, _guard) = Log::start();
+    let (first, second) = (Server::redis().start(), Server::redis().start());
+    let urls = [first.url(), first.url(), second.url(), second.url()];
+    let clients = parking_lot::Mutex::new(urls.into_iter());
+    let mut connection = ReconnectingConnection::from_fn(move || {
+        let url = clients.lock().next().unwrap();
+        async move { redis::Client::open(url) }
+    });
+    for server in [&first, &first, &second, &second] {
+        while redis::cmd("PING").exec_async(&mut connection).await.is_err() {}
+        server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        // Until it is noticed.
+        while redis::cmd("PING").exec_async(&mut connection).await.is_ok() {
+            if server.port() == second.port() && log.lines("", "distkit::connection").len() == 1 {
+                break;
+            }
+        }
+    }
+    let lines = log.lines("", "distkit::connection");
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    for port in [first.port(), second.port()] {
+        assert!(lines[0].contains(&port.to_string()), "{lines:#?}");
+    }
+}
 
 #[tokio::test]
 async fn a_connection_that_cannot_come_back_is_named_once() {

@@ -173,7 +173,8 @@ mod for_fred {
                 Err(error) => {
                     tracing::warn!(
                         target: "distkit::connection",
-                        "no client certificate can be shown: {error}"
+                        %error,
+                        "no client certificate can be shown"
                     );
                     None
                 }
