@@ -12,7 +12,10 @@ mod reply;
 pub(crate) mod rights;
 mod runner;
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use parking_lot::RwLock;
 
@@ -32,6 +35,8 @@ pub struct LuaStore<R> {
     pub(crate) runner: R,
     lanes: Lanes,
     spaces: RwLock<HashMap<Space, Opened, foldhash::fast::RandomState>>,
+    /// How often a connection failed: the server may have lost its data each time.
+    failures: AtomicU64,
     freshness: freshness::Freshness,
     policy: policy::Asked,
 }
@@ -46,7 +51,8 @@ impl<R> std::fmt::Debug for LuaStore<R> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Opened {
     Read,
-    Made,
+    /// It was there, or was made, after so many failures.
+    Made(u64),
 }
 
 impl<R: ScriptRunner> LuaStore<R> {
@@ -55,6 +61,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             runner,
             lanes: Lanes::default(),
             spaces: RwLock::default(),
+            failures: AtomicU64::new(0),
             freshness: freshness::Freshness::default(),
             policy: policy::Asked::default(),
         }
@@ -62,6 +69,9 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     /// What an error of a request that may write means. `keys` are those of the script or command.
     pub(crate) fn failed(&self, error: CallError, keys: &[&str]) -> BackendError {
+        if matches!(error, CallError::NotSent(_) | CallError::Lost(_)) {
+            self.failures.fetch_add(1, Relaxed);
+        }
         match error {
             CallError::Server(error) => match &*error.code {
                 "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),
@@ -84,9 +94,12 @@ impl<R: ScriptRunner> LuaStore<R> {
         self.failed(error, keys).with_nothing_applied()
     }
 
-    /// Makes the shape of a space, or checks it, before the first write of this process.
+    /// Makes the shape of a space, or checks it, before the first write of this process, and before the first one
+    /// after a failure: if it is gone then, so is the data.
     pub(crate) async fn open(&self, space: &Space) -> Result<(), BackendError> {
-        if self.spaces.read().get(space) == Some(&Opened::Made) {
+        let failures = self.failures.load(Relaxed);
+        let known = self.spaces.read().get(space).copied();
+        if known == Some(Opened::Made(failures)) {
             return Ok(());
         }
         let shape = layout::shape(space);
@@ -94,8 +107,17 @@ impl<R: ScriptRunner> LuaStore<R> {
         let answer = self.runner.script(&SHAPE, &[Arg::Text(&shape)], &args).await;
         // Whatever became of it, nothing of what the caller wants has been sent.
         let reply = answer.map_err(|error| self.failed_to_read(error, &[&shape]))?;
+        let is_new = matches!(&reply, Reply::Array(items) if items.len() == 3);
         reply::shape(reply)?;
-        self.spaces.write().insert(space.clone(), Opened::Made);
+        self.spaces.write().insert(space.clone(), Opened::Made(failures));
+        // Of the writes that find out at the same time the server tells one.
+        if is_new && known.is_some() {
+            tracing::error!(
+                target: "distkit::connection",
+                prefix = space.prefix().as_str(),
+                "the store has lost the data of this prefix; totals of plain counters start again from 0"
+            );
+        }
         self.check_policy().await;
         Ok(())
     }

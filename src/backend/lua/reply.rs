@@ -38,7 +38,7 @@ pub(super) fn shape(reply: Reply) -> Result<(), BackendError> {
         _ => String::new(),
     };
     match &reply {
-        Reply::Array(items) if items.len() == 2 => {
+        Reply::Array(items) if matches!(items.len(), 2 | 3) => {
             let (layout, shards) = (text(&items[0]), text(&items[1]));
             if layout == LAYOUT.to_string() && shards == SHARDS.to_string() {
                 return Ok(());
