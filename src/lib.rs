@@ -54,6 +54,8 @@ mod describe;
     allow(dead_code, reason = "only the heartbeat asks whether it has ended")
 )]
 mod detached;
+#[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
+mod detached_tests;
 mod error;
 mod key;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]

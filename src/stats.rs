@@ -72,7 +72,7 @@ macro_rules! numbers {
             pub(crate) const NUMBER: usize = [$(Self::$count),+].len();
 
             /// Of the metric.
-            #[cfg(any(feature = "metrics", test))]
+            #[cfg(feature = "metrics")]
             pub(crate) fn metric(self) -> &'static str {
                 match self {
                     $(Self::$count => $metric,)+
@@ -91,7 +91,7 @@ macro_rules! numbers {
             }
 
             /// The field of each, its metric, and what it counts.
-            #[cfg(any(feature = "metrics", test))]
+            #[cfg(feature = "metrics")]
             pub(crate) const LIST: [(&'static str, &'static str, &'static str); Self::NUMBER] =
                 [$((stringify!($field), $metric, concat!($($doc),+))),+];
         }
@@ -156,7 +156,7 @@ mod of {
 }
 
 /// The names of the metrics that go up and down, and what they say.
-#[cfg(any(feature = "metrics", test))]
+#[cfg(feature = "metrics")]
 pub(crate) mod gauge {
     pub(crate) const PENDING_KEYS: &str = "distkit_pending_keys";
     pub(crate) const OLDEST_PENDING: &str = "distkit_oldest_pending_seconds";
