@@ -66,7 +66,7 @@ async fn a_server_that_comes_back_empty_is_named() {
             while answers.len() < 3 {
                 answers.extend(counter.inc(&orders, 1).await.ok());
             }
-            let lines = log.lines("has lost the data", "distkit::connection");
+            let lines = log.lines("has lost data", "distkit::connection");
             assert_eq!(lines.len(), usize::from(!keeps), "{scheme}: {answers:?} {lines:#?}");
             assert_eq!(answers, if keeps { [2, 3, 4] } else { [1, 2, 3] }, "{scheme}");
             assert!(lines.iter().all(|line| line.contains("prefix=\"shop\"")), "{lines:#?}");

@@ -115,7 +115,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             tracing::error!(
                 target: "distkit::connection",
                 prefix = space.prefix().as_str(),
-                "the store has lost the data of this prefix; totals of plain counters start again from 0"
+                "the store has lost data of this prefix; totals that are gone start again from 0"
             );
         }
         self.check_policy().await;
