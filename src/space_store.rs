@@ -62,8 +62,9 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         self.counts.add(Count::Requests, 1);
+        let sent = Instant::now();
         let answer = request.await;
-        self.counts.answered(&answer);
+        self.counts.answered(sent, &answer);
         answer
     }
 
@@ -77,10 +78,10 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         self.sent(request).await
     }
 
-    /// Notes that no answer came in any attempt: the last one was cut short.
-    fn ended<T>(&self, answer: Result<T, BackendError>) -> Result<T, BackendError> {
+    /// Notes that no answer came in any attempt since then: the last one was cut short.
+    fn ended<T>(&self, begun: Instant, answer: Result<T, BackendError>) -> Result<T, BackendError> {
         if let Err(error @ BackendError::OutcomeUnknown(_)) = &answer {
-            self.counts.unreachable(error);
+            self.counts.unreachable(begun, error);
         }
         answer
     }
@@ -124,7 +125,9 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let request = |lane| async move {
             self.sent_in(&lane, store.apply_recorded(&self.space, writes, &lane)).await
         };
-        let applied = self.ended(sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let begun = Instant::now();
+        let applied =
+            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -141,7 +144,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let request = |lane| async move {
             self.sent_in(&lane, store.clear_recorded(&self.space, &lane)).await
         };
-        self.ended(sender.send(|| self.store.fresh_id(), deadline, request).await)
+        self.ended(Instant::now(), sender.send(|| self.store.fresh_id(), deadline, request).await)
     }
 
     pub(crate) async fn read(&self, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
@@ -216,7 +219,9 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         let request = |lane| async move {
             self.sent_in(&lane, store.apply_on_recorded(space, member, writes, &lane)).await
         };
-        let ordered = self.ended(sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let begun = Instant::now();
+        let ordered =
+            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -237,14 +242,14 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
                 let clear = |lane| async move {
                     self.sent_in(&lane, store.clear_on_recorded(space, member, &lane)).await
                 };
-                self.ended(sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
             }
             // It does no harm when it is done twice: nothing of this instance's is under way meanwhile.
             (Scope::Slice, _) => {
                 let clear = |lane| async move {
                     self.sent_in(&lane, self.store.clear_on(space, member, scope)).await
                 };
-                self.ended(sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
             }
         }
     }

@@ -287,8 +287,8 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         let span = tracing::debug_span!(
             target: "distkit::instances",
             "join",
-            prefix = %self.prefix(),
-            instance = %self.id,
+            prefix = self.prefix().as_str(),
+            instance = self.id(),
             slices = claim.len()
         );
         let joined = match self.store.join(&state.instance, &claim).instrument(span).await {
@@ -311,7 +311,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             };
             tracing::info!(
                 target: "distkit::instances",
-                prefix = %self.prefix(), instance = %self.id, slices = claim.len(),
+                prefix = self.prefix().as_str(), instance = self.id(), slices = claim.len(),
                 put_back = claim.iter().zip(&joined.standings).filter(stays).count(),
                 "rejoined"
             );
@@ -344,7 +344,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         if went_back {
             tracing::warn!(
                 target: "distkit::instances",
-                prefix = %self.prefix(), instance = %self.id, version, seen = seat.seen,
+                prefix = self.prefix().as_str(), instance = self.id(), version, seen = seat.seen,
                 "the store lost acknowledged operations; rejoining with the acknowledged slices"
             );
         } else {
