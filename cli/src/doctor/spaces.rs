@@ -27,7 +27,7 @@ struct Place {
 
 enum Holds {
     /// The counters of a prefix, or of one shard.
-    Counters(InstanceSpace),
+    Counters(Box<InstanceSpace>),
     /// The shape of a prefix of several shards, and its markers.
     Shape,
     /// What cannot be understood, or looked at.
@@ -167,8 +167,10 @@ impl Looks<'_> {
                 if self.places.contains_key(tag) {
                     portion.entry(tag.to_owned()).or_default().push(rest.to_owned());
                 } else if let Some(Some(shards)) = self.prefixes.get(&prefix) {
-                    let what =
-                        format!("{name} is of another number of shards than the prefix's {shards}");
+                    let what = format!(
+                        "{name} is in no shard of the prefix, which has {shards}: processes disagree on the number, \
+                         or its shape is lost"
+                    );
                     found.add(Code::ShapeOther, &prefix, what);
                 }
             }
@@ -203,7 +205,7 @@ async fn shard(landscape: &Landscape, space: Space) -> Result<(Place, Findings)>
         Some(server) => match counters(server, &space, &mut found).await {
             // The other shards may be open to the user, and the missing right is a finding of its own.
             Err(error @ Error::Refused { .. }) => {
-                found.unchecked(format!("{}*: {error}", operator::key_tag(&space)));
+                found.unchecked(format!("the shards of {prefix}: {error}"));
                 Holds::Unknown
             }
             holds => holds?,
@@ -232,7 +234,7 @@ async fn counters(server: &Server, space: &Space, found: &mut Findings) -> Resul
     plain::check(server, space, at, &fields, found).await?;
     let instances = InstanceSpace::open(server, space, at, found).await?;
     instances.check_index(server, found).await?;
-    Ok(Holds::Counters(instances))
+    Ok(Holds::Counters(Box::new(instances)))
 }
 
 /// Looks at what keeps processes of one shard away from a prefix of several.

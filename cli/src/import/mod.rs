@@ -70,9 +70,9 @@ pub(crate) async fn run(
     json: bool,
 ) -> Result<bool> {
     if prefix.is_sharded() {
-        return Err(Error::failed(format!(
-            "the prefix {} has {} shards, and import fills prefixes of one shard only: import into another prefix, and \
-             copy it with distkit::counter::copy_prefix. Nothing was changed",
+        return Err(Error::Barred(format!(
+            "the prefix {} has {} shards, and import fills prefixes of one shard only: import into another prefix, \
+             and copy its plain counters with distkit::counter::copy_prefix. Nothing was changed",
             prefix.name(),
             prefix.shards().len()
         )));
