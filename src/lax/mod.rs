@@ -21,6 +21,8 @@ mod table;
 mod inbox;
 
 mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod ledger;
 mod report;
 mod schedule;
