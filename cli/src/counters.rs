@@ -1,6 +1,7 @@
 //! `get`, `set`, `slices`, `instances`, `clear`.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, IsTerminal, Write as _, stderr, stdin},
     time::Duration,
 };
@@ -16,10 +17,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, chain},
     members,
     output::{print, table},
     server::Server,
+    shards::{Prefix, side_by_side},
 };
 
 #[derive(Serialize)]
@@ -33,17 +35,33 @@ struct Total<'a> {
 /// Gives whether every key could be read.
 pub(crate) async fn get(
     server: &Server,
-    space: &Space,
+    prefix: &Prefix,
     keys: &[String],
     instance_aware: bool,
     json: bool,
 ) -> Result<bool> {
     let keys = keys.iter().map(RedisKey::new).collect::<std::result::Result<Vec<_>, _>>()?;
-    let outcomes: Vec<Outcome<i64>> = if instance_aware {
-        server.store.totals(space, &keys).await?
-    } else {
-        server.store.read(space, &keys).await?
-    };
+    let mut by_shard: BTreeMap<usize, (Vec<usize>, Vec<RedisKey>)> = BTreeMap::new();
+    for (at, key) in keys.iter().enumerate() {
+        let (places, keys) = by_shard.entry(prefix.shard_of(key)).or_default();
+        places.push(at);
+        keys.push(key.clone());
+    }
+    let answers = side_by_side(by_shard, |(shard, (places, keys))| async move {
+        let space = &prefix.shards()[shard];
+        let outcomes: Vec<Outcome<i64>> = if instance_aware {
+            server.store.totals(space, &keys).await?
+        } else {
+            server.store.read(space, &keys).await?
+        };
+        Ok(places.into_iter().zip(outcomes).collect::<Vec<_>>())
+    });
+    let mut outcomes: Vec<(usize, Outcome<i64>)> = Vec::with_capacity(keys.len());
+    for answer in answers.await {
+        outcomes.extend(answer?);
+    }
+    outcomes.sort_unstable_by_key(|(at, _)| *at);
+    let outcomes: Vec<Outcome<i64>> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
     let totals: Vec<Total<'_>> = keys
         .iter()
         .zip(&outcomes)
@@ -73,13 +91,14 @@ fn no_answer() -> Error {
 
 pub(crate) async fn set(
     server: &Server,
-    space: &Space,
+    prefix: &Prefix,
     key: &str,
     value: i64,
     on: Option<Option<&str>>,
     json: bool,
 ) -> Result<()> {
     let key = RedisKey::new(key)?;
+    let space = prefix.of_key(&key);
     let (old, holder) = match on {
         None => {
             let writes = [Write::set(key.clone(), value)];
@@ -102,14 +121,15 @@ pub(crate) async fn set(
     })
 }
 
-pub(crate) async fn slices(server: &Server, space: &Space, key: &str, json: bool) -> Result<()> {
+pub(crate) async fn slices(server: &Server, prefix: &Prefix, key: &str, json: bool) -> Result<()> {
     #[derive(Serialize)]
     struct Part {
         instance_id: String,
         name: Option<String>,
         value: i64,
     }
-    let slices = server.store.slices(space, &RedisKey::new(key)?).await?;
+    let key = RedisKey::new(key)?;
+    let slices = server.store.slices(prefix.of_key(&key), &key).await?;
     let parts: Vec<Part> = slices
         .into_iter()
         .map(|slice| Part {
@@ -127,13 +147,16 @@ pub(crate) async fn slices(server: &Server, space: &Space, key: &str, json: bool
     })
 }
 
-pub(crate) async fn instances(server: &Server, space: &Space, json: bool) -> Result<()> {
-    let all = members::all(server, space).await?;
+pub(crate) async fn instances(server: &Server, prefix: &Prefix, json: bool) -> Result<()> {
+    let mut all = Vec::new();
+    for seen in side_by_side(prefix.shards(), |space| members::all(server, space)).await {
+        all.extend(seen?);
+    }
     print(json, &all, |all| {
         let row = |seen: &members::Seen| {
             let duration = |ms: u64| format!("{:?}", Duration::from_millis(ms));
             let ends = duration(seen.ends_in_ms.unsigned_abs());
-            vec![
+            let mut row = vec![
                 seen.id.clone(),
                 seen.name.clone().unwrap_or_else(|| "-".to_owned()),
                 seen.incarnation.to_string(),
@@ -141,10 +164,16 @@ pub(crate) async fn instances(server: &Server, space: &Space, json: bool) -> Res
                 seen.lease_ms.map_or_else(|| "?".to_owned(), duration),
                 if seen.expired { format!("{ends} ago") } else { format!("in {ends}") },
                 seen.counters.to_string(),
-            ]
+            ];
+            if prefix.is_sharded() {
+                row.push(seen.shard.to_string());
+            }
+            row
         };
-        let header = ["instance", "name", "incarnation", "state", "lease", "ends", "counters"];
-        table(&header, all.iter().map(row))
+        let header =
+            ["instance", "name", "incarnation", "state", "lease", "ends", "counters", "shard"];
+        let columns = if prefix.is_sharded() { header.len() } else { header.len() - 1 };
+        table(&header[..columns], all.iter().map(row))
     })
 }
 
@@ -166,35 +195,62 @@ fn confirm(question: &str, expected: &str) -> Result<()> {
 
 pub(crate) async fn clear(
     server: &Server,
-    space: &Space,
+    prefix: &Prefix,
     instance_aware: bool,
     yes: bool,
     json: bool,
 ) -> Result<()> {
-    let (what, hash) = if instance_aware {
-        ("instance-aware", format!("{}index", operator::instance_names(space)))
-    } else {
-        ("plain", operator::totals(space))
-    };
-    let count = server.number("HLEN", &[&hash]).await?;
-    let prefix = space.prefix();
+    let what = if instance_aware { "instance-aware" } else { "plain" };
+    let counts = side_by_side(prefix.shards(), |space| async move {
+        let hash = if instance_aware {
+            format!("{}index", operator::instance_names(space))
+        } else {
+            operator::totals(space)
+        };
+        server.number("HLEN", &[&hash]).await
+    });
+    let count: i64 = counts.await.into_iter().sum::<Result<i64>>()?;
+    let name = prefix.name();
     if !yes {
         let question = format!(
-            "This deletes the {count} {what} counters of the prefix {prefix} on {}.",
+            "This deletes the {count} {what} counters of the prefix {name} on {}.",
             server.name
         );
-        confirm(&question, prefix)?;
+        confirm(&question, name)?;
     }
-    if instance_aware {
-        clear_instances(server, space).await?;
-    } else {
-        server.store.clear(space).await?;
-    }
+    let cleared = side_by_side(prefix.shards(), |space| async move {
+        if instance_aware {
+            clear_instances(server, space).await
+        } else {
+            Ok(server.store.clear(space).await?)
+        }
+    });
+    all_cleared(prefix, cleared.await)?;
     // What was imported is gone: it may be imported anew.
     let field = if instance_aware { "instances" } else { "plain" };
-    server.command("HDEL", &[&operator::import(space), field]).await?;
-    let done = json!({ "prefix": prefix.as_str(), "family": what, "deleted": count });
-    print(json, &done, |_| format!("{count} {what} counters of {prefix} deleted"))
+    server.command("HDEL", &[&operator::import(prefix.own()), field]).await?;
+    let done = json!({ "prefix": name.as_str(), "family": what, "deleted": count });
+    print(json, &done, |_| format!("{count} {what} counters of {name} deleted"))
+}
+
+/// Each shard is cleared by itself: the error says which ones are not.
+fn all_cleared(prefix: &Prefix, results: Vec<Result<()>>) -> Result<()> {
+    let shards = results.len();
+    let mut failed = results.into_iter().enumerate().filter_map(|(at, one)| Some((at, one.err()?)));
+    let Some((shard, first)) = failed.next() else { return Ok(()) };
+    if !prefix.is_sharded() {
+        return Err(first);
+    }
+    let others: Vec<String> = failed.map(|(shard, _)| shard.to_string()).collect();
+    let others = if others.is_empty() {
+        String::new()
+    } else {
+        format!(", and so are the shards {}", others.join(", "))
+    };
+    Err(Error::failed(format!(
+        "shard {shard} of {shards} is not known to be cleared ({}){others}; the others are. It may be repeated",
+        chain(&first)
+    )))
 }
 
 /// Whoever clears is a member: one for that alone where the space has none to do it for.

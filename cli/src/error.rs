@@ -19,6 +19,9 @@ pub(crate) enum Error {
     Unexpected { command: String, found: String },
     #[error("{0}")]
     Failed(String),
+    /// What could be done, and must not.
+    #[error("{0}")]
+    Barred(String),
     #[error("interrupted")]
     Interrupted,
     #[error("cannot write the output")]
@@ -35,6 +38,7 @@ impl Error {
     /// The status that the process ends with.
     pub(crate) fn status(&self) -> u8 {
         match self {
+            Self::Barred(_) => 1,
             Self::Usage(_) | Self::Name(_) => 2,
             Self::Interrupted => 130,
             _ => 3,

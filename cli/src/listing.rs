@@ -4,7 +4,7 @@ use std::io::{BufWriter, ErrorKind, Write, stdout};
 
 use distkit::{
     DistkitError, KeyFilter, Listing, RedisKey,
-    backend::{Space, operator},
+    backend::Space,
     counter::{CounterOptions, CounterTrait, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -18,17 +18,18 @@ use crate::{
     error::{Error, Result, chain},
     output::{print, printable, table},
     server::Server,
+    shards::Prefix,
 };
 
 /// Gives whether every counter could be read.
-pub(crate) async fn ls(server: &Server, space: &Space, list: &List, json: bool) -> Result<bool> {
+pub(crate) async fn ls(server: &Server, prefix: &Prefix, list: &List, json: bool) -> Result<bool> {
     let filter = match (&list.glob, &list.starting_with) {
         (Some(glob), _) => KeyFilter::glob(glob),
         (None, Some(text)) => KeyFilter::prefix(text),
         (None, None) => KeyFilter::all(),
     };
-    let (prefix, store) = (space.prefix().clone(), server.store.clone());
-    let shards = shards(server, space).await?;
+    let shards = prefix.shards().first().map_or(1, Space::shards);
+    let (prefix, store) = (prefix.name().clone(), server.store.clone());
     if !list.family.instance_aware {
         let options = CounterOptions::new(prefix, store).shards(shards);
         let all = StrictCounter::new(options).list(&filter);
@@ -41,16 +42,6 @@ pub(crate) async fn ls(server: &Server, space: &Space, list: &List, json: bool) 
         return stream(counter.list_slices(&filter), json, slices_of).await;
     }
     totals(counter.list(&filter), list.top, json).await
-}
-
-/// How many shards the prefix has.
-async fn shards(server: &Server, space: &Space) -> Result<u16> {
-    let Some(text) = server.text("HGET", &[&operator::shape(space), "shards"]).await? else {
-        return Ok(1);
-    };
-    let shards = text.parse().ok().filter(|shards| (1..=Space::MAX_SHARDS).contains(shards));
-    shards
-        .ok_or_else(|| Error::failed(format!("the prefix has {text:?} shards: run distkit doctor")))
 }
 
 async fn totals(all: Listing<(RedisKey, i64)>, top: Option<usize>, json: bool) -> Result<bool> {

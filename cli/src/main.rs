@@ -10,14 +10,17 @@ mod listing;
 mod members;
 mod output;
 mod server;
+mod shards;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Cli, Command, Global};
+use distkit::RedisKey;
 use error::{Error, Result, chain};
-use server::{Server, space};
+use server::Server;
+use shards::Prefix;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -56,23 +59,24 @@ async fn run(cli: Cli) -> Result<bool> {
         return doctor::run(at, prefix, options, json).await;
     }
     let at = url(&global)?;
-    let space = space(global.prefix.as_deref().unwrap_or("distkit"))?;
+    let prefix = RedisKey::new(global.prefix.as_deref().unwrap_or("distkit"))?;
     let server = Server::connect(at).await?;
+    let prefix = Prefix::of(&server, prefix).await?;
     match command {
         Command::Get { keys, family } => {
-            return counters::get(&server, &space, &keys, family.instance_aware, json).await;
+            return counters::get(&server, &prefix, &keys, family.instance_aware, json).await;
         }
         Command::Set { key, value, family, on } => {
             let on = family.instance_aware.then_some(on.as_deref());
-            counters::set(&server, &space, &key, value, on, json).await?;
+            counters::set(&server, &prefix, &key, value, on, json).await?;
         }
-        Command::Ls(list) => return listing::ls(&server, &space, &list, json).await,
-        Command::Slices { key } => counters::slices(&server, &space, &key, json).await?,
-        Command::Instances => counters::instances(&server, &space, json).await?,
+        Command::Ls(list) => return listing::ls(&server, &prefix, &list, json).await,
+        Command::Slices { key } => counters::slices(&server, &prefix, &key, json).await?,
+        Command::Instances => counters::instances(&server, &prefix, json).await?,
         Command::Clear { family, yes } => {
-            counters::clear(&server, &space, family.instance_aware, yes, json).await?;
+            counters::clear(&server, &prefix, family.instance_aware, yes, json).await?;
         }
-        Command::Import(options) => return import::run(&server, &space, &options, json).await,
+        Command::Import(options) => return import::run(&server, &prefix, &options, json).await,
         Command::Doctor(_) => {}
     }
     Ok(true)

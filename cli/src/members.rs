@@ -19,6 +19,8 @@ pub(crate) const AT_ONCE: usize = 64;
 pub(crate) struct Seen {
     pub(crate) id: String,
     pub(crate) name: Option<String>,
+    /// Where it is joined: it joins each shard of a prefix by itself.
+    pub(crate) shard: u16,
     pub(crate) incarnation: u64,
     /// Whether its lease has run out. Its slices count no more; the next operation of another one collects it.
     pub(crate) expired: bool,
@@ -29,7 +31,7 @@ pub(crate) struct Seen {
     pub(crate) counters: u64,
 }
 
-/// All instances, in the order of their joins.
+/// All instances of a shard, in the order of their joins.
 pub(crate) async fn all(server: &Server, space: &Space) -> Result<Vec<Seen>> {
     let names = operator::instance_names(space);
     let leases = format!("{names}leases");
@@ -54,7 +56,7 @@ pub(crate) async fn all(server: &Server, space: &Space) -> Result<Vec<Seen>> {
     }
     let names = &names;
     let mut seen: Vec<Seen> = stream::iter(joined)
-        .map(|(incarnation, ends)| one(server, names, incarnation, ends, now))
+        .map(|(incarnation, ends)| one(server, space.shard(), names, incarnation, ends, now))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
@@ -62,7 +64,14 @@ pub(crate) async fn all(server: &Server, space: &Space) -> Result<Vec<Seen>> {
     Ok(seen)
 }
 
-async fn one(server: &Server, names: &str, incarnation: u64, ends: i64, now: i64) -> Result<Seen> {
+async fn one(
+    server: &Server,
+    shard: u16,
+    names: &str,
+    incarnation: u64,
+    ends: i64,
+    now: i64,
+) -> Result<Seen> {
     let inst = format!("{names}inst:{incarnation}");
     let known = server.texts("HMGET", &[&inst, "id", "name", "lease"]).await?;
     let mut known = known.into_iter();
@@ -74,6 +83,7 @@ async fn one(server: &Server, names: &str, incarnation: u64, ends: i64, now: i64
     Ok(Seen {
         id: id.flatten().unwrap_or_else(|| incarnation.to_string()),
         name: name.flatten(),
+        shard,
         incarnation,
         expired: ends_in_ms <= 0,
         lease_ms: lease.flatten().and_then(|lease| lease.parse().ok()),
@@ -83,7 +93,7 @@ async fn one(server: &Server, names: &str, incarnation: u64, ends: i64, now: i64
     })
 }
 
-/// The living instance that `wanted` names by id, name or incarnation; without it the only one that lives.
+/// The living instance of a shard that `wanted` names by id, name or incarnation; without it the only one that lives.
 pub(crate) async fn living(
     server: &Server,
     space: &Space,
@@ -92,10 +102,11 @@ pub(crate) async fn living(
     let mut living = all(server, space).await?;
     living.retain(|seen| !seen.expired);
     if living.is_empty() {
-        return Err(Error::failed(
-            "no instance lives: the total of an instance-aware counter is the sum of living instances' \
+        return Err(Error::failed(format!(
+            "no instance lives{}: the total of an instance-aware counter is the sum of living instances' \
              slices, so nothing could hold the value",
-        ));
+            in_shard(space)
+        )));
     }
     if let Some(wanted) = wanted {
         living.retain(|seen| {
@@ -113,11 +124,21 @@ pub(crate) async fn living(
             Ok((seen, member))
         }
         (0, _) => Err(Error::failed(format!(
-            "no living instance is called {}: see distkit instances",
+            "no living instance{} is called {}: see distkit instances",
+            in_shard(space),
             wanted.unwrap_or_default()
         ))),
         (several, _) => Err(Error::Usage(format!(
-            "{several} instances live: say with --on whose slice the total becomes (see distkit instances)"
+            "{several} instances live{}: say with --on whose slice the total becomes (see distkit instances)",
+            in_shard(space)
         ))),
+    }
+}
+
+/// An instance joins a shard with its first operation there, so it may live in others only.
+fn in_shard(space: &Space) -> String {
+    match space.shards() {
+        1 => String::new(),
+        shards => format!(" in the counter's shard, {} of {shards}", space.shard()),
     }
 }

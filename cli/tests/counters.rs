@@ -3,10 +3,10 @@
 
 mod support;
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
 use distkit::{
-    backend::connect,
+    backend::{Space, connect},
     counter::{CounterOptions, CounterTrait, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -16,14 +16,16 @@ use distkit_testkit::{Cluster, Sentinels, Server};
 use serde_json::json;
 use support::{beside, command, distkit, key};
 
-async fn every_command_works(url: &str) {
+async fn every_command_works(url: &str, shards: u16) {
     let at = ["--url", url, "--prefix", "shop", "--json"];
     let run = async |args: &[&str]| beside(&[args, &at[..]].concat()).await;
     let store = connect(url).await.unwrap();
-    let counter = StrictCounter::new(CounterOptions::new(key("shop"), store.clone()));
+    let counter =
+        StrictCounter::new(CounterOptions::new(key("shop"), store.clone()).shards(shards));
     let options = |name: &str| {
         StrictInstanceAwareCounterOptions::new(key("shop"), store.clone())
             .instance_name(key(name))
+            .shards(shards)
             .dead_instance_threshold_ms(600_000)
     };
 
@@ -87,21 +89,116 @@ async fn every_command_works(url: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_works_on_redis_and_valkey_by_port_and_socket() {
     let redis = Server::redis().password("secret").start();
-    every_command_works(&redis.url()).await;
+    every_command_works(&redis.url(), 1).await;
     let valkey = Server::valkey().start();
-    every_command_works(&format!("redis+unix://{}", valkey.unix_path().display())).await;
+    every_command_works(&format!("redis+unix://{}", valkey.unix_path().display()), 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_works_on_a_cluster() {
     let cluster = Cluster::start();
-    every_command_works(&format!("redis-cluster://127.0.0.1:{}", cluster.nodes()[0].port())).await;
+    every_command_works(&cluster_url(&cluster), 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_works_by_sentinel() {
     let sentinels = Sentinels::of(Server::redis());
-    every_command_works(&sentinels.url("redis-sentinel")).await;
+    every_command_works(&sentinels.url("redis-sentinel"), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_works_on_a_prefix_of_several_shards() {
+    let server = Server::valkey().start();
+    every_command_works(&server.url(), 6).await;
+    counters_of_all_shards_are_found(&server.url()).await;
+    let cluster = Cluster::start();
+    every_command_works(&cluster_url(&cluster), 6).await;
+    counters_of_all_shards_are_found(&cluster_url(&cluster)).await;
+}
+
+fn cluster_url(cluster: &Cluster) -> String {
+    format!("redis-cluster://127.0.0.1:{}", cluster.nodes()[0].port())
+}
+
+async fn counters_of_all_shards_are_found(url: &str) {
+    const SHARDS: u16 = 7;
+    let at = ["--url", url, "--prefix", "mall", "--json"];
+    let run = async |args: &[&str]| beside(&[args, &at[..]].concat()).await;
+    let store = connect(url).await.unwrap();
+    let counter =
+        StrictCounter::new(CounterOptions::new(key("mall"), store.clone()).shards(SHARDS));
+    let options = StrictInstanceAwareCounterOptions::new(key("mall"), store)
+        .shards(SHARDS)
+        .dead_instance_threshold_ms(600_000);
+    let instance = StrictInstanceAwareCounter::new(options);
+    let names: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
+    let shards: BTreeSet<u16> =
+        names.iter().map(|name| Space::shard_of(&key(name), SHARDS)).collect();
+    assert_eq!(shards.len(), usize::from(SHARDS));
+    for (name, n) in names.iter().zip(1..) {
+        counter.inc(&key(name), n).await.unwrap();
+    }
+
+    // Totals come in the order of the question, and one key may be asked for twice.
+    let asked: Vec<&str> =
+        ["get", "k7"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let got = run(&asked).await.ok().json();
+    let totals: Vec<i64> =
+        got.as_array().unwrap().iter().map(|one| one["total"].as_i64().unwrap()).collect();
+    assert_eq!(totals, [8].into_iter().chain(1..=40).collect::<Vec<i64>>());
+
+    // An instance lives in the shards it has used, and only there.
+    let (here, elsewhere) = (
+        &names[0],
+        names
+            .iter()
+            .find(|name| {
+                Space::shard_of(&key(name), SHARDS) != Space::shard_of(&key(&names[0]), SHARDS)
+            })
+            .unwrap(),
+    );
+    instance.inc(&key(here), 5).await.unwrap();
+    run(&["set", "-i", here, "6"]).await.ok();
+    assert_eq!(instance.get(&key(here)).await.unwrap(), (6, 6));
+    let refused = run(&["set", "-i", elsewhere, "6"]).await;
+    assert!(refused.status == 3 && refused.errors.contains("shard"), "{}", refused.errors);
+    for (name, n) in names.iter().zip(1..) {
+        instance.set(&key(name), n).await.unwrap();
+    }
+    let seen = run(&["instances"]).await.ok().json();
+    let joined: Vec<u64> =
+        seen.as_array().unwrap().iter().map(|one| one["shard"].as_u64().unwrap()).collect();
+    assert_eq!(joined, (0..u64::from(SHARDS)).collect::<Vec<_>>());
+    assert_eq!(run(&["slices", "k39"]).await.ok().json()[0]["value"], 40);
+
+    assert_eq!(run(&["clear", "--yes"]).await.ok().json()["deleted"], 40);
+    assert_eq!(run(&["clear", "-i", "--yes"]).await.ok().json()["deleted"], 40);
+    for args in [&asked[..], &[&["get", "-i"], &asked[1..]].concat()] {
+        let got = run(args).await.ok().json();
+        assert!(got.as_array().unwrap().iter().all(|one| one["total"] == 0), "{got}");
+    }
+    assert_eq!(instance.get(&key(here)).await.unwrap(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_shards_is_known_also_where_the_shape_is_lost() {
+    let server = Server::redis().start();
+    let url = server.url();
+    let at = ["--url", &url, "--prefix", "shop"];
+    let run = async |args: &[&str]| beside(&[args, &at[..]].concat()).await;
+    let store = connect(&url).await.unwrap();
+    let counter = StrictCounter::new(CounterOptions::new(key("shop"), store).shards(6));
+    counter.inc(&key("apples"), 7).await.unwrap();
+    // Shard 0 has a copy once it is used.
+    let first = (0..).map(|n| key(&format!("k{n}"))).find(|key| Space::shard_of(key, 6) == 0);
+    counter.inc(&first.unwrap(), 1).await.unwrap();
+    for lost in ["shape", "totals", "i:meta"] {
+        assert_eq!(server.cli(&["DEL", &format!("distkit:{{shop}}:{lost}")]), "1");
+        assert!(run(&["get", "apples"]).await.ok().out.contains('7'), "{lost}");
+    }
+    server.cli(&["HSET", "distkit:{shop}:shape", "layout", "1", "shards", "many"]);
+    let refused = run(&["get", "apples"]).await;
+    assert!(refused.status == 3 && refused.errors.contains("many shards"), "{}", refused.errors);
 }
 
 #[test]

@@ -11,13 +11,14 @@ use std::{
 };
 
 use distkit::{
-    backend::{Store, connect},
+    backend::{Space, Store, connect, operator},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
 };
 use distkit_testkit::{Cluster, Sentinels, Server, ServerBuilder};
+use serde_json::json;
 use support::{Run, beside, key};
 
 const PREFIX: &str = "shop";
@@ -31,8 +32,12 @@ struct Service {
 
 impl Service {
     async fn start(url: &str) -> Self {
+        Self::start_on(url, 1).await
+    }
+
+    async fn start_on(url: &str, shards: u16) -> Self {
         let store: Arc<dyn Store> = connect(url).await.unwrap();
-        let options = || CounterOptions::new(key(PREFIX), store.clone());
+        let options = || CounterOptions::new(key(PREFIX), store.clone()).shards(shards);
         let service = Self {
             strict: StrictCounter::new(options()),
             lax: LaxCounter::new(options()),
@@ -40,7 +45,8 @@ impl Service {
                 .map(|_| {
                     let options =
                         StrictInstanceAwareCounterOptions::new(key(PREFIX), store.clone());
-                    StrictInstanceAwareCounter::new(options.dead_instance_threshold_ms(600_000))
+                    let options = options.shards(shards).dead_instance_threshold_ms(600_000);
+                    StrictInstanceAwareCounter::new(options)
                 })
                 .collect(),
         };
@@ -442,4 +448,151 @@ async fn doctor_follows_sentinel_and_unix_sockets() {
     let _service = Service::start(&url).await;
     let run = finds(&[&url], &[]).await;
     assert!(!run.out.contains("secret"), "{}", run.out);
+}
+
+const SHARDS: u16 = 4;
+
+/// What the names of a shard begin with, and those of the shard of a counter.
+fn of_shard(shard: u16) -> String {
+    operator::key_tag(&Space::shards_of(key(PREFIX), SHARDS)[usize::from(shard)])
+}
+
+fn shard_of(name: &str) -> u16 {
+    Space::shard_of(&key(name), SHARDS)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_prefix_of_several_shards_has_no_findings() {
+    let server = healthy().start();
+    let url = server.url();
+    let service = Service::start_on(&url, SHARDS).await;
+    for args in [&[&*url][..], &[&*url, PREFIX]] {
+        let run = finds(args, &[]).await;
+        let report = run.json();
+        assert_eq!((&report["prefixes"], &report["unchecked"]), (&1.into(), &json!([])));
+    }
+    // Beside one whose name begins with the same.
+    let store = connect(&url).await.unwrap();
+    let other = StrictCounter::new(CounterOptions::new(key("shopping"), store));
+    other.inc(&key("k0"), 1).await.unwrap();
+    assert_eq!(finds(&[&url], &[]).await.json()["prefixes"], 2);
+    assert_eq!(finds(&[&url, PREFIX], &[]).await.json()["prefixes"], 1);
+
+    let writer = tokio::spawn(async move {
+        for round in 0.. {
+            service.use_all(round).await;
+            if round % 50 == 49 {
+                service.instances[0].clear().await.unwrap();
+            }
+        }
+    });
+    for _ in 0..3 {
+        finds(&[&url], &[]).await;
+    }
+    assert!(!writer.is_finished());
+    writer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_in_one_shard_is_named() {
+    let server = healthy().start();
+    let url = server.url();
+    let _service = Service::start_on(&url, SHARDS).await;
+    finds(&[&url], &[]).await;
+    let shard = of_shard(shard_of("k0"));
+    let other = of_shard((shard_of("k0") + 1) % SHARDS);
+    let at = |name: &str| format!("{shard}{name}");
+    type Fault<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str]);
+    let (totals, hash, leases, shape) = (at("totals"), at("i:k:k0"), at("i:leases"), at("shape"));
+    let (lost, stray) = (at("lost"), at("stray"));
+    let other_totals = format!("{other}totals");
+    let faults: [Fault<'_>; 8] = [
+        (&["HSET", &totals, "user:7", "5"], &["foreign-total"], &["HDEL", &totals, "user:7"]),
+        (&["HSET", &other_totals, "k0", "5"], &["foreign-total"], &["HDEL", &other_totals, "k0"]),
+        (&["HINCRBY", &hash, "t", "1"], &["total-disagrees"], &["HINCRBY", &hash, "t", "-1"]),
+        (
+            &["RENAME", &leases, &lost],
+            &["space-half-lost", "orphan-key"],
+            &["RENAME", &lost, &leases],
+        ),
+        (&["SET", &stray, "5"], &["orphan-key"], &["DEL", &stray]),
+        (&["EXPIRE", &totals, "5000"], &["ttl-on-key"], &["PERSIST", &totals]),
+        (&["HSET", &shape, "shards", "9"], &["shape-other"], &["HSET", &shape, "shards", "4"]),
+        (&["HSET", &shape, "layout", "2"], &["shape-other"], &["HSET", &shape, "layout", "1"]),
+    ];
+    for (plant, codes, mend) in faults {
+        server.cli(plant);
+        for args in [&[&*url][..], &[&*url, PREFIX]] {
+            let run = finds(args, codes).await;
+            assert!(run.out.contains(&shard) || run.out.contains("k0"), "{}", run.out);
+            assert_eq!(run.json()["findings"][0]["at"], PREFIX, "{}", run.out);
+        }
+        server.cli(mend);
+        finds(&[&url], &[]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_other_numbers_of_shards_away_is_checked() {
+    let server = healthy().start();
+    let url = server.url();
+    let _service = Service::start_on(&url, SHARDS).await;
+    for (lost, code) in
+        [("shape", "space-half-lost"), ("totals", "space-half-lost"), ("i:meta", "space-half-lost")]
+    {
+        let place = format!("distkit:{{shop}}:{lost}");
+        assert_eq!(server.cli(&["RENAME", &place, "aside"]), "OK");
+        let run = finds(&[&url], &[code]).await;
+        assert!(run.out.contains(&place), "{}", run.out);
+        server.cli(&["RENAME", "aside", &place]);
+    }
+    finds(&[&url], &[]).await;
+    // A process of one shard has counted.
+    server.cli(&["RENAME", "distkit:{shop}:totals", "aside"]);
+    server.cli(&["HSET", "distkit:{shop}:totals", "k0", "5"]);
+    finds(&[&url], &["shape-other"]).await;
+    server.cli(&["RENAME", "aside", "distkit:{shop}:totals"]);
+    server.cli(&["SET", "distkit:{shop}:totals", "layout 1, 5 shards"]);
+    finds(&[&url], &["shape-other"]).await;
+    server.cli(&["SET", "distkit:{shop}:totals", "layout 1, 4 shards"]);
+    server.cli(&["HSET", "distkit:{shop}:writers", "a", "b"]);
+    finds(&[&url], &["orphan-key"]).await;
+    server.cli(&["DEL", "distkit:{shop}:writers"]);
+    // A shard of another number of shards.
+    let stray = operator::totals(&Space::shards_of(key(PREFIX), 9)[8]);
+    server.cli(&["HSET", &stray, "k0", "5"]);
+    let run = finds(&[&url, PREFIX], &["shape-other"]).await;
+    assert!(run.out.contains(&stray), "{}", run.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_use_the_shards_is_told_so() {
+    let server = healthy().start();
+    let _service = Service::start_on(&server.url(), SHARDS).await;
+    // The prefix's own tag only.
+    server.cli(&["ACL", "SETUSER", "app", "on", ">pw", "~distkit:{shop}:*", "+@all"]);
+    let url = server.url().replacen("redis://", "redis://app:pw@", 1);
+    let run = finds(&[&url, PREFIX], &["right-missing"]).await;
+    assert!(run.out.contains("distkit:{shop:0."), "{}", run.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shards_of_a_cluster_are_looked_at_where_they_are() {
+    let cluster = Cluster::of(healthy());
+    let url = format!("redis-cluster://127.0.0.1:{}", cluster.nodes()[0].port());
+    for node in cluster.nodes() {
+        node.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let _service = Service::start_on(&url, SHARDS).await;
+    for args in [&[&*url][..], &[&*url, PREFIX]] {
+        assert_eq!(finds(args, &[]).await.json()["prefixes"], 1);
+    }
+    for shard in 0..SHARDS {
+        let stray = format!("{}stray", of_shard(shard));
+        let owner = cluster.nodes().iter().find(|node| node.cli(&["SET", &stray, "5"]) == "OK");
+        let run = finds(&[&url, PREFIX], &["orphan-key"]).await;
+        assert!(run.out.contains(&stray), "{}", run.out);
+        assert_eq!(owner.unwrap().cli(&["DEL", &stray]), "1");
+    }
+    finds(&[&url], &[]).await;
 }

@@ -331,3 +331,17 @@ async fn the_counters_of_a_server_move_to_a_cluster() {
         assert_eq!(total.unwrap().to_string(), expected[key.as_str()], "{key}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_of_several_shards_is_refused_untouched() {
+    let server = Server::valkey().start();
+    server.cli(&["HSET", "shop:strict_counter", "a", "7"]);
+    let store = connect(&server.url()).await.unwrap();
+    let counter = StrictCounter::new(CounterOptions::new(key("shop"), store).shards(6));
+    counter.inc(&key("b"), 1).await.unwrap();
+    let before = server.cli(&["DBSIZE"]);
+    let run = import(&server, "shop", &["--apply"]).await;
+    assert!(run.status == 1 && run.errors.contains("has 6 shards"), "{}{}", run.out, run.errors);
+    assert_eq!(counter.get(&key("a")).await.unwrap(), 0);
+    assert_eq!(server.cli(&["DBSIZE"]), before);
+}

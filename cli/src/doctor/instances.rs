@@ -2,12 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use distkit::backend::{Space, operator, operator::RawReply};
+use distkit::{
+    RedisKey,
+    backend::{Space, operator, operator::RawReply},
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
     findings::{Code, Findings},
-    plain::{SHARDS, is_count, is_sound, shown},
+    plain::{is_count, is_sound, shown, strayed},
 };
 use crate::{
     error::Result,
@@ -20,6 +23,7 @@ const LONGEST_HASH: i64 = 2000;
 
 #[derive(Debug)]
 pub(super) struct InstanceSpace {
+    space: Space,
     /// What all names begin with.
     names: String,
     at: String,
@@ -39,6 +43,7 @@ impl InstanceSpace {
     ) -> Result<Self> {
         let names = operator::instance_names(space);
         let mut this = Self {
+            space: space.clone(),
             at: at.to_owned(),
             meta: HashMap::new(),
             joined: HashSet::new(),
@@ -106,10 +111,10 @@ impl InstanceSpace {
             return Ok(());
         }
         let shape = self.meta.get("shape").map_or("none", String::as_str);
-        let ours = format!("{} {}", operator::LAYOUT, SHARDS);
+        let ours = format!("{} {}", operator::LAYOUT, space.shards());
         if shape != ours {
             let what =
-                format!("{} has the shape {shape}, and this tool knows {ours}", self.name("meta"));
+                format!("{} has the shape {shape}, and the prefix has {ours}", self.name("meta"));
             found.add(Code::ShapeOther, &self.at, what);
         }
         if server.number("EXISTS", &[&operator::shape(space)]).await? == 0 {
@@ -338,6 +343,9 @@ impl InstanceSpace {
         found: &mut Findings,
     ) -> Result<()> {
         let [key, epoch] = &pair[..] else { return Ok(()) };
+        if let Some(strayed) = RedisKey::new(key).ok().and_then(|key| strayed(&self.space, &key)) {
+            found.add(Code::ForeignTotal, &self.at, strayed);
+        }
         self.check_counter(server, &self.name(&format!("k:{key}")), (key, epoch), found).await
     }
 }

@@ -1,6 +1,6 @@
 //! The servers behind a URL: one, or the primaries of a cluster.
 
-use distkit::backend::{Space, operator, operator::RawReply};
+use distkit::backend::{Space, operator::RawReply};
 
 use super::{
     findings::{Code, Findings},
@@ -91,14 +91,13 @@ impl Landscape {
     }
 
     /// The server that has the keys of a space, if one has.
-    pub(super) async fn owner(&self, space: &Space) -> Result<Option<&Server>> {
+    pub(super) fn owner(&self, space: &Space) -> Option<&Server> {
         if !self.is_cluster {
-            return Ok(self.nodes.first());
+            return self.nodes.first();
         }
-        let Some(any) = self.nodes.first() else { return Ok(None) };
-        let slot = any.number("CLUSTER", &["KEYSLOT", &operator::totals(space)]).await?;
+        let slot = i64::from(space.slot());
         let owner = self.slots.iter().find(|(from, to, _)| (*from..=*to).contains(&slot));
-        Ok(owner.and_then(|(_, _, index)| self.nodes.get(*index)))
+        owner.and_then(|(_, _, index)| self.nodes.get(*index))
     }
 }
 

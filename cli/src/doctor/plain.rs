@@ -13,9 +13,6 @@ use crate::{
     server::{Server, each_field},
 };
 
-/// A prefix of more shards is not looked into.
-pub(super) const SHARDS: i64 = 1;
-
 /// Whether text is a decimal `i64` as HINCRBY takes it.
 pub(super) fn is_count(text: &str) -> bool {
     text.parse::<i64>().is_ok_and(|number| number.to_string() == text)
@@ -53,20 +50,31 @@ pub(super) async fn is_sound(
         }
         _ => {}
     }
+    is_lasting(server, at, key, found).await?;
+    Ok(true)
+}
+
+/// Checks that a key has no expiry.
+pub(super) async fn is_lasting(
+    server: &Server,
+    at: &str,
+    key: &str,
+    found: &mut Findings,
+) -> Result<()> {
     let ttl = server.number("PTTL", &[key]).await?;
     if ttl >= 0 {
         found.add(Code::TtlOnKey, at, format!("{key} expires in {} s", ttl / 1000));
     }
-    Ok(true)
+    Ok(())
 }
 
-/// Gives whether the shape is this version's, so that the rest can be understood.
+/// The fields of a shape, none where there is none.
 pub(super) async fn shape(
     server: &Server,
     space: &Space,
     at: &str,
     found: &mut Findings,
-) -> Result<Option<HashMap<String, String>>> {
+) -> Result<HashMap<String, String>> {
     let key = operator::shape(space);
     let mut shape = HashMap::new();
     if is_sound(server, at, &key, "hash", found).await? {
@@ -74,23 +82,20 @@ pub(super) async fn shape(
             shape.insert(field, value);
         })
         .await?;
-        let held = |field: &str| shape.get(field).map_or("none", String::as_str);
-        let (layout, shards) = (held("layout"), held("shards"));
-        if layout != operator::LAYOUT.to_string() || shards != SHARDS.to_string() {
-            found.add(
-                Code::ShapeOther,
-                at,
-                format!(
-                    "the prefix has layout {layout} and {shards} shards; this tool knows layout {} and {} \
-                     shards, and looks no further into it",
-                    operator::LAYOUT,
-                    SHARDS
-                ),
-            );
-            return Ok(None);
-        }
     }
-    Ok(Some(shape))
+    Ok(shape)
+}
+
+/// What is wrong with a counter that is in this shard, if it belongs to another one.
+pub(super) fn strayed(space: &Space, key: &RedisKey) -> Option<String> {
+    let shard = Space::shard_of(key, space.shards());
+    (shard != space.shard()).then(|| {
+        let name = shown(key);
+        format!(
+            "{name} is in shard {}, and belongs to shard {shard}: no counter reads it",
+            space.shard()
+        )
+    })
 }
 
 pub(super) async fn check(
@@ -112,8 +117,12 @@ pub(super) async fn check(
             if field.starts_with(':') {
                 return;
             }
-            if RedisKey::new(&field).is_err() {
+            let Ok(name) = RedisKey::new(&field) else {
                 foreign(format!("{key} has a field {}, which no counter is called", shown(&field)));
+                return;
+            };
+            if let Some(strayed) = strayed(space, &name) {
+                foreign(strayed);
             } else if !is_count(&value) {
                 foreign(format!("{} holds {}, which is no i64", shown(&field), shown(&value)));
             }

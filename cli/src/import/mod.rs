@@ -32,6 +32,7 @@ use crate::{
     error::{Error, Result},
     output::{print, printable, table},
     server::Server,
+    shards::Prefix,
 };
 
 /// How many examples are printed of what comes by the thousand.
@@ -64,10 +65,19 @@ struct Report {
 /// Gives whether everything is moved, or may be.
 pub(crate) async fn run(
     server: &Server,
-    space: &Space,
+    prefix: &Prefix,
     options: &Import,
     json: bool,
 ) -> Result<bool> {
+    if prefix.is_sharded() {
+        return Err(Error::Barred(format!(
+            "the prefix {} has {} shards, and import fills prefixes of one shard only: import into another prefix, \
+             and copy its plain counters with distkit::counter::copy_prefix. Nothing was changed",
+            prefix.name(),
+            prefix.shards().len()
+        )));
+    }
+    let space = prefix.own();
     let old_prefix = options.old_prefix.as_deref().unwrap_or(space.prefix());
     let old = match &options.old_url {
         Some(url) => Server::connect(url).await?,
