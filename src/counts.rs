@@ -24,6 +24,7 @@ use crate::{
 pub(crate) struct Counts {
     numbers: [AtomicU64; Count::NUMBER],
     link: Link,
+    born: Instant,
     kind: &'static str,
     prefix: Box<str>,
     engines: AtomicUsize,
@@ -39,6 +40,8 @@ pub(crate) struct Counts {
 struct Link {
     /// It answered the last request: then an answer changes nothing, and takes no lock.
     up: AtomicBool,
+    /// When the last answer came, in microseconds since the counter was made, plus 1; 0 before the first.
+    answered: AtomicU64,
     state: Mutex<LinkState>,
 }
 
@@ -57,7 +60,7 @@ struct LinkState {
 impl LinkState {
     /// Notes a failure of the outage that began then. Gives how it stands if the log is to be told.
     fn line_due(&mut self, began: Instant) -> Option<Standing> {
-        let standing = self.outage.failed()?;
+        let standing = self.outage.failed(began)?;
         // A store that answers every second request must not fill the log.
         if !self.in_log && self.logged.is_some_and(|logged| logged + BETWEEN_OUTAGES > began) {
             return None;
@@ -91,9 +94,10 @@ impl Level {
 impl Counts {
     /// Of counters of this kind under the prefix, which label the metrics.
     pub(crate) fn new(kind: &'static str, prefix: &str) -> Arc<Self> {
-        Arc::new(Self {
+        let counts = Self {
             numbers: Default::default(),
             link: Link::default(),
+            born: Instant::now(),
             kind,
             prefix: prefix.into(),
             engines: AtomicUsize::new(0),
@@ -104,7 +108,23 @@ impl Counts {
                 metrics::Label::from_static_parts("counter", kind),
                 metrics::Label::new("prefix", prefix.to_owned()),
             ],
-        })
+        };
+        #[cfg(feature = "metrics")]
+        counts.begin_at_zero();
+        Arc::new(counts)
+    }
+
+    /// Shows each number that this kind of counter has as 0: one that first appears as 1 has not risen, for Prometheus.
+    #[cfg(feature = "metrics")]
+    fn begin_at_zero(&self) {
+        for count in Count::ALL.into_iter().filter(|count| count.is_of(self.kind)) {
+            metrics::counter!(count.metric(), self.labels.clone()).increment(0);
+        }
+    }
+
+    /// Which counters these are of.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
     }
 
     pub(crate) fn add(&self, count: Count, by: usize) {
@@ -117,19 +137,27 @@ impl Counts {
         metrics::counter!(count.metric(), self.labels.clone()).increment(by);
     }
 
-    /// Notes what became of a request.
-    pub(crate) fn answered<T>(&self, answer: &Result<T, BackendError>) {
+    /// Notes what became of a request that was sent then.
+    pub(crate) fn answered<T>(&self, sent: Instant, answer: &Result<T, BackendError>) {
         match answer {
             Err(error @ (BackendError::NotApplied(_) | BackendError::OutcomeUnknown(_))) => {
                 self.add(Count::FailedRequests, 1);
-                self.unreachable(error);
+                self.unreachable(sent, error);
             }
             // Also an error of its own is an answer.
             _ => self.reachable(),
         }
     }
 
+    /// When the last answer came.
+    fn last_answer(&self) -> Option<Instant> {
+        let micros = self.link.answered.load(Relaxed).checked_sub(1)?;
+        Some(self.born + Duration::from_micros(micros))
+    }
+
     fn reachable(&self) {
+        let micros = u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
+        self.link.answered.store(micros + 1, Relaxed);
         if self.link.up.load(Relaxed) {
             return;
         }
@@ -154,19 +182,21 @@ impl Counts {
             tracing::info!(
                 target: "distkit::store",
                 prefix = &*self.prefix, counter = self.kind, failed_attempts = attempts, ?lasted,
-                "the store answers again"
+                "requests to the store succeed again"
             );
         }
     }
 
-    /// The store did not answer.
-    pub(crate) fn unreachable(&self, error: &BackendError) {
+    /// The store did not answer what was sent then. The outage began with that, not when the time-out ended it; but not
+    /// before the last answer to another request.
+    pub(crate) fn unreachable(&self, sent: Instant, error: &BackendError) {
         let due = {
             let mut link = self.link.state.lock();
             self.link.up.store(false, Relaxed);
             link.up_since = None;
             let begins = link.down_since.is_none();
-            let since = *link.down_since.get_or_insert_with(Instant::now);
+            let began = self.last_answer().map_or(sent, |answer| answer.max(sent));
+            let since = *link.down_since.get_or_insert(began);
             self.add(Count::Outages, usize::from(begins));
             #[cfg(feature = "metrics")]
             {
@@ -180,15 +210,16 @@ impl Counts {
             tracing::warn!(
                 target: "distkit::store",
                 prefix = &*self.prefix, counter = self.kind, attempts, ?lasted, error = %Chain(error),
-                "the store does not answer"
+                "requests to the store fail"
             );
         }
     }
 
-    /// Counts what callers are told of a write: an unknown outcome, or a refusal.
+    /// Counts what callers are told of a write: that it did not happen, an unknown outcome, or a refusal.
     pub(crate) fn told<T>(&self, answer: Result<T, DistkitError>) -> Result<T, DistkitError> {
         match &answer {
             Err(DistkitError::OutcomeUnknown(_)) => self.add(Count::Unknown, 1),
+            Err(DistkitError::NotApplied(_)) => self.add(Count::NotApplied, 1),
             Err(DistkitError::CounterError { .. }) => self.add(Count::Refused, 1),
             _ => {}
         }

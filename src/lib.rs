@@ -58,12 +58,15 @@ mod detached;
 mod detached_tests;
 mod error;
 mod key;
+mod key_filter;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
     not(all(feature = "counter", feature = "instance-aware-counter")),
     allow(dead_code, reason = "each family has uses for a part of it")
 )]
 mod lax;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod listing;
 #[cfg(all(test, feature = "counter", feature = "metrics"))]
 mod observability_tests;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
@@ -132,6 +135,10 @@ pub use backend::CounterComparator;
 pub use describe::describe_metrics;
 pub use error::DistkitError;
 pub use key::{DistkitRedisKey, RedisKey};
+pub use key_filter::KeyFilter;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
+pub use listing::Listing;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
 pub use stats::Stats;

@@ -29,11 +29,11 @@ pub(crate) struct Standing {
 }
 
 impl Outage {
-    /// Notes a failure. Returns how the outage stands if a line is due.
-    pub(crate) fn failed(&mut self) -> Option<Standing> {
+    /// Notes the failure of what was begun then. Returns how the outage stands if a line is due.
+    pub(crate) fn failed(&mut self, begun: Instant) -> Option<Standing> {
         let now = Instant::now();
         let current = self.current.get_or_insert(Current {
-            since: now,
+            since: begun,
             attempts: 0,
             gap: FIRST_GAP,
             next_line: now,

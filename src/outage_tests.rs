@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::outage::{Outage, Standing};
 
 #[tokio::test(start_paused = true)]
@@ -8,7 +10,7 @@ async fn ten_minutes_of_failures_give_a_few_lines_and_one_at_the_end() {
     assert_eq!(outage.ended(), None);
     let mut lines = Vec::new();
     for second in 0..600 {
-        if outage.failed().is_some() {
+        if outage.failed(Instant::now()).is_some() {
             lines.push(second);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -17,4 +19,13 @@ async fn ten_minutes_of_failures_give_a_few_lines_and_one_at_the_end() {
     let end = outage.ended().unwrap();
     assert_eq!(end, Standing { attempts: 600, lasted: Duration::from_secs(600) });
     assert_eq!(outage.ended(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_begins_with_the_first_request_that_fails_not_with_its_time_out() {
+    let mut outage = Outage::default();
+    let sent = Instant::now();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let line = outage.failed(sent).unwrap();
+    assert_eq!(line, Standing { attempts: 1, lasted: Duration::from_secs(5) });
 }

@@ -7,15 +7,15 @@ use std::{future::Future, sync::Arc};
 use tokio::time::Instant;
 
 #[cfg(feature = "counter")]
-use crate::backend::{Cursor, Portion, Portions, Write};
+use crate::backend::{Enumeration, Write};
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
-    Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice, SliceWrite,
-    Standing,
+    Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice,
+    SliceEnumeration, SliceWrite, Standing,
 };
 use crate::{
-    RedisKey,
-    backend::{Applied, Backend, BackendError, Outcome, ReplayGuard, Space},
+    KeyFilter, RedisKey,
+    backend::{Applied, Backend, BackendError, Cursor, Outcome, Page, ReplayGuard, Space, missing},
     counts::Counts,
     shards::Shards,
     stats::Count,
@@ -62,8 +62,9 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         self.counts.add(Count::Requests, 1);
+        let sent = Instant::now();
         let answer = request.await;
-        self.counts.answered(&answer);
+        self.counts.answered(sent, &answer);
         answer
     }
 
@@ -77,10 +78,10 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         self.sent(request).await
     }
 
-    /// Notes that no answer came in any attempt: the last one was cut short.
-    fn ended<T>(&self, answer: Result<T, BackendError>) -> Result<T, BackendError> {
+    /// Notes that no answer came in any attempt since then: the last one was cut short.
+    fn ended<T>(&self, begun: Instant, answer: Result<T, BackendError>) -> Result<T, BackendError> {
         if let Err(error @ BackendError::OutcomeUnknown(_)) = &answer {
-            self.counts.unreachable(error);
+            self.counts.unreachable(begun, error);
         }
         answer
     }
@@ -124,7 +125,9 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let request = |lane| async move {
             self.sent_in(&lane, store.apply_recorded(&self.space, writes, &lane)).await
         };
-        let applied = self.ended(sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let begun = Instant::now();
+        let applied =
+            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -141,7 +144,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let request = |lane| async move {
             self.sent_in(&lane, store.clear_recorded(&self.space, &lane)).await
         };
-        self.ended(sender.send(|| self.store.fresh_id(), deadline, request).await)
+        self.ended(Instant::now(), sender.send(|| self.store.fresh_id(), deadline, request).await)
     }
 
     pub(crate) async fn read(&self, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
@@ -150,18 +153,25 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         Ok(totals)
     }
 
-    /// Some of its counters: see `Portions`.
-    pub(crate) async fn portion(&self, at: Cursor, count: usize) -> Result<Portion, BackendError> {
-        self.portions()?.portion(&self.space, at, count).await
+    /// Some of its counters: see [`Enumeration`].
+    pub(crate) async fn page(
+        &self,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
+        let request = self.enumeration()?.page(&self.space, from, filter, count);
+        let mut page = self.sent(request).await?;
+        page.entries.retain(|(key, _)| filter.matches(key));
+        Ok(page)
     }
 
     pub(crate) async fn count(&self) -> Result<u64, BackendError> {
-        self.portions()?.count(&self.space).await
+        self.sent(self.enumeration()?.count(&self.space)).await
     }
 
-    fn portions(&self) -> Result<&dyn Portions, BackendError> {
-        let portions = self.store.capabilities().portions;
-        portions.ok_or_else(|| BackendError::not_applied("the store does not enumerate counters"))
+    fn enumeration(&self) -> Result<&dyn Enumeration, BackendError> {
+        self.store.capabilities().enumeration.ok_or_else(|| missing("listing"))
     }
 
     pub(crate) async fn clear(&self) -> Result<(), BackendError> {
@@ -209,7 +219,9 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         let request = |lane| async move {
             self.sent_in(&lane, store.apply_on_recorded(space, member, writes, &lane)).await
         };
-        let ordered = self.ended(sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let begun = Instant::now();
+        let ordered =
+            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -230,14 +242,14 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
                 let clear = |lane| async move {
                     self.sent_in(&lane, store.clear_on_recorded(space, member, &lane)).await
                 };
-                self.ended(sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
             }
             // It does no harm when it is done twice: nothing of this instance's is under way meanwhile.
             (Scope::Slice, _) => {
                 let clear = |lane| async move {
                     self.sent_in(&lane, self.store.clear_on(space, member, scope)).await
                 };
-                self.ended(sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
             }
         }
     }
@@ -266,6 +278,36 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
 
     pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
         self.sent(self.store.slices(&self.space, key)).await
+    }
+
+    pub(crate) async fn totals(
+        &self,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let totals = self.sent(self.store.totals(&self.space, keys)).await?;
+        counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
+        Ok(totals)
+    }
+
+    /// Some of its counters: see [`SliceEnumeration`].
+    pub(crate) async fn page_on(
+        &self,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<RedisKey>, BackendError> {
+        let request = self.slice_enumeration()?.page_on(&self.space, from, filter, count);
+        let mut page = self.sent(request).await?;
+        page.entries.retain(|key| filter.matches(key));
+        Ok(page)
+    }
+
+    pub(crate) async fn count_on(&self) -> Result<u64, BackendError> {
+        self.sent(self.slice_enumeration()?.count_on(&self.space)).await
+    }
+
+    fn slice_enumeration(&self) -> Result<&dyn SliceEnumeration, BackendError> {
+        self.store.capabilities().slice_enumeration.ok_or_else(|| missing("listing"))
     }
 }
 

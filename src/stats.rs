@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 macro_rules! numbers {
-    ($($(#[doc = $doc:literal])+ $field:ident: $count:ident = $metric:literal,)+) => {
+    ($($(#[doc = $doc:literal])+ $field:ident: $count:ident = $metric:literal of $of:ident,)+) => {
         /// What a counter has done, and how it stands. Of `counter.stats()`, which does no I/O.
         ///
         /// Counts begin at 0 with the counter, and never go down. A field that does not apply to a kind of counter
@@ -35,8 +35,8 @@ macro_rules! numbers {
             /// For how long the store has answered every request; `None` while it does not, and before the first
             /// answer.
             pub reachable_for: Option<Duration>,
-            /// Since how long ago no request was answered; `None` while the store answers, and before the first
-            /// failure. A request that the store turns down as a whole counts as unanswered: it takes nothing.
+            /// Since how long ago no request was answered, counted from when the first of them was sent; `None` while
+            /// the store answers, and before the first failure. A request that the store turns down as a whole counts as unanswered: it takes nothing.
             pub unreachable_for: Option<Duration>,
             /// How long the last outage took that has ended.
             pub last_outage: Option<Duration>,
@@ -79,6 +79,17 @@ macro_rules! numbers {
                 }
             }
 
+            #[cfg(feature = "metrics")]
+            pub(crate) const ALL: [Self; Self::NUMBER] = [$(Self::$count),+];
+
+            /// Whether this kind of counter has it.
+            #[cfg(feature = "metrics")]
+            pub(crate) fn is_of(self, kind: &str) -> bool {
+                match self {
+                    $(Self::$count => of::$of(kind),)+
+                }
+            }
+
             /// The field of each, its metric, and what it counts.
             #[cfg(feature = "metrics")]
             pub(crate) const LIST: [(&'static str, &'static str, &'static str); Self::NUMBER] =
@@ -95,31 +106,53 @@ macro_rules! numbers {
 
 numbers! {
     /// Requests sent to the store, of every kind, each repeat included.
-    requests: Requests = "distkit_requests_total",
+    requests: Requests = "distkit_requests_total" of every,
     /// Requests that the store did not answer, or turned down as a whole.
-    failed_requests: FailedRequests = "distkit_failed_requests_total",
+    failed_requests: FailedRequests = "distkit_failed_requests_total" of every,
     /// Writes sent again because their answer was lost. They are guarded, and counted once.
-    resent: Resent = "distkit_resent_total",
+    resent: Resent = "distkit_resent_total" of every,
     /// Times that the store was found unreachable after it had answered, or at first.
-    outages: Outages = "distkit_outages_total",
+    outages: Outages = "distkit_outages_total" of every,
     /// Items of writes that the store refused: a sum that leaves `i64`, or a key that holds no number. What is kept
     /// and tried again counts each time.
-    refused: Refused = "distkit_refused_total",
+    refused: Refused = "distkit_refused_total" of every,
     /// Calls that failed as `OutcomeUnknown`.
-    unknown: Unknown = "distkit_unknown_outcomes_total",
+    unknown: Unknown = "distkit_unknown_outcomes_total" of every,
+    /// Calls that failed as `NotApplied`: these writes did not happen, and will not unless the caller tries again.
+    not_applied: NotApplied = "distkit_not_applied_total" of every,
     /// Strict calls that shared a request with others.
-    joined_calls: JoinedCalls = "distkit_joined_calls_total",
+    joined_calls: JoinedCalls = "distkit_joined_calls_total" of strict,
     /// Batches of buffered writes that the store acknowledged.
-    flushes: Flushes = "distkit_flushes_total",
+    flushes: Flushes = "distkit_flushes_total" of lax,
     /// Keys whose buffered writes were given up: at the end of a counter, or because it stayed unknown for most of a
     /// day whether the store has them.
-    given_up: GivenUp = "distkit_given_up_total",
+    given_up: GivenUp = "distkit_given_up_total" of lax,
     /// Keys dropped from memory because nobody used them.
-    evicted: Evicted = "distkit_evicted_keys_total",
+    evicted: Evicted = "distkit_evicted_keys_total" of lax,
     /// Joins of this instance, the first one included.
-    joins: Joins = "distkit_joins_total",
+    joins: Joins = "distkit_joins_total" of instance_aware,
     /// Times that this instance was found collected: its lease had expired, or the store lost its data.
-    collected: Collected = "distkit_collected_total",
+    collected: Collected = "distkit_collected_total" of instance_aware,
+}
+
+/// Which kinds of counters have a number.
+#[cfg(feature = "metrics")]
+mod of {
+    pub(super) fn every(_: &str) -> bool {
+        true
+    }
+
+    pub(super) fn strict(kind: &str) -> bool {
+        kind.starts_with("strict")
+    }
+
+    pub(super) fn lax(kind: &str) -> bool {
+        kind.starts_with("lax")
+    }
+
+    pub(super) fn instance_aware(kind: &str) -> bool {
+        kind.ends_with("instance_aware")
+    }
 }
 
 /// The names of the metrics that go up and down, and what they say.

@@ -60,3 +60,7 @@ distkit::recorded_conformance_suite!(recorded_directly, direct);
 distkit::recorded_slices_conformance_suite!(recorded_slices_directly, direct);
 distkit::recorded_conformance_suite!(recorded_behind_a_slow_link, slow);
 distkit::recorded_slices_conformance_suite!(recorded_slices_behind_a_slow_link, slow);
+distkit::enumeration_conformance_suite!(listing_directly, direct);
+distkit::slice_enumeration_conformance_suite!(slice_listing_directly, direct);
+distkit::enumeration_conformance_suite!(listing_behind_a_slow_link, slow);
+distkit::slice_enumeration_conformance_suite!(slice_listing_behind_a_slow_link, slow);

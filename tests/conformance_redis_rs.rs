@@ -78,6 +78,10 @@ distkit::recorded_conformance_suite!(recorded_by_redis, manager_to_redis);
 distkit::recorded_slices_conformance_suite!(recorded_slices_by_redis, manager_to_redis);
 distkit::recorded_conformance_suite!(recorded_by_valkey, multiplexed_to_valkey);
 distkit::recorded_slices_conformance_suite!(recorded_slices_by_valkey, multiplexed_to_valkey);
+distkit::enumeration_conformance_suite!(listing_of_redis, manager_to_redis);
+distkit::slice_enumeration_conformance_suite!(slice_listing_of_redis, manager_to_redis);
+distkit::enumeration_conformance_suite!(listing_of_valkey, multiplexed_to_valkey);
+distkit::slice_enumeration_conformance_suite!(slice_listing_of_valkey, multiplexed_to_valkey);
 distkit::conformance_suite!(redis_through_a_resending_connection, resending_to_redis);
 distkit::conformance_suite!(valkey_with_a_password_through_one_connection, multiplexed_to_valkey);
 
@@ -110,5 +114,7 @@ mod cluster {
     distkit::conformance_suite!(of_redis, redis_cluster);
     distkit::recorded_conformance_suite!(recorded_by_redis, redis_cluster);
     distkit::recorded_slices_conformance_suite!(recorded_slices_by_redis, redis_cluster);
+    distkit::enumeration_conformance_suite!(listing_of_redis, redis_cluster);
+    distkit::slice_enumeration_conformance_suite!(slice_listing_of_redis, redis_cluster);
     distkit::conformance_suite!(of_valkey, valkey_cluster);
 }

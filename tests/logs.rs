@@ -103,7 +103,7 @@ async fn heartbeats_that_fail_are_logged_alike() {
     sleep(Duration::from_secs(600)).await;
     let warnings = log.lines("WARN", "distkit::instances");
     assert!((3..=10).contains(&warnings.len()), "{warnings:#?}");
-    assert!(warnings.iter().all(|line| line.contains("prefix=rooms")), "{warnings:#?}");
+    assert!(warnings.iter().all(|line| line.contains("prefix=\"rooms\"")), "{warnings:#?}");
 
     link.restore();
     sleep(Duration::from_secs(60)).await;
@@ -154,6 +154,27 @@ async fn an_outage_of_strict_calls_has_a_beginning_and_an_end() {
     let ends = log.lines("INFO", "distkit::store");
     assert_eq!(ends.len(), 1, "{ends:#?}");
     assert!(ends[0].contains("failed_attempts=600 lasted=600s"), "{ends:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_lax_counter_says_which_one_it_is() {
+    let (log, _guard) = Log::start();
+    let link: MemoryLink = MemoryBackend::new().link();
+    let lax = LaxCounter::new(CounterOptions::new(key("shop"), link.clone()));
+    let options = LaxInstanceAwareCounterOptions::new(key("shop"), link.clone());
+    let instance = LaxInstanceAwareCounter::new(options);
+    lax.inc(&key("a"), 1).await.unwrap();
+    instance.inc(&key("a"), 1).await.unwrap();
+    link.cut();
+    sleep(Duration::from_secs(20)).await;
+    link.restore();
+    sleep(Duration::from_secs(20)).await;
+    for (target, kind) in [("distkit::lax", "lax"), ("distkit::lax", "lax_instance_aware")] {
+        let lines = log.lines(&format!("counter=\"{kind}\""), target);
+        assert!(lines[0].contains("WARN") && lines.last().unwrap().contains("INFO"), "{lines:#?}");
+    }
+    let heartbeats = log.lines("heartbeat", "distkit::instances");
+    assert!(heartbeats[0].contains("prefix=\"shop\""), "quoted as elsewhere: {heartbeats:#?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -153,8 +153,55 @@ async fn a_store_that_hangs_until_the_deadline_is_unreachable() {
     bed.link.set_latency(60 * SECOND);
     bed.strict.inc(&key("k"), 1).await.unwrap_err();
     let stats = bed.strict.stats();
-    assert_eq!(stats.unreachable_for, Some(Duration::ZERO), "{stats:?}");
+    // Since the request was sent, not since it was given up.
+    assert_eq!(stats.unreachable_for, Some(SECOND), "{stats:?}");
     assert_eq!((stats.unknown, stats.outages), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_fails_among_others_that_are_answered_is_no_outage_of_its_whole_length() {
+    let bed = bed_with(|options| options.unknown_after(10 * SECOND));
+    let k = key("k");
+    bed.link.set_latency(60 * SECOND);
+    let strict = bed.strict.clone();
+    let hangs = tokio::spawn(async move { strict.inc(&key("k"), 1).await });
+    sleep(SECOND).await;
+    bed.link.set_latency(Duration::ZERO);
+    sleep(7 * SECOND).await;
+    bed.strict.get(&k).await.unwrap();
+    hangs.await.unwrap().unwrap_err();
+    assert_eq!(bed.strict.stats().unreachable_for, Some(2 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_did_not_happen_are_counted() {
+    let bed = bed();
+    let k = key("k");
+    bed.link.cut();
+    bed.strict.inc(&k, 1).await.unwrap_err();
+    bed.strict.set(&k, 1).await.unwrap_err();
+    bed.lax.set(&k, 1).await.unwrap_err();
+    bed.link.restore();
+    bed.strict.inc(&k, 1).await.unwrap();
+    assert_eq!((bed.strict.stats().not_applied, bed.lax.stats().not_applied), (2, 1));
+}
+
+/// A key that is added to while an attempt fails goes back to where new additions are.
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_does_not_grow_younger_when_it_is_added_to_amid_a_failing_attempt() {
+    let bed = bed();
+    let k = key("k");
+    bed.lax.inc(&k, 1).await.unwrap();
+    bed.lax.flush().await.unwrap();
+    // An attempt takes a second, and is then turned down.
+    bed.link.set_latency(SECOND);
+    bed.link.set_denied(true);
+    for _ in 0..100 {
+        bed.lax.inc(&k, 1).await.unwrap();
+        sleep(SECOND / 10).await;
+    }
+    let stats = bed.lax.stats();
+    assert!(stats.oldest_pending.unwrap() >= 10 * SECOND, "{stats:?}");
 }
 
 #[tokio::test(start_paused = true)]

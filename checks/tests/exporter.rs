@@ -67,6 +67,14 @@ impl Scrape {
         Self { samples: samples.collect(), text }
     }
 
+    fn shows(&self, name: &str, counter: &str, prefix: &str) -> bool {
+        let labels = [format!("counter=\"{counter}\""), format!("prefix=\"{prefix}\"")];
+        self.samples.keys().any(|sample| {
+            sample.starts_with(&format!("{name}{{"))
+                && labels.iter().all(|label| sample.contains(label))
+        })
+    }
+
     /// A counter's number; 0 where it was never counted, as Prometheus' `or vector(0)` has it.
     fn of(&self, name: &str, counter: &str, prefix: &str) -> f64 {
         let labels = [format!("counter=\"{counter}\""), format!("prefix=\"{prefix}\"")];
@@ -229,6 +237,7 @@ async fn an_outage(prefix: &'static str, counters: &Counters, begin: impl Fn(), 
             ("distkit_outages_total", stats.outages),
             ("distkit_flushes_total", stats.flushes),
             ("distkit_unknown_outcomes_total", stats.unknown),
+            ("distkit_not_applied_total", stats.not_applied),
             ("distkit_joins_total", stats.joins),
             ("distkit_collected_total", stats.collected),
             ("distkit_given_up_total", stats.given_up),
@@ -305,4 +314,23 @@ async fn no_label_is_about_a_key() {
     counters.lax.flush().await.unwrap();
     let scrape = Scrape::now().await;
     assert!(!scrape.text.contains("customer-"), "{}", scrape.text);
+}
+
+/// `increase()` sees nothing of a series that first appears as 1.
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_there_before_they_rise() {
+    let prefix = "from_zero";
+    let _counters = Counters::new(prefix, connect("memory://").await.unwrap());
+    let scrape = Scrape::now().await;
+    for kind in KINDS {
+        for name in ["requests", "unknown_outcomes", "refused", "resent", "outages", "not_applied"]
+        {
+            let name = format!("distkit_{name}_total");
+            assert!(scrape.shows(&name, kind, prefix), "{kind} {name}");
+        }
+        let (lax, instance) = (kind.starts_with("lax"), kind.ends_with("instance_aware"));
+        assert_eq!(scrape.shows("distkit_given_up_total", kind, prefix), lax, "{kind}");
+        assert_eq!(scrape.shows("distkit_joined_calls_total", kind, prefix), !lax, "{kind}");
+        assert_eq!(scrape.shows("distkit_collected_total", kind, prefix), instance, "{kind}");
+    }
 }

@@ -56,6 +56,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "INSTANCE", requires = "instance_aware")]
         on: Option<String>,
     },
+    /// Prints counters and their totals as they come, in no order: one may come twice while others are written.
+    Ls(List),
     /// Prints the living instances' slices of an instance-aware counter.
     Slices {
         /// The counter.
@@ -82,6 +84,25 @@ pub(crate) struct Family {
     /// The instance-aware counters instead of the plain ones.
     #[arg(short, long)]
     pub(crate) instance_aware: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only counters whose whole name matches: `*` is any number of characters, `?` is one, `\` takes the meaning
+    /// from the next one.
+    #[arg(conflicts_with = "starting_with")]
+    pub(crate) glob: Option<String>,
+    /// Only counters whose name begins with this text.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) starting_with: Option<String>,
+    #[command(flatten)]
+    pub(crate) family: Family,
+    /// Only the N greatest totals, the greatest first.
+    #[arg(long, value_name = "N")]
+    pub(crate) top: Option<usize>,
+    /// With -i: the living instances' slices, too.
+    #[arg(long, requires = "instance_aware", conflicts_with = "top")]
+    pub(crate) slices: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,8 @@ use distkit::{DistkitError, backend::BackendError};
 pub(crate) enum Error {
     #[error("{0}")]
     Usage(String),
+    #[error("cannot use {address}")]
+    Unusable { address: String, source: BackendError },
     #[error("cannot use the store")]
     Store(#[from] BackendError),
     #[error("the name cannot be used")]

@@ -6,6 +6,7 @@ mod counters;
 mod doctor;
 mod error;
 mod import;
+mod listing;
 mod members;
 mod output;
 mod server;
@@ -69,6 +70,7 @@ async fn run(cli: Cli) -> Result<bool> {
             let on = family.instance_aware.then_some(on.as_deref());
             counters::set(&server, &prefix, &key, value, on, json).await?;
         }
+        Command::Ls(list) => return listing::ls(&server, &prefix, &list, json).await,
         Command::Slices { key } => counters::slices(&server, &prefix, &key, json).await?,
         Command::Instances => counters::instances(&server, &prefix, json).await?,
         Command::Clear { family, yes } => {

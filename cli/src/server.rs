@@ -22,7 +22,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn connect(url: &str) -> Result<Self> {
-        let store = connect(&url::for_tool(url)).await?;
+        let unusable = |source| Error::Unusable { address: url::address(url), source };
+        let store = connect(&url::for_tool(url)).await.map_err(unusable)?;
         if store.capabilities().raw.is_none() {
             return Err(Error::Usage("the tool needs a server: memory:// has none".to_owned()));
         }

@@ -67,10 +67,14 @@ impl Prefix {
         self.shards.len() > 1
     }
 
+    /// How many shards there are.
+    pub(crate) fn count(&self) -> u16 {
+        self.shards.first().map_or(1, Space::shards)
+    }
+
     /// The number of a counter's shard.
     pub(crate) fn shard_of(&self, key: &RedisKey) -> usize {
-        let count = self.shards.first().map_or(1, Space::shards);
-        usize::from(Space::shard_of(key, count))
+        usize::from(Space::shard_of(key, self.count()))
     }
 
     /// Where a counter is.

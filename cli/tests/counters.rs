@@ -1,4 +1,4 @@
-//! `get`, `set`, `slices`, `instances` and `clear`, as an operator types them.
+//! `get`, `set`, `ls`, `slices`, `instances` and `clear`, as an operator types them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -273,4 +273,91 @@ fn what_cannot_be_done_is_explained_and_no_password_is_shown() {
     assert!(!run.out.contains('\u{1b}') && run.out.contains("not an i64"), "{}", run.out);
     let run = distkit(&["set", "a:b", "1", "--url", &server.url(), "--json"]);
     assert!(run.status == 2 && run.errors.contains("{\"error\":"), "{}", run.errors);
+}
+
+/// The counters of a listing, in the order of their keys.
+fn sorted(listed: &serde_json::Value) -> Vec<serde_json::Value> {
+    let mut listed = listed.as_array().unwrap().clone();
+    listed.sort_by_key(|item| item["key"].as_str().map(str::to_owned));
+    listed
+}
+
+async fn counters_are_listed_from(shards: u16) {
+    let server = Server::redis().start();
+    let url = server.url();
+    let at = ["--url", &url, "--prefix", "shop"];
+    let run = async |args: &[&str]| beside(&[args, &at[..]].concat()).await;
+    assert_eq!(run(&["ls", "--json"]).await.ok().json(), json!([]), "a prefix that nobody uses");
+
+    let store = connect(&url).await.unwrap();
+    let counter =
+        StrictCounter::new(CounterOptions::new(key("shop"), store.clone()).shards(shards));
+    for (name, total) in [("apples", 7), ("pears", 12), ("a\u{1b}b", 1), ("100*", -3)] {
+        counter.set(&key(name), total).await.unwrap();
+    }
+    for n in 0..2000 {
+        counter.set(&key(&format!("many {n}")), 5).await.unwrap();
+    }
+    assert_eq!(run(&["ls", "--json"]).await.ok().json().as_array().unwrap().len(), 2004);
+    assert_eq!(run(&["ls"]).await.ok().out.lines().count(), 2004);
+    let found = run(&["ls", "?pples"]).await.ok();
+    assert_eq!(found.out, "apples\t7\n");
+    assert_eq!(run(&["ls", r"*\*"]).await.ok().out, "100*\t-3\n");
+    assert_eq!(run(&["ls", "--starting-with", "many 199"]).await.ok().out.lines().count(), 11);
+    assert!(!run(&["ls", "a*"]).await.ok().out.contains('\u{1b}'));
+    let top = run(&["ls", "--top", "2", "--json"]).await.ok().json();
+    assert_eq!(top[0], json!({ "key": "pears", "total": 12 }));
+    assert_eq!(top[1], json!({ "key": "apples", "total": 7 }));
+    let table = run(&["ls", "--top", "1"]).await.ok().out;
+    assert_eq!(table.split_whitespace().collect::<Vec<_>>(), ["KEY", "TOTAL", "pears", "12"]);
+
+    let options = |name: &str| {
+        StrictInstanceAwareCounterOptions::new(key("shop"), store.clone())
+            .instance_name(key(name))
+            .shards(shards)
+    };
+    let a = StrictInstanceAwareCounter::new(options("a"));
+    let b = StrictInstanceAwareCounter::new(options("b"));
+    a.inc(&key("users"), 2).await.unwrap();
+    b.inc(&key("users"), 3).await.unwrap();
+    b.inc(&key("jobs"), 1).await.unwrap();
+    let listed = sorted(&run(&["ls", "-i", "--json"]).await.ok().json());
+    assert_eq!(
+        listed,
+        [json!({ "key": "jobs", "total": 1 }), json!({ "key": "users", "total": 5 })]
+    );
+    let listed = run(&["ls", "-i", "--slices", "users", "--json"]).await.ok().json();
+    assert_eq!((&listed[0]["key"], &listed[0]["total"]), (&json!("users"), &json!(5)));
+    let mut slices: Vec<_> = listed[0]["slices"].as_array().unwrap().clone();
+    slices.sort_by_key(|slice| slice["name"].as_str().unwrap().to_owned());
+    assert_eq!((&slices[0]["name"], &slices[0]["value"]), (&json!("a"), &json!(2)));
+    assert_eq!((&slices[1]["name"], &slices[1]["value"]), (&json!("b"), &json!(3)));
+    assert!(run(&["ls", "-i", "--slices", "users"]).await.ok().out.contains("a=2"));
+    assert_eq!(run(&["ls", "--slices"]).await.status, 2, "plain counters have none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_are_listed() {
+    counters_are_listed_from(1).await;
+    counters_are_listed_from(5).await;
+}
+
+#[test]
+fn foreign_data_is_listed_as_such() {
+    let server = Server::valkey().start();
+    let url = server.url();
+    server.cli(&["HSET", "distkit:{distkit}:totals", "sound", "1", "text", "abc", "no:key", "1"]);
+    let run = distkit(&["ls", "--url", &url]);
+    assert_eq!(run.status, 1, "{}{}", run.out, run.errors);
+    assert_eq!(run.out.lines().count(), 3);
+    assert!(run.out.contains("sound\t1\n") && run.out.contains("abc"), "{}", run.out);
+    let run = distkit(&["ls", "--url", &url, "--json"]);
+    assert_eq!(run.status, 1);
+    let listed = run.json();
+    assert_eq!(listed.as_array().unwrap().len(), 3, "{listed}");
+    server.cli(&["DEL", "distkit:{distkit}:totals"]);
+    server.cli(&["LPUSH", "distkit:{distkit}:totals", "x"]);
+    let run = distkit(&["ls", "--url", &url]);
+    assert_eq!(run.status, 3, "{}", run.out);
+    assert!(run.errors.contains("distkit:{distkit}:totals"), "{}", run.errors);
 }

@@ -400,6 +400,28 @@ async fn a_server_that_takes_no_writes_is_named() {
     finds(&[&primary.url()], &["memory-nearly-full"]).await;
     let run = doctor(&["redis://127.0.0.1:1"]).await;
     assert!(run.status == 3 && run.errors.contains("cannot connect"), "{}", run.errors);
+    assert!(run.errors.contains("127.0.0.1:1:"), "which server: {}", run.errors);
+}
+
+/// Such a server turns down even the PING that a new connection begins with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_save_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    // What is to be renamed to this name cannot be.
+    std::fs::create_dir_all(dir.path().join("taken/full")).unwrap();
+    let directory = dir.path().to_str().unwrap();
+    let server = healthy()
+        .args(&["--dir", directory, "--dbfilename", "taken", "--save", "1000 1000000"])
+        .start();
+    finds(&[&server.url()], &[]).await;
+    server.cli(&["BGSAVE"]);
+    let failed = || server.cli(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:err");
+    let began = std::time::Instant::now();
+    while !failed() {
+        assert!(began.elapsed().as_secs() < 60, "the save succeeded");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    finds(&[&server.url()], &["writes-refused"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,10 +5,9 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Applied, BackendError, Member, Ordered, Outcome, ReplayGuard, SliceWrite, Space, Standing,
-    Write, raw::RawCommands,
+    Applied, BackendError, Enumeration, Member, Ordered, ReplayGuard, SliceEnumeration, SliceWrite,
+    Space, Standing, Write, raw::RawCommands,
 };
-use crate::RedisKey;
 
 /// The capabilities of a store: a view of each that it has.
 ///
@@ -21,12 +20,10 @@ pub struct Capabilities<'s> {
     pub recorded: Option<&'s dyn RecordedAnswers>,
     /// The same for instance-aware counters.
     pub recorded_slices: Option<&'s dyn RecordedSliceAnswers>,
-    /// All plain counters of a space. Of this crate's stores only, until it is settled how others do it.
-    #[cfg_attr(
-        not(feature = "counter"),
-        allow(dead_code, reason = "only plain counters are copied")
-    )]
-    pub(crate) portions: Option<&'s dyn Portions>,
+    /// Lists plain counters.
+    pub enumeration: Option<&'s dyn Enumeration>,
+    /// Lists instance-aware counters.
+    pub slice_enumeration: Option<&'s dyn SliceEnumeration>,
     /// Single commands, for this crate's own tool.
     #[doc(hidden)]
     pub raw: Option<&'s dyn RawCommands>,
@@ -49,39 +46,20 @@ impl<'s> Capabilities<'s> {
         Self { recorded_slices: Some(recorded), ..self }
     }
 
+    /// Adds [`Enumeration`].
+    pub fn with_enumeration(self, enumeration: &'s dyn Enumeration) -> Self {
+        Self { enumeration: Some(enumeration), ..self }
+    }
+
+    /// Adds [`SliceEnumeration`].
+    pub fn with_slice_enumeration(self, enumeration: &'s dyn SliceEnumeration) -> Self {
+        Self { slice_enumeration: Some(enumeration), ..self }
+    }
+
     #[cfg(any(feature = "redis-rs", feature = "fred"))]
     pub(crate) fn with_raw(self, raw: &'s dyn RawCommands) -> Self {
         Self { raw: Some(raw), ..self }
     }
-}
-
-/// All plain counters of a space, a portion at a time, while nobody writes to it.
-#[cfg_attr(not(feature = "counter"), allow(dead_code, reason = "only plain counters are copied"))]
-#[async_trait]
-pub(crate) trait Portions: fmt::Debug + Send + Sync {
-    /// About so many counters. One may be in more than one portion.
-    async fn portion(
-        &self,
-        space: &Space,
-        at: Cursor,
-        count: usize,
-    ) -> Result<Portion, BackendError>;
-
-    /// How many counters there are.
-    async fn count(&self, space: &Space) -> Result<u64, BackendError>;
-}
-
-/// Where the next portion begins, in the store's own terms. The default is the beginning.
-#[cfg_attr(not(feature = "counter"), allow(dead_code, reason = "only plain counters are copied"))]
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Cursor(pub(crate) String);
-
-/// Some counters, and where the next ones are.
-#[cfg_attr(not(feature = "counter"), allow(dead_code, reason = "only plain counters are copied"))]
-#[derive(Debug, Default)]
-pub(crate) struct Portion {
-    pub(crate) entries: Vec<(RedisKey, Outcome<i64>)>,
-    pub(crate) next: Option<Cursor>,
 }
 
 /// Requests that can be sent again until they are answered, and then get their *original* answer.
@@ -140,6 +118,6 @@ pub trait RecordedSliceAnswers: fmt::Debug + Send + Sync {
 }
 
 /// The error of a request that needs a capability which the store does not have.
-pub(super) fn missing(capability: &str) -> BackendError {
+pub(crate) fn missing(capability: &str) -> BackendError {
     BackendError::not_applied(format!("the store does not support {capability}"))
 }

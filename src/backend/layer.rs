@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Applied, Backend, BackendError, Capabilities, Instance, InstanceBackend, InstanceSlice, Joined,
-    Member, Ordered, Outcome, RecordedAnswers, RecordedSliceAnswers, ReplayGuard, Scope, Slice,
-    SliceWrite, Space, Standing, Write,
-    capability::{Cursor, Portion, Portions, missing},
+    Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance, InstanceBackend,
+    InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
+    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, Write,
+    capability::missing,
 };
-use crate::RedisKey;
+use crate::{KeyFilter, RedisKey};
 
 /// A request on its way to a store: the method and its arguments.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +93,24 @@ pub enum Op<'a> {
         member: &'a Member,
         lane: &'a ReplayGuard,
     },
+    Page {
+        space: &'a Space,
+        from: Option<&'a Cursor>,
+        filter: &'a KeyFilter,
+        count: usize,
+    },
+    Count {
+        space: &'a Space,
+    },
+    PageOn {
+        space: &'a Space,
+        from: Option<&'a Cursor>,
+        filter: &'a KeyFilter,
+        count: usize,
+    },
+    CountOn {
+        space: &'a Space,
+    },
 }
 
 impl Op<'_> {
@@ -114,6 +132,10 @@ impl Op<'_> {
             Self::ClearRecorded { .. } => "clear_recorded",
             Self::ApplyOnRecorded { .. } => "apply_on_recorded",
             Self::ClearOnRecorded { .. } => "clear_on_recorded",
+            Self::Page { .. } => "page",
+            Self::Count { .. } => "count",
+            Self::PageOn { .. } => "page_on",
+            Self::CountOn { .. } => "count_on",
         }
     }
 
@@ -134,7 +156,11 @@ impl Op<'_> {
             | Self::ApplyRecorded { space, .. }
             | Self::ClearRecorded { space, .. }
             | Self::ApplyOnRecorded { space, .. }
-            | Self::ClearOnRecorded { space, .. } => space,
+            | Self::ClearOnRecorded { space, .. }
+            | Self::Page { space, .. }
+            | Self::Count { space }
+            | Self::PageOn { space, .. }
+            | Self::CountOn { space } => space,
         }
     }
 
@@ -153,7 +179,11 @@ impl Op<'_> {
             | Self::ClearOn { .. }
             | Self::ClearOnRecorded { .. }
             | Self::Heartbeat { .. }
-            | Self::Leave { .. } => 0,
+            | Self::Leave { .. }
+            | Self::Page { .. }
+            | Self::Count { .. }
+            | Self::PageOn { .. }
+            | Self::CountOn { .. } => 0,
         }
     }
 
@@ -161,7 +191,14 @@ impl Op<'_> {
     pub fn is_read(&self) -> bool {
         matches!(
             self,
-            Self::Read { .. } | Self::ReadOn { .. } | Self::Totals { .. } | Self::Slices { .. }
+            Self::Read { .. }
+                | Self::ReadOn { .. }
+                | Self::Totals { .. }
+                | Self::Slices { .. }
+                | Self::Page { .. }
+                | Self::Count { .. }
+                | Self::PageOn { .. }
+                | Self::CountOn { .. }
         )
     }
 }
@@ -285,7 +322,8 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
         Capabilities {
             recorded: store.recorded.map(|_| self as _),
             recorded_slices: store.recorded_slices.map(|_| self as _),
-            portions: store.portions.map(|_| self as _),
+            enumeration: store.enumeration.map(|_| self as _),
+            slice_enumeration: store.slice_enumeration.map(|_| self as _),
             // These would go past the layer.
             raw: None,
         }
@@ -296,29 +334,52 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
     }
 }
 
-/// A layer sees a read of no keys.
 #[async_trait]
-impl<B: Backend + ?Sized, A: Around> Portions for Layered<B, A> {
-    async fn portion(
+impl<B: Backend + ?Sized, A: Around> Enumeration for Layered<B, A> {
+    async fn page(
         &self,
         space: &Space,
-        at: Cursor,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
         count: usize,
-    ) -> Result<Portion, BackendError> {
-        let portions = self.store.capabilities().portions;
-        let portions = portions.ok_or_else(|| missing("enumeration"))?;
-        let call = async { portions.portion(space, at, count).await };
-        let answer = self.around.around(Op::Read { space, keys: &[] }, call).await;
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
+        let store = self.store.capabilities().enumeration.ok_or_else(no_listing)?;
+        let op = Op::Page { space, from, filter, count };
+        let answer = self.around.around(op, store.page(space, from, filter, count)).await;
         answer.map_err(BackendError::with_nothing_applied)
     }
 
     async fn count(&self, space: &Space) -> Result<u64, BackendError> {
-        let portions = self.store.capabilities().portions;
-        let portions = portions.ok_or_else(|| missing("enumeration"))?;
-        let call = async { portions.count(space).await };
-        let answer = self.around.around(Op::Read { space, keys: &[] }, call).await;
+        let store = self.store.capabilities().enumeration.ok_or_else(no_listing)?;
+        let answer = self.around.around(Op::Count { space }, store.count(space)).await;
         answer.map_err(BackendError::with_nothing_applied)
     }
+}
+
+#[async_trait]
+impl<B: Backend + ?Sized, A: Around> SliceEnumeration for Layered<B, A> {
+    async fn page_on(
+        &self,
+        space: &Space,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<RedisKey>, BackendError> {
+        let store = self.store.capabilities().slice_enumeration.ok_or_else(no_listing)?;
+        let op = Op::PageOn { space, from, filter, count };
+        let answer = self.around.around(op, store.page_on(space, from, filter, count)).await;
+        answer.map_err(BackendError::with_nothing_applied)
+    }
+
+    async fn count_on(&self, space: &Space) -> Result<u64, BackendError> {
+        let store = self.store.capabilities().slice_enumeration.ok_or_else(no_listing)?;
+        let answer = self.around.around(Op::CountOn { space }, store.count_on(space)).await;
+        answer.map_err(BackendError::with_nothing_applied)
+    }
+}
+
+fn no_listing() -> BackendError {
+    missing("listing")
 }
 
 #[deny(clippy::missing_trait_methods)]

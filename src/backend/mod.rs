@@ -6,6 +6,7 @@
 
 mod capability;
 mod connect;
+mod enumeration;
 mod error;
 #[cfg(feature = "fred")]
 mod fred;
@@ -51,9 +52,11 @@ use async_trait::async_trait;
 
 use crate::RedisKey;
 
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+pub(crate) use capability::missing;
 pub use capability::{Capabilities, RecordedAnswers, RecordedSliceAnswers};
-pub(crate) use capability::{Cursor, Portion, Portions};
 pub use connect::connect;
+pub use enumeration::{Cursor, Enumeration, Page, SliceEnumeration};
 pub use error::{BackendError, Cause};
 #[cfg(feature = "fred")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fred")))]
@@ -126,7 +129,10 @@ pub use space::Space;
 /// 4. For strict writes that survive a lost answer implement [`RecordedAnswers`], answer `capabilities` with
 ///    `Capabilities::none().with_recorded(self)`, and expand `recorded_conformance_suite!(name, fixture)`. Without it
 ///    strict writes are sent once.
-/// 5. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
+/// 5. For listings implement [`Enumeration`], with `Capabilities::with_enumeration` and
+///    `enumeration_conformance_suite!`; for those of instance-aware counters [`SliceEnumeration`]. Without them
+///    listings fail.
+/// 6. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store of counters",

@@ -94,11 +94,13 @@ mod instance_epochs;
 mod instance_guard;
 mod instance_life;
 mod instance_sum;
+mod listing;
 mod model;
 mod recorded;
 mod removal;
 mod replay;
 mod shards;
+mod slice_listing;
 mod spaces;
 
 pub use atomic::{
@@ -152,6 +154,12 @@ pub use instance_sum::{
     slices_of_any_key_stay_apart, totals_are_the_sums_of_the_slices,
     totals_out_of_range_are_clamped, versions_grow,
 };
+pub use listing::{
+    a_filter_hides_no_match, a_listing_is_complete, a_listing_of_another_shape_is_refused,
+    a_page_is_bounded, counters_are_counted,
+    counters_that_stay_are_listed_while_others_come_and_go, foreign_values_are_listed_as_such,
+    listings_stay_in_their_space,
+};
 pub use recorded::{
     a_late_recorded_request_changes_nothing, a_recorded_clear_happens_once,
     a_recorded_clear_of_slices_happens_once, a_recorded_request_gets_its_original_answer,
@@ -172,6 +180,11 @@ pub use replay::{
     refused_items_are_refused_again, sequences_are_exact_to_two_to_the_53, writers_are_independent,
 };
 pub use shards::{another_number_of_shards_is_refused, shards_are_apart};
+pub use slice_listing::{
+    a_filter_hides_no_slice, a_page_of_slices_is_bounded, a_slice_listing_changes_nothing,
+    a_slice_listing_is_complete, a_slice_listing_of_another_shape_is_refused,
+    counters_with_slices_are_counted, slices_that_stay_are_listed_while_others_come_and_go,
+};
 pub use spaces::{any_key_works, any_prefix_works_and_none_reaches_into_another};
 
 /// Expands to a module with one test for each rule of the [`Backend`](crate::backend::Backend)
@@ -368,6 +381,57 @@ macro_rules! recorded_slices_conformance_rules {
     };
 }
 
+/// The suite of the capability [`Enumeration`](crate::backend::Enumeration), besides that of the store.
+#[macro_export]
+macro_rules! enumeration_conformance_suite {
+    ($module:ident, $fixture:path) => {
+        $crate::enumeration_conformance_rules! { [$crate::conformance_suite] @tests $module $fixture: }
+    };
+}
+
+/// The suite of the capability [`SliceEnumeration`](crate::backend::SliceEnumeration).
+#[macro_export]
+macro_rules! slice_enumeration_conformance_suite {
+    ($module:ident, $fixture:path) => {
+        $crate::slice_enumeration_conformance_rules! {
+            [$crate::conformance_suite] @tests $module $fixture:
+        }
+    };
+}
+
+/// The names of the rules of listings, as [`conformance_rules!`](crate::conformance_rules).
+#[macro_export]
+macro_rules! enumeration_conformance_rules {
+    ([$($callback:tt)+] $($before:tt)*) => {
+        $($callback)+! { $($before)*
+            a_filter_hides_no_match
+            a_listing_is_complete
+            a_listing_of_another_shape_is_refused
+            a_page_is_bounded
+            counters_are_counted
+            counters_that_stay_are_listed_while_others_come_and_go
+            foreign_values_are_listed_as_such
+            listings_stay_in_their_space
+        }
+    };
+}
+
+/// The same for instance-aware counters.
+#[macro_export]
+macro_rules! slice_enumeration_conformance_rules {
+    ([$($callback:tt)+] $($before:tt)*) => {
+        $($callback)+! { $($before)*
+            a_filter_hides_no_slice
+            a_page_of_slices_is_bounded
+            a_slice_listing_changes_nothing
+            a_slice_listing_is_complete
+            a_slice_listing_of_another_shape_is_refused
+            counters_with_slices_are_counted
+            slices_that_stay_are_listed_while_others_come_and_go
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -385,9 +449,11 @@ mod tests {
             include_str!("instance_guard.rs"),
             include_str!("instance_life.rs"),
             include_str!("instance_sum.rs"),
+            include_str!("listing.rs"),
             include_str!("recorded.rs"),
             include_str!("removal.rs"),
             include_str!("replay.rs"),
+            include_str!("slice_listing.rs"),
             include_str!("spaces.rs"),
         ];
         let listed: Vec<_> = include_str!("mod.rs").lines().map(str::trim).collect();

@@ -2,9 +2,9 @@
 
 use super::CounterOptions;
 use crate::{
-    DistkitError, RedisKey,
+    DistkitError, KeyFilter, RedisKey,
     answers::named,
-    backend::{Backend, BackendError, Cursor, Write},
+    backend::{Backend, BackendError, Cursor, Outcome, Page, Write},
     shards::Shards,
     space_store::SpaceStore,
 };
@@ -55,10 +55,10 @@ pub async fn copy_prefix<B: Backend + ?Sized, C: Backend + ?Sized>(
     // What an earlier copy has left is what the source holds, and nothing else.
     compare(target, source).await?;
     for shard in source.iter() {
-        let mut cursor = Some(Cursor::default());
-        while let Some(at) = cursor {
-            let portion = shard.portion(at, PORTION).await?;
-            for entries in portion.entries.chunks(PORTION) {
+        let mut from = Some(None);
+        while let Some(at) = from {
+            let page = page(shard, at).await?;
+            for entries in page.entries.chunks(PORTION) {
                 let totals = numbers(entries)?;
                 for (shard, entries) in by_shard(target, totals) {
                     let writes: Vec<_> =
@@ -67,7 +67,7 @@ pub async fn copy_prefix<B: Backend + ?Sized, C: Backend + ?Sized>(
                     named(&writes, applied.outcomes).into_iter().collect::<Result<Vec<_>, _>>()?;
                 }
             }
-            cursor = portion.next;
+            from = page.next.map(Some);
         }
     }
     compare(source, target).await?;
@@ -82,10 +82,10 @@ async fn compare<B: Backend + ?Sized, C: Backend + ?Sized>(
 ) -> Result<u64, DistkitError> {
     let mut number = 0;
     for shard in these.iter() {
-        let mut cursor = Some(Cursor::default());
-        while let Some(at) = cursor {
-            let portion = shard.portion(at, PORTION).await?;
-            for entries in portion.entries.chunks(PORTION) {
+        let mut from = Some(None);
+        while let Some(at) = from {
+            let page = page(shard, at).await?;
+            for entries in page.entries.chunks(PORTION) {
                 for (shard, entries) in by_shard(those, numbers(entries)?) {
                     let (keys, totals): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
                     let held = named(&keys, shard.read(&keys).await?);
@@ -102,17 +102,27 @@ async fn compare<B: Backend + ?Sized, C: Backend + ?Sized>(
                     }
                 }
             }
-            cursor = portion.next;
+            from = page.next.map(Some);
         }
         number += shard.count().await?;
     }
     Ok(number)
 }
 
-fn numbers(
-    entries: &[(RedisKey, crate::backend::Outcome<i64>)],
-) -> Result<Vec<(RedisKey, i64)>, DistkitError> {
-    let number = |(key, total): &(RedisKey, crate::backend::Outcome<i64>)| match total {
+/// Some counters. A name that is none cannot be copied.
+async fn page<B: Backend + ?Sized>(
+    shard: &SpaceStore<B>,
+    from: Option<Cursor>,
+) -> Result<Page<(RedisKey, Outcome<i64>)>, DistkitError> {
+    let page = shard.page(from.as_ref(), &KeyFilter::all(), PORTION).await?;
+    match page.foreign.first() {
+        None => Ok(page),
+        Some(name) => Err(BackendError::Corrupt(format!("{name:?} is no counter's name")).into()),
+    }
+}
+
+fn numbers(entries: &[(RedisKey, Outcome<i64>)]) -> Result<Vec<(RedisKey, i64)>, DistkitError> {
+    let number = |(key, total): &(RedisKey, Outcome<i64>)| match total {
         Ok(total) => Ok((key.clone(), *total)),
         Err(refusal) => Err(DistkitError::refused(key, refusal.clone())),
     };

@@ -3,9 +3,10 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 
 use crate::{
-    CounterComparator, DistkitError, RedisKey,
+    CounterComparator, DistkitError, KeyFilter, RedisKey,
     answers::{Keyed, keyed, only},
     backend::{Refusal, Write, Written},
+    listing::{self, Listing},
 };
 
 /// What every plain counter can do.
@@ -409,6 +410,111 @@ pub trait CounterTrait: Send + Sync {
             .collect();
         let outcomes = self.write_all(&writes).await?;
         Ok(keyed(updates.iter().map(|&(key, _, _)| key), outcomes, new_and_old))
+    }
+
+    /// Lists the counters of the prefix that the filter selects, with their totals, all shards included.
+    ///
+    /// It reads what the store holds. Pending writes of a lax counter, this process's own included, are not in it:
+    /// call [`flush`](super::LaxCounter::flush) before. The server looks at every counter of the prefix, whatever the
+    /// filter: a filter saves what is sent, not what is read. No I/O before the first poll. For what comes, what may
+    /// come twice, and what ends it, see [`Listing`].
+    ///
+    /// A counter of one's own that does not implement it lists one [`NotApplied`](DistkitError::NotApplied), as does
+    /// one on a store that cannot list.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::KeyFilter;
+    ///
+    /// for page in ["home", "about", "logo.png"] {
+    ///     counter.inc(&RedisKey::try_from(page)?, 1).await?;
+    /// }
+    /// let images = counter.list(&KeyFilter::glob("*.png")).into_map().await?;
+    /// assert_eq!(images.into_keys().collect::<Vec<_>>(), [RedisKey::try_from("logo.png")?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
+        let _ = filter;
+        Listing::failed(listing::unsupported())
+    }
+
+    /// Counts the counters of the prefix that the store holds, those that are 0 included: exact for one shard, and the
+    /// sum of what the shards hold, each at its own time. One round trip; the server looks at no counter.
+    ///
+    /// A counter exists from its first write to its `del`. Pending writes of a lax counter make none.
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied`](DistkitError::NotApplied) where the store, or one of the shards, does not answer or cannot list.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// counter.set(&RedisKey::try_from("used up")?, 0).await?;
+    /// assert_eq!(counter.len().await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn len(&self) -> Result<u64, DistkitError> {
+        Err(listing::unsupported())
+    }
+
+    /// Tells whether [`len`](Self::len) is 0. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`len`](Self::len).
+    async fn is_empty(&self) -> Result<bool, DistkitError> {
+        Ok(self.len().await? == 0)
+    }
+
+    /// The `n` counters with the greatest totals among those that the filter selects, the greatest first; equal ones
+    /// in the order of their keys.
+    ///
+    /// It reads all counters as [`list`](Self::list) does, and keeps `n` of them in memory. It is no snapshot: each
+    /// total is one that the counter had meanwhile. For `n` = 0 it does no I/O. Where foreign data is expected among
+    /// the counters, filter the items of [`list`](Self::list) and use [`Listing::greatest`].
+    ///
+    /// # Errors
+    ///
+    /// The first error that the listing gives.
+    ///
+    /// # Recipe: top pages
+    ///
+    /// Views are counted by a lax counter, one key for each page and day. A report reads the pages of a day:
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use distkit::{KeyFilter, counter::{CounterOptions, CounterTrait, LaxCounter}};
+    ///
+    /// let options = CounterOptions::new(RedisKey::try_from("views")?, MemoryBackend::new());
+    /// let views = LaxCounter::new(options);
+    /// for (page, count) in [("/", 30), ("/docs", 70), ("/blog", 20)] {
+    ///     views.inc(&RedisKey::try_from(format!("2026-11-27 {page}"))?, count).await?;
+    /// }
+    ///
+    /// // What this process has counted so far is to be in the report.
+    /// views.flush().await?;
+    /// let top = views.top(2, &KeyFilter::prefix("2026-11-27 ")).await?;
+    /// let top: Vec<_> = top.iter().map(|(page, count)| (&**page, *count)).collect();
+    /// assert_eq!(top, [("2026-11-27 /docs", 70), ("2026-11-27 /", 30)]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn top(
+        &self,
+        n: usize,
+        filter: &KeyFilter,
+    ) -> Result<Vec<(RedisKey, i64)>, DistkitError> {
+        self.list(filter).greatest(n).await
     }
 }
 

@@ -10,6 +10,7 @@
 mod copy;
 mod counter_trait;
 mod lax;
+mod list;
 mod options;
 mod strict;
 

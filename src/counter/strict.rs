@@ -3,12 +3,13 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{CounterOptions, CounterTrait, Keyed, options::Sending};
+use super::{CounterOptions, CounterTrait, Keyed, list::totals_of, options::Sending};
 use crate::{
-    DistkitError, RedisKey, Stats,
+    DistkitError, KeyFilter, RedisKey, Stats,
     answers::{keyed, named, only},
     backend::{Backend, Outcome, Write, Written},
     counts::Level,
+    listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},
     space_store::SpaceStore,
@@ -90,8 +91,8 @@ impl<B: Backend + ?Sized> Shard<B> {
     }
 
     async fn write_all(&self, writes: &[Write]) -> Answers<Written> {
-        let deadline = self.settings.deadline();
-        in_parts!(writes, part => self.write_part(part, deadline).await)
+        // Each part has a deadline of its own: a batch that goes on is not cut off.
+        in_parts!(writes, part => self.write_part(part, self.settings.deadline()).await)
     }
 
     async fn write_part(&self, writes: &[Write], deadline: Option<Instant>) -> Answers<Written> {
@@ -186,6 +187,14 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
         only(self.shards.of(key).read_part(std::slice::from_ref(key)).await?)
+    }
+
+    fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
+        Listing::of_shards(self.shards.iter().map(|shard| totals_of(&shard.store, filter)))
+    }
+
+    async fn len(&self) -> Result<u64, DistkitError> {
+        listing::sum(self.shards.all(|shard| shard.store.count()).await)
     }
 }
 

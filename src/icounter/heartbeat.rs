@@ -205,13 +205,14 @@ async fn beat_in_one(beat: Beat, sign: Arc<Mutex<Instant>>) {
             return;
         }
         let Some(membership) = member.upgrade() else { return };
+        let begun = tokio::time::Instant::now();
         delay = match with_signs(Arc::clone(&membership).renew(), &sign, soon).await {
             Ok(()) => {
                 failed = false;
                 if let Some(outage::Standing { attempts, lasted }) = outage.ended() {
                     tracing::info!(
                         target: "distkit::instances",
-                        prefix = %membership.prefix(), instance = membership.id(),
+                        prefix = membership.prefix().as_str(), instance = membership.id(),
                         failed_attempts = attempts, ?lasted,
                         "the heartbeat reaches the store again"
                     );
@@ -224,10 +225,10 @@ async fn beat_in_one(beat: Beat, sign: Arc<Mutex<Instant>>) {
             }
             Err(error) => {
                 let repeated = std::mem::replace(&mut failed, true);
-                if let Some(outage::Standing { attempts, lasted }) = outage.failed() {
+                if let Some(outage::Standing { attempts, lasted }) = outage.failed(begun) {
                     tracing::warn!(
                         target: "distkit::instances",
-                        prefix = %membership.prefix(), instance = membership.id(),
+                        prefix = membership.prefix().as_str(), instance = membership.id(),
                         attempts, ?lasted, error = %outage::Chain(&error),
                         "the heartbeat failed; without one the lease expires"
                     );

@@ -2,10 +2,12 @@ use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 
+use super::list::TotalAndSlices;
 use crate::{
-    CounterComparator, DistkitError, RedisKey,
+    CounterComparator, DistkitError, KeyFilter, RedisKey,
     answers::{Keyed, only},
     backend::{InstanceSlice, SliceChange, SliceWrite, Standing, Written},
+    listing::{self, Listing},
     parts::{PART, PART_OF_TOTALS},
 };
 
@@ -281,6 +283,120 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         updates: &[(&'k RedisKey, CounterComparator, i64)],
     ) -> Result<Vec<Keyed<'k, (TotalAndSlice, TotalAndSlice)>>, DistkitError> {
         write_many(self, updates, SliceChange::SetSlice).await
+    }
+
+    /// Lists the counters of the prefix of which an instance has a slice, and that the filter selects, with their
+    /// totals, all shards included.
+    ///
+    /// It reads what the store holds. Pending writes of a lax counter are not in it: call
+    /// [`flush`](super::LaxInstanceAwareCounter::flush) before. It joins nothing and renews no lease. A counter whose
+    /// last slice was that of an expired instance may be listed with 0 until it is swept. No I/O before the first
+    /// poll; about one request for 10 counters. For what comes, what may come twice, and what ends it, see [`Listing`].
+    ///
+    /// A counter of one's own that does not implement it lists one [`NotApplied`](DistkitError::NotApplied), as does
+    /// one on a store that cannot list.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, KeyFilter, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let counter = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(prefix, store));
+    /// counter.inc(&RedisKey::try_from("eu connections")?, 5).await?;
+    /// let all = counter.list(&KeyFilter::prefix("eu ")).into_map().await?;
+    /// assert_eq!(all[&RedisKey::try_from("eu connections")?], 5);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
+        let _ = filter;
+        Listing::failed(listing::unsupported())
+    }
+
+    /// [`list`](Self::list) with the slices of the living instances, read together with their sum. Counters of which
+    /// none of them has a slice are left out. One request for each counter, 8 in flight.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, KeyFilter, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let counter = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(prefix, store));
+    /// counter.inc(&RedisKey::try_from("connections")?, 5).await?;
+    /// let mut listing = counter.list_slices(&KeyFilter::all());
+    /// while let Some(item) = listing.next().await {
+    ///     let (key, held) = item?;
+    ///     assert_eq!((&*key, held.total), ("connections", 5));
+    ///     assert_eq!(held.slices[0].instance_id, counter.instance_id());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn list_slices(&self, filter: &KeyFilter) -> Listing<(RedisKey, TotalAndSlices)> {
+        let _ = filter;
+        Listing::failed(listing::unsupported())
+    }
+
+    /// Counts the counters of the prefix of which an instance has a slice. One round trip.
+    ///
+    /// Those of expired instances count until they are swept, so it may be too great after an instance has crashed.
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied`](DistkitError::NotApplied) where the store, or one of the shards, does not answer or cannot list;
+    /// [`ShutDown`](DistkitError::ShutDown) and [`InstanceReplaced`](DistkitError::InstanceReplaced).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, KeyFilter, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let counter = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(prefix, store));
+    /// counter.inc(&RedisKey::try_from("connections")?, 5).await?;
+    /// assert_eq!(counter.len().await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn len(&self) -> Result<u64, DistkitError> {
+        Err(listing::unsupported())
+    }
+
+    /// Tells whether [`len`](Self::len) is 0. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`len`](Self::len).
+    async fn is_empty(&self) -> Result<bool, DistkitError> {
+        Ok(self.len().await? == 0)
+    }
+
+    /// The `n` counters with the greatest totals among those that the filter selects, the greatest first; equal ones
+    /// in the order of their keys. It reads all of them as [`list`](Self::list) does, and keeps `n` in memory.
+    ///
+    /// # Errors
+    ///
+    /// The first error that the listing gives.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, KeyFilter, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let counter = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(prefix, store));
+    /// for (host, connections) in [("a", 20), ("b", 70), ("c", 50)] {
+    ///     counter.inc(&RedisKey::try_from(host)?, connections).await?;
+    /// }
+    /// let busiest = counter.top(1, &KeyFilter::all()).await?;
+    /// assert_eq!(busiest, [(RedisKey::try_from("b")?, 70)]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn top(
+        &self,
+        n: usize,
+        filter: &KeyFilter,
+    ) -> Result<Vec<(RedisKey, i64)>, DistkitError> {
+        self.list(filter).greatest(n).await
     }
 }
 

@@ -287,8 +287,8 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         let span = tracing::debug_span!(
             target: "distkit::instances",
             "join",
-            prefix = %self.prefix(),
-            instance = %self.id,
+            prefix = self.prefix().as_str(),
+            instance = self.id(),
             slices = claim.len()
         );
         let joined = match self.store.join(&state.instance, &claim).instrument(span).await {
@@ -311,7 +311,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             };
             tracing::info!(
                 target: "distkit::instances",
-                prefix = %self.prefix(), instance = %self.id, slices = claim.len(),
+                prefix = self.prefix().as_str(), instance = self.id(), slices = claim.len(),
                 put_back = claim.iter().zip(&joined.standings).filter(stays).count(),
                 "rejoined"
             );
@@ -344,7 +344,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         if went_back {
             tracing::warn!(
                 target: "distkit::instances",
-                prefix = %self.prefix(), instance = %self.id, version, seen = seat.seen,
+                prefix = self.prefix().as_str(), instance = self.id(), version, seen = seat.seen,
                 "the store lost acknowledged operations; rejoining with the acknowledged slices"
             );
         } else {
@@ -443,6 +443,16 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     }
 
     /// The slices of all living instances. Needs no membership.
+    /// The store, for what needs no membership, while the instance has not ended.
+    pub(crate) fn space_store(&self) -> Result<&SpaceStore<B>, DistkitError> {
+        self.check()?;
+        Ok(&self.store)
+    }
+
+    pub(crate) async fn count(&self) -> Result<u64, DistkitError> {
+        Ok(self.space_store()?.count_on().await?)
+    }
+
     pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
         self.check()?;
         Ok(self.store.slices(key).await?)

@@ -4,17 +4,19 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{
-    InstanceAwareCounterTrait, StrictInstanceAwareCounterOptions, TotalAndSlice,
+    InstanceAwareCounterTrait, StrictInstanceAwareCounterOptions, TotalAndSlice, TotalAndSlices,
     icounter_trait::{pair, part_of},
+    list::{list, slices_of, totals_of},
     membership::Membership,
 };
 use crate::{
-    DistkitError, RedisKey, Stats,
+    DistkitError, KeyFilter, RedisKey, Stats,
     answers::{Keyed, named, only},
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written,
     },
     counts::{Counts, Level},
+    listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},
     stats::Count,
@@ -88,8 +90,7 @@ struct Shard<B: ?Sized> {
 
 impl<B: InstanceBackend + ?Sized> Shard<B> {
     async fn write_all(&self, writes: &[SliceWrite], part: usize) -> Answers<Written<Standing>> {
-        let deadline = self.settings.deadline();
-        in_parts!(writes, part, part => self.write_part(part, deadline).await)
+        in_parts!(writes, part, part => self.write_part(part, self.settings.deadline()).await)
     }
 
     fn counts(&self) -> &Counts {
@@ -204,6 +205,20 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
 
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
         self.shards.of(key).membership.slices(key).await
+    }
+
+    fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
+        let memberships = self.shards.iter().map(|shard| &shard.membership);
+        list(memberships, |store| totals_of(store, filter))
+    }
+
+    fn list_slices(&self, filter: &KeyFilter) -> Listing<(RedisKey, TotalAndSlices)> {
+        let memberships = self.shards.iter().map(|shard| &shard.membership);
+        list(memberships, |store| slices_of(store, filter))
+    }
+
+    async fn len(&self) -> Result<u64, DistkitError> {
+        listing::sum(self.shards.all(|shard| shard.membership.count()).await)
     }
 }
 

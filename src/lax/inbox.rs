@@ -92,6 +92,12 @@ impl Inbox {
         dirty.since.take()
     }
 
+    /// Notes that a cell on the list has an addition that is as old as that.
+    pub(super) fn holds_since(&self, since: Instant) {
+        let mut dirty = self.dirty.0.lock();
+        dirty.since = dirty.since.map(|known| known.min(since));
+    }
+
     /// When the first of the cells with additions was marked.
     pub(super) fn dirty_since(&self) -> Option<Instant> {
         self.dirty.0.lock().since

@@ -4,7 +4,8 @@ macro_rules! strict_options {
         /// Sets for how long a strict write whose answer was lost is sent again before its outcome counts as
         /// unknown. Default: 5 s, from the call; at most 30 min.
         ///
-        /// A batch has one such time in all, also one that goes to the store in several requests.
+        /// A batch of several requests has this time for each of them, and ends with the first one that is not
+        /// answered: the requests after it are not sent.
         ///
         /// Until then it fails as [`NotApplied`](crate::DistkitError::NotApplied) if nothing was sent, and else is
         /// applied once and answered. After it the call fails as

@@ -20,6 +20,7 @@ mod instances_exactly_once;
 mod lax;
 mod limits;
 mod linearizable;
+mod listing;
 mod outages;
 mod races;
 mod replicas;

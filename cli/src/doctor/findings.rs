@@ -57,7 +57,7 @@ codes! {
     ForeignTotal "foreign-total" Error
         "find out who wrote that; distkit set KEY VALUE replaces it, HDEL removes it"
     SpaceHalfLost "space-half-lost" Error
-        "find out who deletes or evicts keys. Living instances make the space whole again at their next operation; what expired ones had is lost"
+        "find out who deletes or evicts keys. Living instances make theirs whole again at their next operation, and what expired ones had is lost; the shape of plain counters is made by the next process that starts to write"
     TotalDisagrees "total-disagrees" Error
         "a torn append-only file or a stranger's write: distkit set -i KEY VALUE gives the key a total that is right"
     AofTorn "aof-torn" Error

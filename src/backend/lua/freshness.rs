@@ -63,23 +63,26 @@ impl Freshness {
 }
 
 impl<R: ScriptRunner> LuaStore<R> {
-    /// Runs a read of `totals`, and every few seconds a write with it that changes nothing: where that
-    /// finds a replica in the place of a primary, the runner connects anew and the read is done again.
-    pub(super) async fn read_fresh(
+    /// Runs a read, and every few seconds a write of `totals` with it that changes nothing: where that finds a
+    /// replica in the place of a primary, the runner connects anew and the read is done again.
+    pub(super) async fn read_fresh<F>(
         &self,
         totals: &str,
-        read: Command<'_>,
-    ) -> Result<Reply, CallError> {
+        read: impl Fn() -> F,
+    ) -> Result<Reply, CallError>
+    where
+        F: Future<Output = Result<Reply, CallError>> + Send,
+    {
         // A cluster's replicas do not answer reads.
         if self.runner.resends() || !self.freshness.due() {
-            return self.runner.run(read).await;
+            return read().await;
         }
         let args = [Arg::Text(totals), Arg::Text(PROBE)];
         let probe = Command::keyed("HDEL", &args);
-        let (answer, probe) = tokio::join!(self.runner.run(read), self.runner.probe(probe));
+        let (answer, probe) = tokio::join!(read(), self.runner.probe(probe));
         if self.freshness.demoted(&probe) {
             self.runner.leave_replica().await;
-            return self.runner.run(read).await;
+            return read().await;
         }
         answer
     }

@@ -47,6 +47,11 @@ pub(crate) fn instance_whole(space: &Space) -> String {
     key(space, "i:-")
 }
 
+/// The instance-aware counters of a space.
+pub(crate) fn instance_index(space: &Space) -> String {
+    key(space, "i:index")
+}
+
 /// What the instance-aware counters of a space have in common.
 pub(crate) fn instance_meta(space: &Space) -> String {
     key(space, "i:meta")

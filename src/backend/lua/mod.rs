@@ -2,6 +2,7 @@
 //!
 //! Only this folder knows Lua; a client's folder knows only its client and [`ScriptRunner`].
 
+mod enumeration;
 mod freshness;
 mod instance;
 pub(crate) mod layout;
@@ -13,7 +14,10 @@ pub(crate) mod rights;
 mod runner;
 mod shape;
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::backend::{Backend, BackendError, ReplayGuard, Space, lanes::Lanes};
 
@@ -29,6 +33,8 @@ pub struct LuaStore<R> {
     pub(crate) runner: R,
     lanes: Lanes,
     shapes: shape::Shapes,
+    /// How often a connection failed: the server may have lost its data each time.
+    failures: AtomicU64,
     freshness: freshness::Freshness,
     policy: policy::Asked,
 }
@@ -45,6 +51,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             runner,
             lanes: Lanes::default(),
             shapes: shape::Shapes::default(),
+            failures: AtomicU64::new(0),
             freshness: freshness::Freshness::default(),
             policy: policy::Asked::default(),
         }
@@ -52,6 +59,9 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     /// What an error of a request that may write means. `keys` are those of the script or command.
     pub(crate) fn failed(&self, error: CallError, keys: &[&str]) -> BackendError {
+        if matches!(error, CallError::NotSent(_) | CallError::Lost(_)) {
+            self.failures.fetch_add(1, Relaxed);
+        }
         match error {
             CallError::Server(error) => match &*error.code {
                 "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),

@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use crate::{
     RedisKey,
     backend::{
-        Applied, Backend, BackendError, Capabilities, Change, Cursor, Outcome, Portion, Portions,
-        RecordedAnswers, Refusal, ReplayGuard, Space, Write,
+        Applied, Backend, BackendError, Capabilities, Change, Outcome, RecordedAnswers, Refusal,
+        ReplayGuard, Space, Write,
     },
 };
 
@@ -226,7 +226,8 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
             let mut args = Vec::with_capacity(1 + chunk.len());
             args.push(Arg::Text(&totals));
             args.extend(chunk.iter().map(|key| Arg::Text(key)));
-            let answer = self.read_fresh(&totals, Command::keyed("HMGET", &args)).await;
+            let request = || self.runner.run(Command::keyed("HMGET", &args));
+            let answer = self.read_fresh(&totals, request).await;
             let reply = answer.map_err(|error| self.failed_to_read(error, &[&totals]))?;
             held.extend(reply::all_held(reply, chunk.len())?);
         }
@@ -247,40 +248,12 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
-        let portions = Some(self as &dyn Portions);
-        Capabilities { portions, ..Capabilities::none() }
+        Capabilities::none()
             .with_recorded(self)
             .with_recorded_slices(self)
+            .with_enumeration(self)
+            .with_slice_enumeration(self)
             .with_raw(self)
-    }
-}
-
-#[async_trait]
-impl<R: ScriptRunner> Portions for LuaStore<R> {
-    async fn portion(
-        &self,
-        space: &Space,
-        at: Cursor,
-        count: usize,
-    ) -> Result<Portion, BackendError> {
-        self.check(space).await?;
-        let totals = layout::totals(space);
-        let cursor = if at.0.is_empty() { "0" } else { &at.0 };
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let args = [Arg::Text(&totals), Arg::Text(cursor), Arg::Text("COUNT"), Arg::Int(count)];
-        let answer = self.read_fresh(&totals, Command::keyed("HSCAN", &args)).await;
-        let reply = answer.map_err(|error| self.failed_to_read(error, &[&totals]))?;
-        reply::portion(reply)
-    }
-
-    async fn count(&self, space: &Space) -> Result<u64, BackendError> {
-        self.check(space).await?;
-        let totals = layout::totals(space);
-        let answer = self.runner.run(Command::keyed("HLEN", &[Arg::Text(&totals)])).await;
-        match answer.map_err(|error| self.failed_to_read(error, &[&totals]))? {
-            Reply::Int(count) => Ok(u64::try_from(count).unwrap_or_default()),
-            other => Err(unexpected(&other)),
-        }
     }
 }
 

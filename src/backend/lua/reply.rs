@@ -1,9 +1,7 @@
 //! What servers answer, as values of the contract.
 
-use crate::RedisKey;
 use crate::backend::{
-    Applied, BackendError, Change, CounterComparator, Cursor, Outcome, Portion, Refusal, Write,
-    Written,
+    Applied, BackendError, Change, CounterComparator, Outcome, Refusal, Write, Written,
 };
 
 use super::{Reply, ServerError, layout::LAYOUT};
@@ -107,29 +105,6 @@ pub(super) fn all_held(reply: Reply, count: usize) -> Result<Vec<Outcome<i64>>, 
         Reply::Array(items) if items.len() == count => items.iter().map(held).collect(),
         other => Err(unexpected(&other)),
     }
-}
-
-/// Some counters, as HSCAN gives them. A name that is no key of ours is named.
-pub(super) fn portion(reply: Reply) -> Result<Portion, BackendError> {
-    let Reply::Array(parts) = &reply else { return Err(unexpected(&reply)) };
-    let [Reply::Bytes(cursor), Reply::Array(fields)] = &**parts else {
-        return Err(unexpected(&reply));
-    };
-    let mut entries = Vec::with_capacity(fields.len() / 2);
-    for field in fields.chunks(2) {
-        let [Reply::Bytes(name), total] = field else { return Err(unexpected(&reply)) };
-        let name = String::from_utf8_lossy(name);
-        // Reserved.
-        if name.starts_with(':') {
-            continue;
-        }
-        let key = RedisKey::new(&name).map_err(|_| {
-            BackendError::Corrupt(format!("{:?} is no counter's name", shortened(name.as_bytes())))
-        })?;
-        entries.push((key, held(total)?));
-    }
-    let next = (cursor != b"0").then(|| Cursor(String::from_utf8_lossy(cursor).into_owned()));
-    Ok(Portion { entries, next })
 }
 
 /// The outcome of an unconditional addition that gave `new`.

@@ -6,6 +6,8 @@ pub const COMMANDS: &[&[&str]] = &[
     &["EVAL", "return 1", "1", "KEY"],
     &["EVALSHA", "0", "1", "KEY"],
     &["PING"],
+    // Of listings: which run of the server answers.
+    &["INFO"],
     &["TIME"],
     &["EXISTS", "KEY"],
     &["DEL", "KEY"],

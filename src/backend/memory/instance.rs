@@ -6,13 +6,16 @@ use std::{
     time::Duration,
 };
 
-use super::records::{Lanes, reused};
+use super::{
+    paging,
+    records::{Lanes, reused},
+};
 use crate::{
-    RedisKey,
+    KeyFilter, RedisKey,
     backend::{
-        Applied, BackendError, Epoch, Incarnation, Instance, InstanceSlice, Joined, Member,
-        Ordered, Outcome, Refusal, ReplayGuard, Scope, Slice, SliceChange, SliceWrite, Standing,
-        Written, fitting,
+        Applied, BackendError, Cursor, Epoch, Incarnation, Instance, InstanceSlice, Joined, Member,
+        Ordered, Outcome, Page, Refusal, ReplayGuard, Scope, Slice, SliceChange, SliceWrite,
+        Standing, Written, fitting,
     },
 };
 
@@ -500,6 +503,21 @@ impl Instances {
             let joiner = self.joined.get(who).filter(|joiner| joiner.lease_ends > now)?;
             Some((joiner, *value))
         })
+    }
+
+    /// Some of the counters that somebody has a slice of, for somebody who is no member.
+    pub(super) fn page(
+        &self,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Page<RedisKey> {
+        paging::page(&self.counters, from, filter, count, |key, _| key.clone())
+    }
+
+    /// How many counters somebody has a slice of.
+    pub(super) fn len(&self) -> usize {
+        self.counters.len()
     }
 
     /// The ids of those who are joined and whose lease has not expired.

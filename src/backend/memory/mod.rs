@@ -9,6 +9,7 @@ mod clock;
 mod instance;
 mod link;
 mod named;
+mod paging;
 mod plain;
 mod records;
 mod state;
@@ -24,11 +25,11 @@ use parking_lot::Mutex;
 
 use self::{clock::Clock, instance::Instances, plain::Plain, state::State};
 use super::{
-    Applied, Backend, BackendError, Capabilities, Cursor, Instance, InstanceSlice, Joined, Member,
-    Ordered, Outcome, Portion, Portions, RecordedAnswers, RecordedSliceAnswers, ReplayGuard, Scope,
-    Slice, SliceWrite, Space, Standing, Write,
+    Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance, InstanceSlice,
+    Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers, ReplayGuard,
+    Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, Write,
 };
-use crate::RedisKey;
+use crate::{KeyFilter, RedisKey};
 
 pub use self::{
     clock::ManualClock,
@@ -276,10 +277,11 @@ impl Backend for MemoryBackend {
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
-        let portions = Some(self as &dyn Portions);
-        Capabilities { portions, ..Capabilities::none() }
+        Capabilities::none()
             .with_recorded(self)
             .with_recorded_slices(self)
+            .with_enumeration(self)
+            .with_slice_enumeration(self)
     }
 
     /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.
@@ -357,24 +359,42 @@ impl crate::backend::InstanceBackend for MemoryBackend {
 }
 
 #[async_trait]
-impl Portions for MemoryBackend {
-    async fn portion(
+impl Enumeration for MemoryBackend {
+    async fn page(
         &self,
         space: &Space,
-        at: Cursor,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
         count: usize,
-    ) -> Result<Portion, BackendError> {
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
         self.locked(|state, _| {
             state.check(space)?;
-            let entries = state.plain.portion(space, &at.0, count);
-            let next = (entries.len() == count).then(|| entries.last()).flatten();
-            let next = next.map(|(key, _)| Cursor(key.to_string()));
-            Ok(Portion { entries, next })
+            Ok(state.plain.page(space, from, filter, count))
         })
     }
 
     async fn count(&self, space: &Space) -> Result<u64, BackendError> {
-        Ok(self.len(space) as u64)
+        self.locked(|state, _| {
+            state.check(space)?;
+            Ok(state.plain.len(space) as u64)
+        })
+    }
+}
+
+#[async_trait]
+impl SliceEnumeration for MemoryBackend {
+    async fn page_on(
+        &self,
+        space: &Space,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<RedisKey>, BackendError> {
+        self.look(space, |members, _| members.page(from, filter, count))
+    }
+
+    async fn count_on(&self, space: &Space) -> Result<u64, BackendError> {
+        self.look(space, |members, _| members.len() as u64)
     }
 }
 

@@ -1,15 +1,17 @@
 //! The plain counters of a store, and what it remembers of guarded writers.
 
-use std::{collections::BTreeMap, ops::Bound, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    paging,
     records::{Lanes, Records, Remembered, reused},
     value::Value,
 };
 use crate::{
-    CounterComparator, RedisKey,
+    CounterComparator, KeyFilter, RedisKey,
     backend::{
-        Applied, BackendError, Change, Outcome, Refusal, ReplayGuard, Space, Write, Written,
+        Applied, BackendError, Change, Cursor, Outcome, Page, Refusal, ReplayGuard, Space, Write,
+        Written,
     },
 };
 
@@ -137,20 +139,15 @@ impl Plain {
         keys.iter().map(|key| number(counters.and_then(|counters| counters.get(key)))).collect()
     }
 
-    /// The next counters after a name.
-    #[cfg_attr(
-        not(feature = "counter"),
-        allow(dead_code, reason = "only plain counters are copied")
-    )]
-    pub(super) fn portion(
+    pub(super) fn page(
         &self,
         space: &Space,
-        after: &str,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
         count: usize,
-    ) -> Vec<(RedisKey, Outcome<i64>)> {
-        let Some(counters) = self.spaces.get(space) else { return Vec::new() };
-        let rest = counters.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
-        rest.take(count).map(|(key, value)| (key.clone(), value.number())).collect()
+    ) -> Page<(RedisKey, Outcome<i64>)> {
+        let Some(counters) = self.spaces.get(space) else { return Page::new(Vec::new(), None) };
+        paging::page(counters, from, filter, count, |key, value| (key.clone(), value.number()))
     }
 
     pub(super) fn clear(&mut self, space: &Space) {

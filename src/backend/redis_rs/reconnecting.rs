@@ -96,6 +96,8 @@ struct Attempts {
     /// Why the latest failed, and when the next may start.
     failed: Option<(RedisError, Instant)>,
     delays: Option<ExponentialBackoff>,
+    /// Where the last one that succeeded went.
+    last: Option<ConnectionAddr>,
 }
 
 impl ReconnectingConnection {
@@ -298,8 +300,13 @@ impl Inner {
             });
         }
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        // A server that wants a password, or is loading, takes the connection but no commands.
-        connection.req_packed_command(&redis::cmd("PING")).await?.extract_error()?;
+        // A server that wants a password, or is loading, takes the connection but no commands. One whose disk is full
+        // turns PING down with the writes, and answers everything else.
+        let ping = connection.req_packed_command(&redis::cmd("PING")).await;
+        match ping.and_then(redis::Value::extract_error) {
+            Err(error) if error.code() != Some("MISCONF") => return Err(error),
+            _ => {}
+        }
         let address = client.get_connection_info().addr().clone();
         Ok(Live { connection, address, answers: AtomicU64::new(0), closed })
     }
@@ -310,6 +317,15 @@ impl Inner {
         match &made {
             Ok(live) => {
                 *self.live.write() = Some(live.clone());
+                // Behind Sentinel: that a failover happened is nowhere else to be seen.
+                let from = attempts.last.replace(live.address.clone());
+                if let Some(from) = from.filter(|from| *from != live.address) {
+                    tracing::info!(
+                        target: "distkit::connection",
+                        %from, to = %live.address,
+                        "connected to another server than before"
+                    );
+                }
                 attempts.failed = None;
                 attempts.delays = None;
             }

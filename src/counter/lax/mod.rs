@@ -6,13 +6,14 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::{CounterOptions, CounterTrait, Keyed};
+use super::{CounterOptions, CounterTrait, Keyed, list::totals_of};
 use crate::{
-    CounterComparator, DistkitError, RedisKey, Stats,
+    CounterComparator, DistkitError, KeyFilter, RedisKey, Stats,
     answers::keyed,
     backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
     counts::Counts,
     lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner, Settings},
+    listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},
     space_store::SpaceStore,
@@ -242,6 +243,15 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
 
     async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
         self.engine(key).get(key).await
+    }
+
+    fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
+        let stores = self.owners.iter().map(|owner| &owner.0.ledger().store);
+        Listing::of_shards(stores.map(|store| totals_of(store, filter)))
+    }
+
+    async fn len(&self) -> Result<u64, DistkitError> {
+        listing::sum(self.owners.all(|owner| owner.0.ledger().store.count()).await)
     }
 }
 

@@ -67,7 +67,7 @@ async fn leave<B: InstanceBackend + ?Sized>(shard: &Shard<B>) -> Result<(), Dist
     if let Err(error) = engine.flush().await {
         tracing::debug!(
             target: "distkit::lax",
-            prefix = %engine.ledger().membership.prefix(), error = %Chain(&error),
+            prefix = engine.ledger().membership.prefix().as_str(), error = %Chain(&error),
             "the last flush before leaving failed"
         );
     }

@@ -13,14 +13,17 @@ use self::{
     ledger::Slices,
 };
 use super::{
-    InstanceAwareCounterTrait, LaxInstanceAwareCounterOptions, TotalAndSlice,
-    icounter_trait::part_of, membership::Membership,
+    InstanceAwareCounterTrait, LaxInstanceAwareCounterOptions, TotalAndSlice, TotalAndSlices,
+    icounter_trait::part_of,
+    list::{list, slices_of, totals_of},
+    membership::Membership,
 };
 use crate::{
-    DistkitError, RedisKey, Stats,
+    DistkitError, KeyFilter, RedisKey, Stats,
     answers::Keyed,
     backend::{InstanceBackend, InstanceSlice, Refusal, Scope, SliceWrite, Standing, Written},
     lax::{Cell, Engine, Hold, Owner, Settings, in_fast_range},
+    listing::{self, Listing},
     shards::{Shards, done_in_all, share},
 };
 
@@ -310,6 +313,20 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
             return Err(engine.why(error));
         }
         engine.ledger().membership.slices(key).await
+    }
+
+    fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
+        let memberships = self.owners.iter().map(|owner| &owner.0.ledger().membership);
+        list(memberships, |store| totals_of(store, filter))
+    }
+
+    fn list_slices(&self, filter: &KeyFilter) -> Listing<(RedisKey, TotalAndSlices)> {
+        let memberships = self.owners.iter().map(|owner| &owner.0.ledger().membership);
+        list(memberships, |store| slices_of(store, filter))
+    }
+
+    async fn len(&self) -> Result<u64, DistkitError> {
+        listing::sum(self.owners.all(|owner| owner.0.ledger().membership.count()).await)
     }
 }
 

@@ -134,6 +134,7 @@ impl<L: Ledger> Committer<'_, L> {
             sequence = guard.sequence,
             resent = guard.resent
         );
+        let begun = Instant::now();
         let answer = shared.ledger.commit(deltas, &guard).instrument(span).await;
         match answer {
             Ok(Committed { replayed, outcomes }) => {
@@ -150,7 +151,7 @@ impl<L: Ledger> Committer<'_, L> {
                 Ok(())
             }
             Err(error) => {
-                self.note_failure(&error);
+                self.note_failure(begun, &error);
                 if matches!(error, DistkitError::OutcomeUnknown(BackendError::Forgotten)) {
                     return Err(self.abandon());
                 }
@@ -226,6 +227,9 @@ impl<L: Ledger> Committer<'_, L> {
             }
             if cell.tally.mark() {
                 self.writer.todo.push(Arc::clone(cell));
+            } else if let Some(since) = *self.shared.taken_since.lock() {
+                // An addition came meanwhile, and the cell is in the inbox: what is put back is older.
+                self.shared.inbox.holds_since(since);
             }
         }
     }

@@ -184,16 +184,17 @@ impl<'c, L: Ledger> Committer<'c, L> {
         Ok(())
     }
 
-    /// The store did not take a batch: it is sent again later.
-    fn note_failure(&mut self, error: &DistkitError) {
+    /// The store did not take a batch that was sent then: it is sent again later.
+    fn note_failure(&mut self, begun: Instant, error: &DistkitError) {
         let shared = self.shared;
         shared.losses.lock().last_failure = Some(error.clone());
         self.writer.schedule.failed(Instant::now());
-        if let Some(Standing { attempts, lasted }) = self.writer.outage.failed() {
-            let (prefix, pending_keys) = (shared.ledger.prefix(), shared.table.number_pending());
+        if let Some(Standing { attempts, lasted }) = self.writer.outage.failed(begun) {
+            let (prefix, counter) = (shared.ledger.prefix(), shared.ledger.counts().kind());
+            let pending_keys = shared.table.number_pending();
             tracing::warn!(
                 target: "distkit::lax",
-                prefix, pending_keys, attempts, ?lasted, error = %Chain(error),
+                prefix, counter, pending_keys, attempts, ?lasted, error = %Chain(error),
                 "cannot flush; the writes stay pending and are sent again"
             );
         }
@@ -205,10 +206,10 @@ impl<'c, L: Ledger> Committer<'c, L> {
         self.writer.schedule.succeeded();
         if let Some(Standing { attempts, lasted }) = self.writer.outage.ended() {
             shared.losses.lock().last_failure = None;
-            let prefix = shared.ledger.prefix();
+            let (prefix, counter) = (shared.ledger.prefix(), shared.ledger.counts().kind());
             tracing::info!(
                 target: "distkit::lax",
-                prefix, failed_attempts = attempts, ?lasted,
+                prefix, counter, failed_attempts = attempts, ?lasted,
                 "flushing again"
             );
         }

@@ -1,0 +1,106 @@
+//! All counters of a space, a page at a time.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::{BackendError, Outcome, Space};
+use crate::{KeyFilter, RedisKey};
+
+/// Lists the plain counters of a space.
+///
+/// A *listing* begins with a page without a cursor, and goes on with the cursor of each page until one has none.
+///
+/// # Contract
+///
+/// 25. **Complete.** A counter that the space holds from the beginning of a listing to its end is in it at least
+///     once, whatever is written meanwhile, with a total that it had at some time during the listing. It may be in
+///     more than one page. A listing is no snapshot.
+/// 26. **Nothing invented.** What the space did not hold at any time during the listing is not in it. What a store
+///     keeps for itself among the counters is left out.
+/// 27. **Bounded.** A page has about `count` counters, or fewer, as the store likes; it may be empty and not the
+///     last. Its cost does not grow with the number of counters. A listing during which nothing is written ends.
+/// 28. **Foreign data is named.** A value that is no number is listed with its [refusal](super::Refusal); a name
+///     that is no [`RedisKey`] is in [`Page::foreign`].
+/// 29. **Filters.** A counter that the filter selects is not left out. Others may be listed: callers filter again.
+/// 30. **Reads.** Rules 9 and 10 hold: a space of another number of shards is refused, nothing is changed, and an
+///     outcome is never unknown. [`count`](Self::count) is the number of counters that the space holds, those that
+///     are 0 or no number included.
+#[async_trait]
+pub trait Enumeration: fmt::Debug + Send + Sync {
+    /// Some counters and their totals, from the beginning or from where an earlier page ended.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotApplied`] also for a cursor that the store did not give, or that it can no longer use.
+    async fn page(
+        &self,
+        space: &Space,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError>;
+
+    /// How many counters the space holds.
+    async fn count(&self, space: &Space) -> Result<u64, BackendError>;
+}
+
+/// Lists the instance-aware counters of a space, for a process that need be no member of it.
+///
+/// Rules 25 to 30 of [`Enumeration`] hold for counters of which a joined instance has a slice. Those of which only
+/// expired instances have one may be listed and counted until they are swept; their total reads 0. What a counter
+/// holds is asked for with [`InstanceBackend::totals`](super::InstanceBackend::totals) and
+/// [`InstanceBackend::slices`](super::InstanceBackend::slices).
+#[async_trait]
+pub trait SliceEnumeration: fmt::Debug + Send + Sync {
+    /// Some counters, from the beginning or from where an earlier page ended.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Enumeration::page`].
+    async fn page_on(
+        &self,
+        space: &Space,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<RedisKey>, BackendError>;
+
+    /// How many counters the space holds.
+    async fn count_on(&self, space: &Space) -> Result<u64, BackendError>;
+}
+
+/// Where the next page of a listing begins, in the store's own terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(String);
+
+impl Cursor {
+    /// A place, as the store writes it.
+    pub fn new(place: impl Into<String>) -> Self {
+        Self(place.into())
+    }
+
+    /// What the store wrote.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A part of a listing.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Page<T> {
+    /// What is listed.
+    pub entries: Vec<T>,
+    /// Where the next page begins; `None` of the last one.
+    pub next: Option<Cursor>,
+    /// Names that the store holds in the place of counters' names, and that are none; shortened.
+    pub foreign: Vec<String>,
+}
+
+impl<T> Page<T> {
+    /// A page without foreign names.
+    pub fn new(entries: Vec<T>, next: Option<Cursor>) -> Self {
+        Self { entries, next, foreign: Vec::new() }
+    }
+}

@@ -1,0 +1,208 @@
+//! Listings, through HSCAN.
+
+use async_trait::async_trait;
+
+use super::{Arg, Command, LuaStore, Reply, Script, ScriptRunner, layout, reply, unexpected};
+use crate::{
+    KeyFilter, RedisKey,
+    backend::{BackendError, Cursor, Enumeration, Outcome, Page, SliceEnumeration, Space},
+};
+
+static PAGE: Script = Script::new(include_str!("page.lua"));
+
+/// Of how many fields a page is at most: about half a millisecond of the server's time.
+const LARGEST: usize = 500;
+
+/// How often a listing begins anew because another server answers, before it fails. Where each request goes to
+/// another one, no place means anything.
+const RESTARTS: u32 = 16;
+
+#[async_trait]
+impl<R: ScriptRunner> Enumeration for LuaStore<R> {
+    async fn page(
+        &self,
+        space: &Space,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
+        let total = |key, held: &Reply| Ok((key, reply::held(held)?));
+        self.page_of(space, &layout::totals(space), from, filter, count, total).await
+    }
+
+    async fn count(&self, space: &Space) -> Result<u64, BackendError> {
+        self.length_of(space, &layout::totals(space)).await
+    }
+}
+
+#[async_trait]
+impl<R: ScriptRunner> SliceEnumeration for LuaStore<R> {
+    async fn page_on(
+        &self,
+        space: &Space,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<RedisKey>, BackendError> {
+        let index = layout::instance_index(space);
+        self.page_of(space, &index, from, filter, count, |key, _| Ok(key)).await
+    }
+
+    async fn count_on(&self, space: &Space) -> Result<u64, BackendError> {
+        self.length_of(space, &layout::instance_index(space)).await
+    }
+}
+
+impl<R: ScriptRunner> LuaStore<R> {
+    async fn page_of<T>(
+        &self,
+        space: &Space,
+        hash: &str,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+        entry: impl Fn(RedisKey, &Reply) -> Result<T, BackendError>,
+    ) -> Result<Page<T>, BackendError> {
+        self.check(space).await?;
+        let from = from.map_or(Ok(Place::default()), Place::read)?;
+        let pattern = superset(filter);
+        let count = i64::try_from(count.clamp(1, LARGEST)).unwrap_or(1);
+        let args =
+            [Arg::Text(&from.cursor), Arg::Text(&from.run), Arg::Int(count), Arg::Text(&pattern)];
+        let keys = [Arg::Text(hash)];
+        let request = || self.runner.script(&PAGE, &keys, &args);
+        let answer = self.read_fresh(&layout::totals(space), request).await;
+        let reply = answer.map_err(|error| self.failed_to_read(error, &[hash]))?;
+        from.page(reply, filter, entry).map_err(BackendError::with_nothing_applied)
+    }
+
+    async fn length_of(&self, space: &Space, hash: &str) -> Result<u64, BackendError> {
+        self.check(space).await?;
+        let args = [Arg::Text(hash)];
+        let request = || self.runner.run(Command::keyed("HLEN", &args));
+        let answer = self.read_fresh(&layout::totals(space), request).await;
+        match answer.map_err(|error| self.failed_to_read(error, &[hash]))? {
+            Reply::Int(length) => Ok(u64::try_from(length).unwrap_or_default()),
+            other => Err(unexpected(&other).with_nothing_applied()),
+        }
+    }
+}
+
+/// A pattern for the server, which finds what the filter selects and more. Of one `*` only: a server takes
+/// exponential time for many, or gives up and finds nothing. And its `?` is a byte.
+fn superset(filter: &KeyFilter) -> String {
+    let mut pattern = escaped(&filter.literal_prefix());
+    if let Some(suffix) = filter.literal_suffix() {
+        pattern.push('*');
+        pattern.push_str(&escaped(&suffix));
+    }
+    pattern
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        if matches!(char, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            escaped.push('\\');
+        }
+        escaped.push(char);
+    }
+    escaped
+}
+
+/// Where a page begins.
+struct Place {
+    cursor: String,
+    /// The run of the server that gave the cursor.
+    run: String,
+    restarts: u32,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { cursor: "0".to_owned(), run: String::new(), restarts: 0 }
+    }
+}
+
+impl Place {
+    fn read(cursor: &Cursor) -> Result<Self, BackendError> {
+        let mut words = cursor.as_str().split(' ');
+        let (Some(cursor), Some(restarts), Some(run), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(foreign_cursor(cursor));
+        };
+        match (cursor.parse::<u64>(), restarts.parse()) {
+            (Ok(_), Ok(restarts)) => {
+                Ok(Self { cursor: cursor.to_owned(), run: run.to_owned(), restarts })
+            }
+            _ => Err(foreign_cursor(&Cursor::new(cursor))),
+        }
+    }
+
+    /// The page that a server gave for this place.
+    fn page<T>(
+        &self,
+        reply: Reply,
+        filter: &KeyFilter,
+        entry: impl Fn(RedisKey, &Reply) -> Result<T, BackendError>,
+    ) -> Result<Page<T>, BackendError> {
+        let Reply::Array(parts) = &reply else { return Err(unexpected(&reply)) };
+        let [Reply::Bytes(run), Reply::Bytes(cursor), Reply::Array(fields)] = &**parts else {
+            return Err(unexpected(&reply));
+        };
+        let run = String::from_utf8_lossy(run).into_owned();
+        let begun_anew = self.cursor != "0" && self.run != run;
+        let restarts = self.restarts + u32::from(begun_anew);
+        if restarts > RESTARTS {
+            let text = "each request of the listing was answered by another server";
+            return Err(BackendError::not_applied(text));
+        }
+        let cursor = String::from_utf8_lossy(cursor);
+        let next = (cursor != "0").then(|| Cursor::new(format!("{cursor} {restarts} {run}")));
+        let mut page = Page::new(Vec::with_capacity(fields.len() / 2), next);
+        for field in fields.chunks(2) {
+            let [Reply::Bytes(name), value] = field else { return Err(unexpected(&reply)) };
+            match std::str::from_utf8(name).ok().and_then(|name| RedisKey::new(name).ok()) {
+                Some(key) if filter.matches(&key) => page.entries.push(entry(key, value)?),
+                Some(_) => {}
+                // Reserved.
+                None if name.starts_with(b":") => {}
+                None => page.foreign.push(reply::shortened(name)),
+            }
+        }
+        Ok(page)
+    }
+}
+
+fn foreign_cursor(cursor: &Cursor) -> BackendError {
+    BackendError::not_applied(format!("{:?} is no place in a listing", cursor.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_asked_for_a_superset() {
+        for (glob, pattern) in [
+            ("*", "*"),
+            ("page *", "page *"),
+            (r"[a]\*", r"\[a\]\*"),
+            ("a*b*c", "a*c"),
+            ("ü?x", "ü*x"),
+            ("*-eu", r"*\-eu"),
+        ] {
+            assert_eq!(superset(&KeyFilter::glob(glob)), pattern);
+        }
+    }
+
+    #[test]
+    fn a_foreign_cursor_is_refused() {
+        for place in ["", "7", "x 0 run", "7 0 run more"] {
+            let error = Place::read(&Cursor::new(place)).map(drop).unwrap_err();
+            assert!(matches!(error, BackendError::NotApplied(_)), "{place:?}: {error:?}");
+        }
+        assert_eq!(Place::read(&Cursor::new("7 0 ")).unwrap().cursor, "7");
+    }
+}
