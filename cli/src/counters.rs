@@ -225,7 +225,7 @@ pub(crate) async fn clear(
             Ok(server.store.clear(space).await?)
         }
     });
-    all_cleared(prefix, cleared.await)?;
+    all_cleared(cleared.await)?;
     // What was imported is gone: it may be imported anew.
     let field = if instance_aware { "instances" } else { "plain" };
     server.command("HDEL", &[&operator::import(prefix.own()), field]).await?;
@@ -234,22 +234,25 @@ pub(crate) async fn clear(
 }
 
 /// Each shard is cleared by itself: the error says which ones are not.
-fn all_cleared(prefix: &Prefix, results: Vec<Result<()>>) -> Result<()> {
+fn all_cleared(results: Vec<Result<()>>) -> Result<()> {
     let shards = results.len();
-    let mut failed = results.into_iter().enumerate().filter_map(|(at, one)| Some((at, one.err()?)));
-    let Some((shard, first)) = failed.next() else { return Ok(()) };
-    if !prefix.is_sharded() {
-        return Err(first);
+    let mut failed: Vec<(usize, Error)> = results
+        .into_iter()
+        .enumerate()
+        .filter_map(|(shard, result)| Some((shard, result.err()?)))
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
     }
-    let others: Vec<String> = failed.map(|(shard, _)| shard.to_string()).collect();
-    let others = if others.is_empty() {
-        String::new()
-    } else {
-        format!(", and so are the shards {}", others.join(", "))
-    };
+    let named: Vec<String> = failed.iter().map(|(shard, _)| shard.to_string()).collect();
+    let (shard, error) = failed.swap_remove(0);
+    if shards == 1 {
+        return Err(error);
+    }
     Err(Error::failed(format!(
-        "shard {shard} of {shards} is not known to be cleared ({}){others}; the others are. It may be repeated",
-        chain(&first)
+        "of {shards} shards, all but these are cleared: {}. The clear may be repeated. Shard {shard}: {}",
+        named.join(", "),
+        chain(&error)
     )))
 }
 
@@ -263,4 +266,19 @@ async fn clear_instances(server: &Server, space: &Space) -> Result<()> {
     let left: std::result::Result<(), BackendError> = store.leave(space, &member).await;
     cleared?;
     Ok(left?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clear_names_the_shards_that_failed() {
+        let failed = || Err(Error::failed("no answer"));
+        assert!(all_cleared(vec![Ok(()), Ok(())]).is_ok());
+        let error = all_cleared(vec![Ok(()), failed(), Ok(()), failed()]).unwrap_err().to_string();
+        assert!(error.contains("of 4 shards") && error.contains(": 1, 3."), "{error}");
+        assert!(error.contains("Shard 1: no answer"), "{error}");
+        assert_eq!(all_cleared(vec![failed()]).unwrap_err().to_string(), "no answer");
+    }
 }

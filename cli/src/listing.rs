@@ -4,7 +4,6 @@ use std::io::{BufWriter, ErrorKind, Write, stdout};
 
 use distkit::{
     DistkitError, KeyFilter, Listing, RedisKey,
-    backend::Space,
     counter::{CounterOptions, CounterTrait, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -28,8 +27,8 @@ pub(crate) async fn ls(server: &Server, prefix: &Prefix, list: &List, json: bool
         (None, Some(text)) => KeyFilter::prefix(text),
         (None, None) => KeyFilter::all(),
     };
-    let shards = prefix.shards().first().map_or(1, Space::shards);
-    let (prefix, store) = (prefix.name().clone(), server.store.clone());
+    let (shards, store) = (prefix.count(), server.store.clone());
+    let prefix = prefix.name().clone();
     if !list.family.instance_aware {
         let options = CounterOptions::new(prefix, store).shards(shards);
         let all = StrictCounter::new(options).list(&filter);

@@ -67,10 +67,14 @@ impl Prefix {
         self.shards.len() > 1
     }
 
+    /// How many shards there are.
+    pub(crate) fn count(&self) -> u16 {
+        self.shards.first().map_or(1, Space::shards)
+    }
+
     /// The number of a counter's shard.
     pub(crate) fn shard_of(&self, key: &RedisKey) -> usize {
-        let count = self.shards.first().map_or(1, Space::shards);
-        usize::from(Space::shard_of(key, count))
+        usize::from(Space::shard_of(key, self.count()))
     }
 
     /// Where a counter is.
@@ -121,13 +125,16 @@ impl Shape {
     }
 }
 
-/// A shape that a hash holds.
-pub(crate) async fn held(server: &Server, space: &Space) -> Result<Option<Shape>> {
-    let fields = server.texts("HMGET", &[&operator::shape(space), "layout", "shards"]).await?;
-    Ok(match &fields[..] {
-        [Some(layout), shards] => Some(Shape::new(Some(layout), shards.as_deref())),
-        _ => None,
-    })
+/// The shape that a hash holds.
+async fn held(server: &Server, space: &Space) -> Result<Option<Shape>> {
+    let args = [&*operator::shape(space), "layout", "shards"];
+    Ok(of_fields(&server.command("HMGET", &args).await?))
+}
+
+fn of_fields(reply: &RawReply) -> Option<Shape> {
+    let RawReply::Array(fields) = reply else { return None };
+    let layout = fields.first().and_then(text)?;
+    Some(Shape::new(Some(&layout), fields.get(1).and_then(text).as_deref()))
 }
 
 /// The places under a prefix's own tag where a prefix of several shards has a text.
@@ -149,11 +156,5 @@ pub(crate) async fn left(server: &Server, own: &Space, first: &Server) -> Result
     let shards = Space::shards_of(own.prefix().clone(), 2);
     let Some(shard) = shards.first() else { return Ok(None) };
     let args = [&*operator::shape(shard), "layout", "shards"];
-    Ok(match first.ask("HMGET", &args).await? {
-        RawReply::Array(fields) => match &fields.iter().map(text).collect::<Vec<_>>()[..] {
-            [Some(layout), shards] => Some(Shape::new(Some(layout), shards.as_deref())),
-            _ => None,
-        },
-        _ => None,
-    })
+    Ok(of_fields(&first.ask("HMGET", &args).await?))
 }
