@@ -5,11 +5,7 @@
 #[path = "support/log.rs"]
 mod log;
 
-use distkit::{
-    RedisKey,
-    backend::{Backend, IntoBackend, ReconnectingConnection, connect},
-    counter::{CounterOptions, CounterTrait, StrictCounter},
-};
+use distkit::backend::{Backend, IntoBackend, ReconnectingConnection, connect};
 use distkit_testkit::Server;
 use fred::{
     clients::Client,
@@ -43,34 +39,6 @@ async fn a_connection_that_comes_back_to_another_server_says_so() {
     assert_eq!(lines.len(), 1, "{lines:#?}");
     for port in [first.port(), second.port()] {
         assert!(lines[0].contains(&port.to_string()), "{lines:#?}");
-    }
-}
-
-/// One line, of the first write that finds out.
-#[tokio::test]
-async fn a_server_that_comes_back_empty_is_named() {
-    for scheme in ["redis", "redis+fred"] {
-        for keeps in [true, false] {
-            let (log, _guard) = Log::start();
-            let server = Server::redis();
-            let server = if keeps { server.append_only_always() } else { server }.start();
-            let store = connect(&server.url().replacen("redis", scheme, 1)).await.unwrap();
-            let prefix = RedisKey::try_from("shop").unwrap();
-            let counter = StrictCounter::new(CounterOptions::new(prefix, store));
-            let orders = RedisKey::try_from("orders").unwrap();
-            counter.inc(&orders, 1).await.unwrap();
-            server.kill_9();
-            counter.inc(&orders, 1).await.unwrap_err();
-            server.restart();
-            let mut answers = Vec::new();
-            while answers.len() < 3 {
-                answers.extend(counter.inc(&orders, 1).await.ok());
-            }
-            let lines = log.lines("has lost data", "distkit::connection");
-            assert_eq!(lines.len(), usize::from(!keeps), "{scheme}: {answers:?} {lines:#?}");
-            assert_eq!(answers, if keeps { [2, 3, 4] } else { [1, 2, 3] }, "{scheme}");
-            assert!(lines.iter().all(|line| line.contains("prefix=\"shop\"")), "{lines:#?}");
-        }
     }
 }
 

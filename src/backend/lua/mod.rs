@@ -14,10 +14,7 @@ pub(crate) mod rights;
 mod runner;
 mod shape;
 
-use std::{
-    borrow::Cow,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::borrow::Cow;
 
 use crate::backend::{Backend, BackendError, ReplayGuard, Space, lanes::Lanes};
 
@@ -33,8 +30,6 @@ pub struct LuaStore<R> {
     pub(crate) runner: R,
     lanes: Lanes,
     shapes: shape::Shapes,
-    /// How often a connection failed: the server may have lost its data each time.
-    failures: AtomicU64,
     freshness: freshness::Freshness,
     policy: policy::Asked,
 }
@@ -51,7 +46,6 @@ impl<R: ScriptRunner> LuaStore<R> {
             runner,
             lanes: Lanes::default(),
             shapes: shape::Shapes::default(),
-            failures: AtomicU64::new(0),
             freshness: freshness::Freshness::default(),
             policy: policy::Asked::default(),
         }
@@ -59,9 +53,6 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     /// What an error of a request that may write means. `keys` are those of the script or command.
     pub(crate) fn failed(&self, error: CallError, keys: &[&str]) -> BackendError {
-        if matches!(error, CallError::NotSent(_) | CallError::Lost(_)) {
-            self.failures.fetch_add(1, Relaxed);
-        }
         match error {
             CallError::Server(error) => match &*error.code {
                 "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),

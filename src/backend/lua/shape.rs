@@ -1,9 +1,6 @@
 //! What all processes of a prefix agree on: made or checked before anything is written.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::atomic::Ordering::Relaxed,
-};
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
@@ -27,62 +24,41 @@ pub(super) struct Shapes {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Opened {
     Read,
-    /// It was there, or was made, after so many failures of the connection.
-    Made(u64),
+    Made,
 }
 
 impl<R: ScriptRunner> LuaStore<R> {
-    /// Makes the shape of a space, or checks it, before the first write of this process, and before the first one
-    /// after a failure: if it is gone then, so is the data.
+    /// Makes the shape of a space, or checks it, before the first write of this process.
     pub(crate) async fn open(&self, space: &Space) -> Result<(), BackendError> {
-        let failures = self.failures.load(Relaxed);
-        let known = self.shapes.spaces.read().get(space).copied();
-        if known == Some(Opened::Made(failures)) {
+        if self.shapes.spaces.read().get(space) == Some(&Opened::Made) {
             return Ok(());
         }
-        self.open_anew(space, failures, known.is_some()).await
+        self.open_anew(space).await
     }
 
-    /// `known` says that this process has seen the shape before.
     #[cold]
-    async fn open_anew(
-        &self,
-        space: &Space,
-        failures: u64,
-        known: bool,
-    ) -> Result<(), BackendError> {
+    async fn open_anew(&self, space: &Space) -> Result<(), BackendError> {
         let shards = space.shards();
-        let mut found = true;
         if shards == 1 {
-            found = self.open_prefix(space).await?;
+            self.open_prefix(space).await?;
         } else {
             let prefix = (space.prefix().clone(), shards);
-            let own = layout::shape(space);
-            let looked = self.shapes.prefixes.read().contains(&prefix);
+            let (own, known) =
+                (layout::shape(space), self.shapes.prefixes.read().contains(&prefix));
             // No copy is made without a look at the prefix's own shape: what this process has seen may be lost.
-            if !looked || !self.shape(&[&own], shards, false).await? {
-                found = !looked;
+            if !known || !self.shape(&[&own], shards, false).await? {
                 self.open_prefix(space).await?;
                 self.shape(&[&own], shards, true).await?;
                 self.shapes.prefixes.write().insert(prefix);
             }
         }
-        let made = Opened::Made(failures);
-        let before = self.shapes.spaces.write().insert(space.clone(), made);
-        // Of the writes that find it out at the same time one says so.
-        if known && !found && before != Some(made) {
-            tracing::error!(
-                target: "distkit::connection",
-                prefix = space.prefix().as_str(),
-                "the store has lost data of this prefix; totals that are gone start again from 0"
-            );
-        }
+        self.shapes.spaces.write().insert(space.clone(), Opened::Made);
         self.check_policy().await;
         Ok(())
     }
 
-    /// Makes or checks the shape under the prefix's own tag. False where there was none.
-    async fn open_prefix(&self, space: &Space) -> Result<bool, BackendError> {
+    /// Makes or checks the shape under the prefix's own tag.
+    async fn open_prefix(&self, space: &Space) -> Result<(), BackendError> {
         let whole = Space::new(space.prefix().clone());
         let (shape, totals) = (layout::shape(&whole), layout::totals(&whole));
         let instances = layout::instance_meta(&whole);
@@ -90,16 +66,16 @@ impl<R: ScriptRunner> LuaStore<R> {
         let shards = space.shards();
         if self.shape(&keys, shards, false).await? {
             // What others would find without a shape may be lost.
-            if shards > 1 {
-                self.shape(&keys, shards, true).await?;
-            }
-            return Ok(true);
+            return if shards > 1 {
+                self.shape(&keys, shards, true).await.map(drop)
+            } else {
+                Ok(())
+            };
         }
         // A new prefix, or one whose node has lost its data. Then the first shard, on another node, tells.
         let first = layout::shape(&Space::first_of_several(space.prefix()));
         self.held(&first, shards).await?;
-        self.shape(&keys, shards, true).await?;
-        Ok(false)
+        self.shape(&keys, shards, true).await.map(drop)
     }
 
     /// Runs the script of shapes. False where there is none, which it makes if it is told to.
@@ -156,8 +132,8 @@ impl<R: ScriptRunner> LuaStore<R> {
                     reopened = true;
                     let prefix = (space.prefix().clone(), space.shards());
                     self.shapes.prefixes.write().remove(&prefix);
-                    let known = self.shapes.spaces.write().remove(space).is_some();
-                    self.open_anew(space, self.failures.load(Relaxed), known).await?;
+                    self.shapes.spaces.write().remove(space);
+                    self.open_anew(space).await?;
                 }
                 Err(error) => return Err(failed(error)),
             }
