@@ -1,6 +1,6 @@
 //! Routes keys to the shards of a prefix, and puts together what they answer.
 
-use std::future::Future;
+use std::{borrow::Cow, future::Future};
 
 use futures_util::future::join_all;
 
@@ -77,16 +77,20 @@ impl<T> Shards<T> {
     }
 
     /// Sends each shard its items, in their order, and all shards side by side; the answers are in the order of the
-    /// items. A shard that fails fails for its own items, or, where there are no others, for the batch.
-    pub(crate) async fn batch<'s, I, A, F>(
+    /// items. A shard that fails fails for its own items, or, where there are no others, for the batch. The only shard
+    /// is sent the items as they are.
+    pub(crate) async fn batch<'s, 'i, I, A, F>(
         &'s self,
-        items: &[I],
-        send: impl Fn(&'s T, Vec<I>) -> F,
+        items: &'i [I],
+        send: impl Fn(&'s T, Cow<'i, [I]>) -> F,
     ) -> Answers<A>
     where
         I: Item + Clone,
         F: Future<Output = Answers<A>>,
     {
+        if let Some(only) = self.only() {
+            return send(only, Cow::Borrowed(items)).await;
+        }
         let mut places = vec![Vec::new(); usize::from(self.number())];
         for (at, item) in items.iter().enumerate() {
             places[usize::from(self.number_of(item.key()))].push(at);

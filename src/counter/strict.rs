@@ -91,11 +91,12 @@ impl<B: Backend + ?Sized> Shard<B> {
     }
 
     async fn write_all(&self, writes: &[Write]) -> Answers<Written> {
-        // Each part has a deadline of its own: a batch that goes on is not cut off.
-        in_parts!(writes, part => self.write_part(part, self.settings.deadline()).await)
+        in_parts!(writes, part => self.write_part(part).await)
     }
 
-    async fn write_part(&self, writes: &[Write], deadline: Option<Instant>) -> Answers<Written> {
+    async fn write_part(&self, writes: &[Write]) -> Answers<Written> {
+        // Of each part: a batch that goes on is not cut off.
+        let deadline = self.settings.deadline();
         let applied = self.store.apply_once(writes, &self.sending().sender, deadline).await;
         let answers = applied.map(|applied| named(writes, applied.outcomes));
         self.store.counts().told_all(answers.map_err(DistkitError::from))
@@ -110,7 +111,7 @@ impl<B: Backend + ?Sized> Shard<B> {
     }
 
     async fn write(&self, write: Write) -> Result<Written, DistkitError> {
-        only(self.write_part(&[write], self.settings.deadline()).await?)
+        only(self.write_part(&[write]).await?)
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
@@ -144,14 +145,7 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        match self.shards.only() {
-            Some(shard) => shard.write_all(writes).await,
-            None => {
-                self.shards
-                    .batch(writes, |shard, part| async move { shard.write_all(&part).await })
-                    .await
-            }
-        }
+        self.shards.batch(writes, |shard, part| async move { shard.write_all(&part).await }).await
     }
 
     async fn get_all<'k>(
@@ -162,14 +156,9 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
             return Ok(Vec::new());
         }
         let owned: Vec<RedisKey> = keys.iter().map(|&key| key.clone()).collect();
-        let answers = match self.shards.only() {
-            Some(shard) => shard.get_all(&owned).await?,
-            None => {
-                self.shards
-                    .batch(&owned, |shard, part| async move { shard.get_all(&part).await })
-                    .await?
-            }
-        };
+        let read =
+            self.shards.batch(&owned, |shard, part| async move { shard.get_all(&part).await });
+        let answers = read.await?;
         Ok(keyed(keys.iter().copied(), answers, |total| total))
     }
 

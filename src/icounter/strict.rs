@@ -90,24 +90,21 @@ struct Shard<B: ?Sized> {
 
 impl<B: InstanceBackend + ?Sized> Shard<B> {
     async fn write_all(&self, writes: &[SliceWrite], part: usize) -> Answers<Written<Standing>> {
-        in_parts!(writes, part, part => self.write_part(part, self.settings.deadline()).await)
+        in_parts!(writes, part, part => self.write_part(part).await)
     }
 
     fn counts(&self) -> &Counts {
         self.membership.counts()
     }
 
-    async fn write_part(
-        &self,
-        writes: &[SliceWrite],
-        deadline: Option<Instant>,
-    ) -> Answers<Written<Standing>> {
+    async fn write_part(&self, writes: &[SliceWrite]) -> Answers<Written<Standing>> {
+        let deadline = self.settings.deadline();
         let applied = self.membership.apply_once(writes, &self.sender, deadline).await;
         self.counts().told_all(applied.map(|applied| named(writes, applied.outcomes)))
     }
 
     async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
-        only(self.write_part(&[write], self.settings.deadline()).await?)
+        only(self.write_part(&[write]).await?)
     }
 
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
@@ -158,14 +155,9 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
             return Ok(Vec::new());
         }
         let size = part_of(writes);
-        match self.shards.only() {
-            Some(shard) => shard.write_all(writes, size).await,
-            None => {
-                self.shards
-                    .batch(writes, |shard, part| async move { shard.write_all(&part, size).await })
-                    .await
-            }
-        }
+        self.shards
+            .batch(writes, |shard, part| async move { shard.write_all(&part, size).await })
+            .await
     }
 
     async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
@@ -184,14 +176,9 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for StrictInstanceAw
             return Ok(Vec::new());
         }
         let owned: Vec<RedisKey> = keys.iter().map(|key| (*key).clone()).collect();
-        let answers = match self.shards.only() {
-            Some(shard) => shard.read_all(&owned).await?,
-            None => {
-                self.shards
-                    .batch(&owned, |shard, part| async move { shard.read_all(&part).await })
-                    .await?
-            }
-        };
+        let read =
+            self.shards.batch(&owned, |shard, part| async move { shard.read_all(&part).await });
+        let answers = read.await?;
         Ok(keys.iter().copied().zip(answers).collect())
     }
 

@@ -206,14 +206,10 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
         let Some(counts) =
             writes.iter().map(Write::unconditional_addition).collect::<Option<Vec<_>>>()
         else {
-            return match self.owners.only() {
-                Some(owner) => write_now(owner, writes).await,
-                None => {
-                    self.owners
-                        .batch(writes, |owner, part| async move { write_now(owner, &part).await })
-                        .await
-                }
-            };
+            return self
+                .owners
+                .batch(writes, |owner, part| async move { write_now(owner, &part).await })
+                .await;
         };
         let keys = writes.iter().map(|write| (self.engine(&write.key), &write.key));
         let cells = Engine::all_known(keys).await;

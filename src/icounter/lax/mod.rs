@@ -265,14 +265,9 @@ impl<B: InstanceBackend + ?Sized> InstanceAwareCounterTrait for LaxInstanceAware
             return Ok(outcomes);
         }
         let size = part_of(writes);
-        match self.owners.only() {
-            Some(owner) => write_now(owner, writes, size).await,
-            None => {
-                self.owners
-                    .batch(writes, |owner, part| async move { write_now(owner, &part, size).await })
-                    .await
-            }
-        }
+        self.owners
+            .batch(writes, |owner, part| async move { write_now(owner, &part, size).await })
+            .await
     }
 
     async fn get_all<'k>(
