@@ -86,6 +86,7 @@ mod stats;
 mod strict;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod watch;
+mod window;
 
 /// The version of fred whose clients and pools this crate takes, for services that do not name one themselves.
 ///
@@ -142,3 +143,4 @@ pub use listing::Listing;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
 pub use stats::Stats;
+pub use window::{Window, Windows};

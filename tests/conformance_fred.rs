@@ -100,6 +100,8 @@ distkit::enumeration_conformance_suite!(listing_of_redis, client_of_redis);
 distkit::slice_enumeration_conformance_suite!(slice_listing_of_redis, client_of_redis);
 distkit::enumeration_conformance_suite!(listing_of_a_cluster, valkey_cluster);
 distkit::slice_enumeration_conformance_suite!(slice_listing_of_a_cluster, valkey_cluster);
+distkit::windows_conformance_suite!(windows_of_redis, client_of_clocked_redis);
+distkit::windows_conformance_suite!(windows_of_a_cluster, valkey_cluster);
 distkit::conformance_suite!(valkey_with_a_password_through_a_pool, pool_of_valkey);
 distkit::conformance_suite!(redis_cluster_through_a_client, redis_cluster);
 distkit::conformance_suite!(valkey_cluster_through_a_client, valkey_cluster);

@@ -72,6 +72,9 @@ fn outcome(error: &BackendError) -> &'static str {
         BackendError::Forgotten => "forgotten",
         BackendError::NotJoined => "not_joined",
         BackendError::Replaced => "replaced",
+        BackendError::NotCurrent { .. } => "not_current",
+        BackendError::WindowClosed => "window_closed",
+        BackendError::WindowLost => "window_lost",
     }
 }
 

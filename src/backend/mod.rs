@@ -30,6 +30,7 @@ mod raw;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
 mod space;
+mod windowing;
 
 /// What this crate's own tool for operators needs besides: names in Redis, and single commands.
 ///
@@ -80,6 +81,7 @@ pub use operation::{
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
 pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 pub use space::Space;
+pub use windowing::Windowing;
 
 /// A store of counters.
 ///
@@ -132,7 +134,9 @@ pub use space::Space;
 /// 5. For listings implement [`Enumeration`], with `Capabilities::with_enumeration` and
 ///    `enumeration_conformance_suite!`; for those of instance-aware counters [`SliceEnumeration`]. Without them
 ///    listings fail.
-/// 6. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
+/// 6. For counters in windows of time implement [`Windowing`], with `Capabilities::with_windows` and
+///    `windows_conformance_suite!`. Without it counters with windows fail.
+/// 7. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store of counters",

@@ -1,12 +1,13 @@
 //! Prefixes, their shards, and where in a cluster these are.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use crate::RedisKey;
+use crate::{RedisKey, Window};
 
-/// The counters that share one prefix, or one shard of it. Spaces never see each other's data.
+/// The counters that share one prefix, or one shard of it, or one window of time of that. Spaces never see each
+/// other's data.
 ///
-/// The plain and the instance-aware family of one prefix do not share data either.
+/// The plain and the instance-aware family of one prefix do not share data either. Only plain counters have windows.
 ///
 /// ```
 /// use distkit::{RedisKey, backend::Space};
@@ -26,6 +27,7 @@ pub struct Space {
     prefix: RedisKey,
     /// `None` for a prefix of one shard.
     part: Option<Arc<Part>>,
+    window: Option<Window>,
 }
 
 /// One of several shards.
@@ -46,7 +48,7 @@ impl Space {
 
     /// The space of `prefix`, which has one shard.
     pub fn new(prefix: RedisKey) -> Self {
-        Self { prefix, part: None }
+        Self { prefix, part: None, window: None }
     }
 
     /// The spaces of the shards of `prefix`, in order. `shards` is taken as 1 to [`MAX_SHARDS`](Self::MAX_SHARDS).
@@ -66,7 +68,7 @@ impl Space {
     fn part_of(prefix: &RedisKey, shard: u16, shards: u16) -> Self {
         let part =
             (shards > 1).then(|| Arc::new(Part { shards, shard, tag: tag(prefix, shard, shards) }));
-        Self { prefix: prefix.clone(), part }
+        Self { prefix: prefix.clone(), part, window: None }
     }
 
     /// The shard of a counter among so many. It is the same in every version of this crate: the 64 bits of XXH3 of
@@ -100,6 +102,44 @@ impl Space {
         self.part.as_ref().map_or(0, |part| part.shard)
     }
 
+    /// The counters of this space in that window of time: see [`Windowing`](super::Windowing).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use distkit::{RedisKey, Windows, backend::Space};
+    ///
+    /// let shop = Space::new(RedisKey::try_from("shop")?);
+    /// let hour = Windows::every(Duration::from_secs(3600)).at(Duration::ZERO);
+    /// assert_eq!(shop.in_window(hour).window(), Some(hour));
+    /// assert_eq!(*shop.in_window(hour).whole(), shop);
+    /// # Ok::<(), distkit::DistkitError>(())
+    /// ```
+    #[must_use]
+    pub fn in_window(&self, window: Window) -> Self {
+        Self { prefix: self.prefix.clone(), part: self.part.clone(), window: Some(window) }
+    }
+
+    /// The window of time, where it is one of a window's.
+    pub fn window(&self) -> Option<Window> {
+        self.window
+    }
+
+    /// The space of which this is a window, or this one. Records of requests belong to it.
+    pub fn whole(&self) -> Cow<'_, Self> {
+        match self.window {
+            None => Cow::Borrowed(self),
+            Some(_) => Cow::Owned(Self { window: None, ..self.clone() }),
+        }
+    }
+
+    /// The same space, whatever its window is kept for: where its counters are.
+    pub(crate) fn place(&self) -> Cow<'_, Self> {
+        match self.window {
+            None => Cow::Borrowed(self),
+            Some(window) => Cow::Owned(self.in_window(window.of_any_keep())),
+        }
+    }
+
     /// The slot of a Redis Cluster in which the keys of this space are.
     pub fn slot(&self) -> u16 {
         let crc = match &self.part {
@@ -131,6 +171,9 @@ impl fmt::Debug for Space {
         space.field("prefix", &self.prefix);
         if let Some(part) = &self.part {
             space.field("shard", &part.shard).field("shards", &part.shards);
+        }
+        if let Some(window) = &self.window {
+            space.field("window", window);
         }
         space.finish()
     }

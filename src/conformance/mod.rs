@@ -102,6 +102,7 @@ mod replay;
 mod shards;
 mod slice_listing;
 mod spaces;
+mod windows;
 
 pub use atomic::{
     a_compare_and_set_loop_loses_no_update, concurrent_adds_sum_exactly,
@@ -186,6 +187,13 @@ pub use slice_listing::{
     counters_with_slices_are_counted, slices_that_stay_are_listed_while_others_come_and_go,
 };
 pub use spaces::{any_key_works, any_prefix_works_and_none_reaches_into_another};
+pub use windows::{
+    a_lost_window_is_named, a_step_of_the_clock_opens_no_window,
+    a_window_closes_when_it_is_no_longer_kept, a_window_does_what_a_space_does,
+    answers_outlive_their_window, concurrent_writes_open_a_window_once,
+    late_batches_take_effect_in_their_window, only_the_current_window_takes_writes,
+    the_time_is_that_of_the_windows, windows_are_apart, windows_of_shards_are_apart,
+};
 
 /// Expands to a module with one test for each rule of the [`Backend`](crate::backend::Backend)
 /// contract.
@@ -432,6 +440,35 @@ macro_rules! slice_enumeration_conformance_rules {
     };
 }
 
+/// The suite of the capability [`Windowing`](crate::backend::Windowing), of a store that has
+/// [`RecordedAnswers`](crate::backend::RecordedAnswers) and [`Enumeration`](crate::backend::Enumeration) as well.
+#[macro_export]
+macro_rules! windows_conformance_suite {
+    ($module:ident, $fixture:path) => {
+        $crate::windows_conformance_rules! { [$crate::conformance_suite] @tests $module $fixture: }
+    };
+}
+
+/// The names of the rules of windows, as [`conformance_rules!`](crate::conformance_rules).
+#[macro_export]
+macro_rules! windows_conformance_rules {
+    ([$($callback:tt)+] $($before:tt)*) => {
+        $($callback)+! { $($before)*
+            a_lost_window_is_named
+            a_step_of_the_clock_opens_no_window
+            a_window_closes_when_it_is_no_longer_kept
+            a_window_does_what_a_space_does
+            answers_outlive_their_window
+            concurrent_writes_open_a_window_once
+            late_batches_take_effect_in_their_window
+            only_the_current_window_takes_writes
+            the_time_is_that_of_the_windows
+            windows_are_apart
+            windows_of_shards_are_apart
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -455,6 +492,7 @@ mod tests {
             include_str!("replay.rs"),
             include_str!("slice_listing.rs"),
             include_str!("spaces.rs"),
+            include_str!("windows.rs"),
         ];
         let listed: Vec<_> = include_str!("mod.rs").lines().map(str::trim).collect();
         let mut rules = 0;

@@ -8,17 +8,24 @@ if ARGV[1] == 'l' then
   local both = try('HMGET', lanes, id, ':clock')
   local last = both[1] and string.match(both[1], '^(%d+) ')
   local seen, age = string.match(both[2] or '', '^%d+ (%d+) (%d+)$')
-  local claimed = last and seen and tonumber(last) < tonumber(sequence) and seen == redis.call('TIME')[1]
+  local time = redis.call('TIME')
+  local claimed = last and seen and tonumber(last) < tonumber(sequence) and seen == time[1]
+  if claimed and ARGV[5] ~= '' then
+    local start, stop, till = string.match(ARGV[5], '^%a (%d+) (%d+) (%d+)$')
+    local now = time[1] * 1000 + time[2] / 1000
+    local held = now >= tonumber(start) and now < tonumber(stop) and try('HGET', totals, ':window')
+    claimed = type(held) == 'string' and tonumber(held) >= tonumber(till)
+  end
   -- A batch of which one command is denied is the library's, which turns it down before anything is written.
-  if #ARGV > 6 and redis.acl_check_cmd then
+  if #ARGV > 7 and redis.acl_check_cmd then
     for _, name in ipairs({ 'HINCRBY', 'HGET' }) do
-      claimed = claimed and redis.acl_check_cmd(name, totals, ARGV[5], '0')
+      claimed = claimed and redis.acl_check_cmd(name, totals, ARGV[6], '0')
     end
   end
   -- Before the additions: what is added and not recorded would be added again.
   claimed = claimed and type(try('HSET', lanes, id, sequence .. ' ' .. age)) ~= 'table'
   local answer, at = { 0 }, 1
-  for item = 5, claimed and #ARGV or 0, 2 do
+  for item = 6, claimed and #ARGV or 0, 2 do
     local total = try('HINCRBY', totals, ARGV[item], ARGV[item + 1])
     if type(total) == 'table' then
       if string.find(total.err, 'overflow', 1, true) then

@@ -8,6 +8,8 @@
 -- ARGV[3]  the id of the writer or lane; '' without a guard
 -- ARGV[4]  '1' if an earlier attempt of the batch may have arrived, else ''; in one of several shards ':' and their
 --          number follow
+-- ARGV[5]  '' or the window that the totals are of: '<c or l> <start> <end> <closed at>' (ms). With 'c' it must be
+--          the current one; with 'l' it need not.
 --
 -- A record has no TTL, so that no eviction policy but allkeys-* takes it. It is text, for redis-cli:
 -- '<sequence> <age>', where the age is that of the hash at the record's last use. For a writer a line
@@ -21,8 +23,8 @@
 -- it may write, but a user may be allowed one command and denied another.
 
 local totals, records, shape = KEYS[1], KEYS[2], KEYS[3]
-local guard, sequence, id, resent = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local FIRST = 5
+local guard, sequence, id, resent, window = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local FIRST = 6
 
 -- How long a record is kept after its last use, in seconds of the hash's age.
 local LIFE = { w = 86400, l = 3600 }
@@ -61,6 +63,29 @@ local function only_on_a_primary(answer)
   return answer
 end
 
+-- Why the window takes no write, if it does not. 'UNOPENED' is for the client to open it: see window_open.lua.
+local function outside_of_window()
+  if window == '' then
+    return
+  end
+  local mode, start, stop, till = string.match(window, '^(%a) (%d+) (%d+) (%d+)$')
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if mode == 'c' and (now < tonumber(start) or now >= tonumber(stop)) then
+    return { err = 'NOTCURRENT ' .. string.format('%.0f', now) }
+  end
+  local held = redis.pcall('HGET', totals, ':window')
+  if type(held) == 'table' then
+    return failed(held, 1)
+  end
+  if not held or tonumber(held) < tonumber(till) then
+    return { err = 'UNOPENED the window is not open' }
+  end
+  if now >= tonumber(held) then
+    return { err = 'CLOSED the window is closed' }
+  end
+end
+
 local function keep(value, clock)
   local kept
   if clock then
@@ -75,7 +100,7 @@ end
 -- first answer. body() gives its answer and the lines for a writer's record; both give a table.
 local function guarded(body, replay)
   if guard == '' then
-    return only_on_a_primary((body()))
+    return outside_of_window() or only_on_a_primary((body()))
   end
   local both = redis.pcall('HMGET', records, id, ':clock')
   if both.err then
@@ -95,6 +120,10 @@ local function guarded(body, replay)
       end
     end
     return replay(refusals)
+  end
+  local outside = outside_of_window()
+  if outside then
+    return outside
   end
   local generation, age, clock = clock_of(both[2])
   if not held then

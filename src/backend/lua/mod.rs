@@ -13,16 +13,19 @@ mod reply;
 pub(crate) mod rights;
 mod runner;
 mod shape;
+mod windows;
 
 use std::borrow::Cow;
 
 use crate::backend::{Backend, BackendError, ReplayGuard, Space, lanes::Lanes};
 
+use windows::Takes;
+
 pub(crate) use reply::unexpected;
 pub(crate) use runner::{Arg, CallError, Command, Reply, Script, ScriptRunner, ServerError};
 
 /// How many arguments of a script of plain counters belong to `guard.lua`.
-const GUARD: usize = 4;
+const GUARD: usize = 5;
 
 /// Counters in Redis or Valkey over a client of this crate's: what `RedisStore` and `FredStore` are. The client is
 /// sealed.
@@ -59,6 +62,7 @@ impl<R: ScriptRunner> LuaStore<R> {
                 "SHAPE" => reply::another_shape(&error.detail),
                 "FORGOTTEN" => BackendError::Forgotten,
                 "PARTLY" => BackendError::answer_lost(error),
+                "NOTCURRENT" | "CLOSED" | "LOST" => windows::refused(error),
                 // An earlier attempt of the client's may have been applied.
                 _ if self.runner.resends() && error.may_follow_success() => {
                     BackendError::outcome_unknown(error)
@@ -77,21 +81,26 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     /// Runs a script that may not take effect twice, its guard in KEYS and the first [`GUARD`] places of
     /// ARGV as `guard.lua` describes. Those of `args` are left free for it.
-    pub(crate) async fn run_once<'a>(
-        &'a self,
+    pub(crate) async fn run_once(
+        &self,
         space: &Space,
         script: &'static Script,
-        key: &'a str,
-        args: &mut [Arg<'a>],
+        key: &str,
+        args: &[Arg<'_>],
+        takes: Takes,
     ) -> Result<Reply, BackendError> {
         if !self.runner.resends() {
+            let window = windows::argument(space, takes);
+            let mut args = args.to_vec();
             args[..GUARD].fill(Arg::Text(""));
+            args[GUARD - 1] = Arg::Text(&window);
             return self
-                .run_in(space, script, [key], args, |error| self.failed(error, &[key]))
+                .run_in(space, script, [key], &args, |error| self.failed(error, &[key]))
                 .await;
         }
         let ticket = self.lanes.take(|| self.fresh_id());
-        self.run_guarded(space, script, key, args, Records::Lanes, &ticket.guard()).await
+        let guarded = (Records::Lanes, &ticket.guard());
+        self.run_guarded(space, script, key, args, guarded, takes).await
     }
 
     /// The same under a guard of the caller's.
@@ -101,8 +110,8 @@ impl<R: ScriptRunner> LuaStore<R> {
         script: &'static Script,
         key: &str,
         args: &[Arg<'_>],
-        records: Records,
-        guard: &ReplayGuard,
+        (records, guard): (Records, &ReplayGuard),
+        takes: Takes,
     ) -> Result<Reply, BackendError> {
         let (kind, kept) = match records {
             Records::Writers => ("w", layout::writers(space)),
@@ -115,6 +124,8 @@ impl<R: ScriptRunner> LuaStore<R> {
         args[2] = Arg::Text(&guard.writer);
         let resent = resent(guard, space);
         args[3] = Arg::Text(&resent);
+        let window = windows::argument(space, takes);
+        args[4] = Arg::Text(&window);
         let keys = [key, &kept, &shape];
         self.run_in(space, script, keys, &args, |error| self.failed(error, &keys)).await
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
-use super::{Arg, CallError, Command, LuaStore, Reply, Script, ScriptRunner, layout, reply};
+use super::{Arg, CallError, Command, GUARD, LuaStore, Reply, Script, ScriptRunner, layout, reply};
 use crate::{
     RedisKey,
     backend::{BackendError, Space},
@@ -30,6 +30,7 @@ enum Opened {
 impl<R: ScriptRunner> LuaStore<R> {
     /// Makes the shape of a space, or checks it, before the first write of this process.
     pub(crate) async fn open(&self, space: &Space) -> Result<(), BackendError> {
+        let space = &*space.whole();
         if self.shapes.spaces.read().get(space) == Some(&Opened::Made) {
             return Ok(());
         }
@@ -99,6 +100,7 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     /// Checks the shape of a prefix, if it has one, before the first read of this process.
     pub(crate) async fn check(&self, space: &Space) -> Result<(), BackendError> {
+        let space = &*space.whole();
         if self.shapes.spaces.read().contains_key(space) {
             return Ok(());
         }
@@ -114,7 +116,8 @@ impl<R: ScriptRunner> LuaStore<R> {
     }
 
     /// Runs a script that turns down a space of several shards whose copy of the shape is lost: then others may have
-    /// made another one meanwhile, so it is made or checked anew, and the script is run again.
+    /// made another one meanwhile, so it is made or checked anew, and the script is run again. So is one that turns
+    /// down a window that is not open.
     pub(super) async fn run_in<const KEYS: usize>(
         &self,
         space: &Space,
@@ -124,7 +127,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         failed: impl Fn(CallError) -> BackendError,
     ) -> Result<Reply, BackendError> {
         let names = keys.map(Arg::Text);
-        let mut reopened = false;
+        let (mut reopened, mut window_opened) = (false, false);
         loop {
             match self.runner.script(script, &names, args).await {
                 Ok(reply) => return Ok(reply),
@@ -132,8 +135,15 @@ impl<R: ScriptRunner> LuaStore<R> {
                     reopened = true;
                     let prefix = (space.prefix().clone(), space.shards());
                     self.shapes.prefixes.write().remove(&prefix);
-                    self.shapes.spaces.write().remove(space);
-                    self.open_anew(space).await?;
+                    self.shapes.spaces.write().remove(&*space.whole());
+                    self.open_anew(&space.whole()).await?;
+                }
+                Err(CallError::Server(error)) if &*error.code == "UNOPENED" && !window_opened => {
+                    window_opened = true;
+                    let Some(Arg::Text(window)) = args.get(GUARD - 1) else {
+                        return Err(failed(CallError::Server(error)));
+                    };
+                    self.open_window(space, window).await?;
                 }
                 Err(error) => return Err(failed(error)),
             }

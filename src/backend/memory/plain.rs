@@ -6,6 +6,7 @@ use super::{
     paging,
     records::{Lanes, Records, Remembered, reused},
     value::Value,
+    windows::{Takes, Windows},
 };
 use crate::{
     CounterComparator, KeyFilter, RedisKey,
@@ -24,6 +25,7 @@ pub(super) struct Plain {
     /// What the latest batch of each writer refused, by index.
     writers: BTreeMap<Space, Records<Refusals>>,
     lanes: BTreeMap<Space, Lanes<Answer>>,
+    windows: Windows,
 }
 
 type Counters = BTreeMap<RedisKey, Value>;
@@ -45,9 +47,11 @@ impl Plain {
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
         let Some(guard) = guard else {
+            self.enter(now, space, Takes::Current)?;
             return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes) });
         };
-        let records = self.writers.entry(space.clone());
+        let whole = space.whole();
+        let records = self.writers.entry(whole.clone().into_owned());
         let records = records.or_insert_with(|| Records::kept_for(REMEMBERED, now));
         let refused = match records.of(guard) {
             Remembered::Nothing => None,
@@ -58,9 +62,12 @@ impl Plain {
             let outcomes = self.stand_all(space, writes, &refused);
             return Ok(Applied { replayed: true, outcomes });
         }
-        records.admit(now, guard)?;
+        self.enter(now, space, Takes::Open)?;
+        if let Some(records) = self.writers.get_mut(&*whole) {
+            records.admit(now, guard)?;
+        }
         let outcomes = self.write_all(space, writes);
-        if let Some(records) = self.writers.get_mut(space) {
+        if let Some(records) = self.writers.get_mut(&*whole) {
             records.keep(guard, refusals(&outcomes));
         }
         Ok(Applied { replayed: false, outcomes })
@@ -90,7 +97,7 @@ impl Plain {
         lane: &ReplayGuard,
     ) -> Result<(), BackendError> {
         let answer = self.answer_once(now, space, lane, |plain| {
-            plain.clear(space);
+            plain.spaces.remove(&*space.place());
             Answer::Cleared
         })?;
         match answer {
@@ -106,16 +113,36 @@ impl Plain {
         lane: &ReplayGuard,
         run: impl FnOnce(&mut Self) -> Answer,
     ) -> Result<Answer, BackendError> {
-        let lanes = self.lanes.entry(space.clone()).or_insert_with(|| Lanes::lanes(now));
+        let whole = space.whole();
+        let lanes = self.lanes.entry(whole.clone().into_owned());
+        let lanes = lanes.or_insert_with(|| Lanes::lanes(now));
         if let Some(answer) = lanes.first_answer(lane) {
             return answer;
         }
-        lanes.admit(now, lane)?;
+        self.enter(now, space, Takes::Current)?;
+        if let Some(lanes) = self.lanes.get_mut(&*whole) {
+            lanes.admit(now, lane)?;
+        }
         let answer = run(self);
-        if let Some(lanes) = self.lanes.get_mut(space) {
+        if let Some(lanes) = self.lanes.get_mut(&*whole) {
             lanes.keep(lane, answer.clone());
         }
         Ok(answer)
+    }
+
+    /// Lets in a write to a window, and closes those that are over.
+    fn enter(&mut self, now: Duration, space: &Space, takes: Takes) -> Result<(), BackendError> {
+        for closed in self.windows.enter(now, space, takes)? {
+            self.spaces.remove(&*space.in_window(closed).place());
+        }
+        Ok(())
+    }
+
+    /// Loses the counters of an open window.
+    pub(super) fn lose_window(&mut self, space: &Space) {
+        if self.windows.lose(space) {
+            self.spaces.remove(&*space.place());
+        }
     }
 
     /// Loses the writers of a space, and nothing else.
@@ -134,39 +161,69 @@ impl Plain {
         self.lanes.entry(space.clone()).or_insert_with(|| Lanes::lanes(now)).lose(now);
     }
 
-    pub(super) fn read(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
-        let counters = self.spaces.get(space);
-        keys.iter().map(|key| number(counters.and_then(|counters| counters.get(key)))).collect()
+    pub(super) fn read(
+        &self,
+        now: Duration,
+        space: &Space,
+        keys: &[RedisKey],
+        takes: Takes,
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let counters = self.readable(now, space, takes)?;
+        let held = |key| number(counters.and_then(|counters| counters.get(key)));
+        Ok(keys.iter().map(held).collect())
+    }
+
+    /// What a read of a space finds.
+    fn readable(
+        &self,
+        now: Duration,
+        space: &Space,
+        takes: Takes,
+    ) -> Result<Option<&Counters>, BackendError> {
+        let nothing = self.windows.reads_nothing(now, space, takes)?;
+        Ok(self.spaces.get(&*space.place()).filter(|_| !nothing))
     }
 
     pub(super) fn page(
         &self,
+        now: Duration,
         space: &Space,
         from: Option<&Cursor>,
         filter: &KeyFilter,
         count: usize,
-    ) -> Page<(RedisKey, Outcome<i64>)> {
-        let Some(counters) = self.spaces.get(space) else { return Page::new(Vec::new(), None) };
-        paging::page(counters, from, filter, count, |key, value| (key.clone(), value.number()))
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
+        let Some(counters) = self.readable(now, space, Takes::Open)? else {
+            return Ok(Page::new(Vec::new(), None));
+        };
+        let entry = |key: &RedisKey, value: &Value| (key.clone(), value.number());
+        Ok(paging::page(counters, from, filter, count, entry))
     }
 
-    pub(super) fn clear(&mut self, space: &Space) {
-        self.spaces.remove(space);
+    pub(super) fn count(&self, now: Duration, space: &Space) -> Result<usize, BackendError> {
+        Ok(self.readable(now, space, Takes::Open)?.map_or(0, BTreeMap::len))
+    }
+
+    pub(super) fn clear(&mut self, now: Duration, space: &Space) -> Result<(), BackendError> {
+        self.enter(now, space, Takes::Open)?;
+        self.spaces.remove(&*space.place());
+        Ok(())
     }
 
     /// Loses all that is in a space.
     pub(super) fn wipe_space(&mut self, space: &Space) {
-        self.spaces.remove(space);
+        self.spaces.retain(|of, _| *of.whole() != *space);
+        self.windows.wipe_space(space);
         self.writers.remove(space);
         self.lanes.remove(space);
     }
 
     pub(super) fn plant(&mut self, space: &Space, key: &RedisKey, text: &str) {
-        self.spaces.entry(space.clone()).or_default().insert(key.clone(), Value::parse(text));
+        let counters = self.spaces.entry(space.place().into_owned()).or_default();
+        counters.insert(key.clone(), Value::parse(text));
     }
 
     pub(super) fn len(&self, space: &Space) -> usize {
-        self.spaces.get(space).map_or(0, BTreeMap::len)
+        self.spaces.get(&*space.place()).map_or(0, BTreeMap::len)
     }
 
     pub(super) fn writers(&self) -> usize {
@@ -177,10 +234,11 @@ impl Plain {
         if writes.is_empty() {
             return Vec::new();
         }
-        let counters = self.spaces.entry(space.clone()).or_default();
+        let place = space.place();
+        let counters = self.spaces.entry(place.clone().into_owned()).or_default();
         let outcomes = writes.iter().map(|write| write_one(counters, write)).collect();
         if counters.is_empty() {
-            self.spaces.remove(space);
+            self.spaces.remove(&*place);
         }
         outcomes
     }
@@ -192,7 +250,7 @@ impl Plain {
         writes: &[Write],
         refused: &Refusals,
     ) -> Vec<Outcome<Written>> {
-        let counters = self.spaces.get(space);
+        let counters = self.spaces.get(&*space.place());
         let stand = |(index, write): (usize, &Write)| {
             if let Some(refusal) = refused.get(&index) {
                 return Err(refusal.clone());

@@ -1,0 +1,49 @@
+//! Counters that belong to windows of time.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{BackendError, Outcome, Space};
+use crate::RedisKey;
+
+/// Keeps plain counters in windows of time: in spaces that have a [`window`](Space::window).
+///
+/// Every method of [`Backend`](super::Backend), [`RecordedAnswers`](super::RecordedAnswers) and
+/// [`Enumeration`](super::Enumeration) takes such a space. A window is *open* from the first write to it until it is
+/// *closed*.
+///
+/// # Contract
+///
+/// 40. **Windows are apart.** Each window of a space holds counters of its own, and so do windows of another length or
+///     offset. What is remembered of writers and lanes is that of the [whole](Space::whole) space: a batch is known by
+///     its guard also in another window, and is answered as rules 7, 21 and 22 have it whatever the time is.
+/// 41. **Current writes.** A write without a guard or in a lane takes effect in the window only that contains the
+///     store's time. In another one it changes nothing, uses up no sequence, and fails with
+///     [`BackendError::NotCurrent`], which names the time. [`read_current`](Self::read_current) fails alike.
+/// 42. **Late writes.** A batch of a writer takes effect in its window whatever the time is, until that is closed.
+///     So do [`clear`](super::Backend::clear), reads and listings.
+/// 43. **Closing.** A window is closed at its [`kept_until`](crate::Window::kept_until), the latest of all with which it
+///     was written to. A closed window reads 0 and lists nothing. A write fails with [`BackendError::WindowClosed`],
+///     and changes nothing. It takes no memory for long. Once a later window was opened a step of the clock back does
+///     not open it again.
+/// 44. **Lost windows.** Where the store finds that it lost the counters of a window that is not closed, and not what
+///     it knows of windows, reads and writes in it fail with [`BackendError::WindowLost`]. Other windows are not
+///     concerned. An empty window is not a lost one.
+/// 45. **The time** of [`time`](Self::time) is that of the clock by which the others are judged.
+#[async_trait]
+pub trait Windowing: fmt::Debug + Send + Sync {
+    /// The store's time, since its epoch. One round trip. On a cluster it is that of the node of the space.
+    async fn time(&self, space: &Space) -> Result<Duration, BackendError>;
+
+    /// [`Backend::read`](super::Backend::read) in a window that must be the current one.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotCurrent`], and those of a read.
+    async fn read_current(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError>;
+}
