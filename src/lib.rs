@@ -87,6 +87,8 @@ mod strict;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod watch;
 mod window;
+#[cfg(feature = "counter")]
+mod window_clock;
 
 /// The version of fred whose clients and pools this crate takes, for services that do not name one themselves.
 ///

@@ -148,8 +148,9 @@ impl Window {
         self.windows.at(self.end())
     }
 
-    /// Which part of the window before overlaps with the last [`length`](Windows::length) before `time`, a time in this
-    /// one: of a count that is spread evenly, so much was counted then.
+    /// How much of what was counted in the window before falls into the last [`length`](Windows::length) before
+    /// `time`, a time in this one, if it is spread evenly.
+    #[cfg(feature = "counter")]
     pub(crate) fn overlap(&self, previous: i64, time: Duration) -> i64 {
         let length = i128::from(self.windows.length);
         let into = i128::try_from(time.saturating_sub(self.start()).as_millis());
@@ -225,6 +226,7 @@ mod tests {
         assert_eq!((shortest.length(), shortest.kept()), (Duration::from_millis(10), 1));
     }
 
+    #[cfg(feature = "counter")]
     #[test]
     fn the_part_of_the_window_before_shrinks_with_the_time() {
         let window = Windows::every(MINUTE).at(MINUTE);

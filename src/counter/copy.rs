@@ -19,7 +19,7 @@ const PORTION: usize = 500;
 /// earlier, interrupted copy: call it again to complete that one. Afterwards all is read and compared once more.
 ///
 /// Instance-aware counters are not copied: their totals are those of living instances, which join the new prefix
-/// themselves. Neither are the records of requests.
+/// themselves. Neither are the records of requests, nor counters in windows.
 ///
 /// # Errors
 ///
@@ -63,7 +63,7 @@ pub async fn copy_prefix<B: Backend + ?Sized, C: Backend + ?Sized>(
                 for (shard, entries) in by_shard(target, totals) {
                     let writes: Vec<_> =
                         entries.into_iter().map(|(key, total)| Write::set(key, total)).collect();
-                    let applied = shard.apply(&writes, None).await?;
+                    let applied = shard.apply_in(None, &writes, None).await?;
                     named(&writes, applied.outcomes).into_iter().collect::<Result<Vec<_>, _>>()?;
                 }
             }
@@ -88,7 +88,7 @@ async fn compare<B: Backend + ?Sized, C: Backend + ?Sized>(
             for entries in page.entries.chunks(PORTION) {
                 for (shard, entries) in by_shard(those, numbers(entries)?) {
                     let (keys, totals): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
-                    let held = named(&keys, shard.read(&keys).await?);
+                    let held = named(&keys, shard.read_in(None, &keys).await?);
                     for ((key, total), held) in keys.iter().zip(totals).zip(held) {
                         let held = held?;
                         if held != total {
@@ -104,7 +104,7 @@ async fn compare<B: Backend + ?Sized, C: Backend + ?Sized>(
             }
             from = page.next.map(Some);
         }
-        number += shard.count().await?;
+        number += shard.whole().count().await?;
     }
     Ok(number)
 }

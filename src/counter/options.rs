@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    RedisKey,
+    RedisKey, Windows,
     backend::{Backend, IntoBackend},
     lax::{Settings, buffering_options},
     shards::Shards,
@@ -60,6 +60,54 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
     sharding_option!("strict");
 
     fn in_shards(self, stores: Shards<SpaceStore<B>>) -> Self {
+        let clock = self.stores.first().clock().map(|clock| clock.windows());
+        let Self { settings, strict, .. } = self;
+        let options = Self { settings, strict, ..Self::over(stores) };
+        match clock {
+            Some(windows) => options.windows(windows),
+            None => options,
+        }
+    }
+
+    /// Counts in windows of time: in each, every counter starts from 0. Default: none.
+    ///
+    /// All methods of the counters act on the current window; that includes conditions, listings and `clear`. The time
+    /// is the store's, of each shard its node's. [`get_in`](super::StrictCounter::get_in) and its neighbours read
+    /// other windows, for as long as they are [kept](Windows::keep).
+    ///
+    /// - A strict write counts in the window in which the store applies it, also where its answer was lost and it is
+    ///   sent again: then it gets its original answer, of the window in which it was applied.
+    /// - A lax write counts in the window in which it was made, by this process's estimate of the store's clock, which
+    ///   is off by half a round trip at most and by what the clocks have drifted in some seconds. That holds however late
+    ///   the write comes to the store; where it comes after the window is closed, it is lost and reported.
+    ///
+    /// Windows of another length or offset are other counters, and so are those of the same prefix without windows.
+    /// A store of a third party may not support windows: then all calls fail, as
+    /// [`NotApplied`](crate::DistkitError::NotApplied).
+    ///
+    /// A window whose counters the server evicted is not a new one: calls in it fail as
+    /// [`WindowLost`](crate::backend::BackendError::WindowLost) until the next one begins.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use distkit::{RedisKey, Windows, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// let hours = Windows::every(Duration::from_secs(3600));
+    /// let options = CounterOptions::new(RedisKey::try_from("calls")?, MemoryBackend::new());
+    /// let counter = StrictCounter::new(options.windows(hours));
+    /// let user = RedisKey::try_from("user 7")?;
+    ///
+    /// // At most 100 in this hour.
+    /// assert_eq!(counter.add_within(&user, 1, 0..=100).await?, (1, 1));
+    /// tokio::time::sleep(Duration::from_secs(3600)).await;
+    /// assert_eq!(counter.get(&user).await?, 0);
+    /// assert_eq!(counter.get_previous(&user).await?, 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn windows(self, windows: Windows) -> Self {
+        let stores = self.stores.map(|store| store.in_windows(windows));
         let Self { settings, strict, .. } = self;
         Self { settings, strict, ..Self::over(stores) }
     }
@@ -79,6 +127,7 @@ impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
         f.debug_struct("CounterOptions")
             .field("prefix", self.stores.first().prefix())
             .field("shards", &self.stores.number())
+            .field("windows", &self.stores.first().clock().map(|clock| clock.windows()))
             .field("strict", &self.strict)
             .field("buffering", &self.settings)
             .finish_non_exhaustive()

@@ -243,7 +243,7 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
 
     fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
         let stores = self.owners.iter().map(|owner| &owner.0.ledger().store);
-        Listing::of_shards(stores.map(|store| totals_of(store, filter)))
+        Listing::of_shards(stores.map(|store| totals_of(store, None, filter)))
     }
 
     async fn len(&self) -> Result<u64, DistkitError> {
@@ -282,7 +282,7 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
     ) -> Result<Committed, DistkitError> {
         let writes: Vec<_> =
             deltas.iter().map(|delta| Write::add(delta.cell.key.clone(), delta.count)).collect();
-        let applied = self.store.apply(&writes, Some(guard)).await?;
+        let applied = self.store.apply_in(None, &writes, Some(guard)).await?;
         let outcomes = applied.outcomes.into_iter();
         Ok(Committed {
             replayed: applied.replayed,
@@ -292,7 +292,7 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
         let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
-        let totals = self.store.read(&keys).await?;
+        let totals = self.store.read_in(None, &keys).await?;
         Ok(totals.into_iter().map(|total| total.map(known)).collect())
     }
 
@@ -304,7 +304,7 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
         writes: &[Write],
         guard: &ReplayGuard,
     ) -> Result<Vec<Outcome<Written>>, DistkitError> {
-        Ok(self.store.apply(writes, Some(guard)).await?.outcomes)
+        Ok(self.store.apply_in(None, writes, Some(guard)).await?.outcomes)
     }
 
     fn replaces(write: &Write) -> bool {
@@ -327,7 +327,7 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
     }
 
     async fn clear(&self, _: Scope) -> Result<(), DistkitError> {
-        Ok(self.store.clear().await?)
+        Ok(self.store.clear_in(None).await?)
     }
 
     fn end(&self) {}
