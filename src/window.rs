@@ -69,6 +69,12 @@ impl Windows {
         Self { keep, ..self }
     }
 
+    /// Whether these are the same windows, whatever is kept of them.
+    #[cfg(feature = "counter")]
+    pub(crate) fn every_same(&self, other: Self) -> bool {
+        (self.length, self.offset) == (other.length, other.offset)
+    }
+
     /// How long a window is.
     pub const fn length(&self) -> Duration {
         Duration::from_millis(self.length)

@@ -49,7 +49,7 @@ mod atomic {
 pub(crate) use cell::{Cell, Known};
 pub(crate) use engine::{Engine, Owner};
 pub(crate) use hold::Hold;
-pub(crate) use ledger::{Committed, Delta, Ledger};
+pub(crate) use ledger::{Committed, CurrentWindow, Delta, Ledger};
 pub use report::{Unflushed, UnflushedShard};
 #[cfg(feature = "instance-aware-counter")]
 pub(crate) use schedule::backoff;

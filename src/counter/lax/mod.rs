@@ -6,13 +6,19 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::{CounterOptions, CounterTrait, Keyed, list::totals_of};
+use super::{
+    CounterOptions, CounterTrait, Keyed,
+    list::totals_of,
+    window_reads::{sum, total_of, window_of, window_reads},
+};
 use crate::{
-    CounterComparator, DistkitError, KeyFilter, RedisKey, Stats,
+    CounterComparator, DistkitError, KeyFilter, RedisKey, Stats, Window,
     answers::keyed,
-    backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
+    backend::{
+        Backend, BackendError, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written,
+    },
     counts::Counts,
-    lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner, Settings},
+    lax::{Cell, Committed, CurrentWindow, Delta, Engine, Hold, Known, Ledger, Owner, Settings},
     listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},
@@ -186,6 +192,33 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     }
 }
 
+/// Reads of other windows than the current one. What this process has written to them is brought to the store first.
+impl<B: Backend + ?Sized> LaxCounter<B> {
+    fn store_of(&self, key: &RedisKey) -> &SpaceStore<B> {
+        &self.engine(key).ledger().store
+    }
+
+    async fn total_in(&self, window: Window, key: &RedisKey) -> Result<i64, DistkitError> {
+        let engine = self.engine(key);
+        let store = &engine.ledger().store;
+        if let Some(clock) = store.clock()
+            && clock.windows().every_same(window.windows())
+        {
+            if clock.current().is_some_and(|current| current.start() == window.start()) {
+                return engine.get(key).await;
+            }
+            engine.flush_key_in(key, window.start_ms()).await?;
+        }
+        total_of(store, window, key).await
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &SpaceStore<B>> {
+        self.owners.iter().map(|owner| &owner.0.ledger().store)
+    }
+
+    window_reads!();
+}
+
 impl<B: Backend + ?Sized> fmt::Debug for LaxCounter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LaxCounter")
@@ -264,6 +297,23 @@ pub(super) struct Plain<B: ?Sized> {
     store: SpaceStore<B>,
 }
 
+impl<B: Backend + ?Sized> Plain<B> {
+    /// The window of that number: its start.
+    fn window(&self, number: u64) -> Option<Window> {
+        let clock = self.store.clock()?;
+        Some(clock.windows().at(Duration::from_millis(number)))
+    }
+}
+
+/// Why a window takes no sums any more, where that is what the error says.
+fn gone(error: BackendError) -> Result<Refusal, DistkitError> {
+    match error {
+        BackendError::WindowClosed => Ok(Refusal::WindowClosed),
+        BackendError::WindowLost => Ok(Refusal::WindowLost),
+        error => Err(error.into()),
+    }
+}
+
 fn known(total: i64) -> Known {
     Known { own: total, others: 0 }
 }
@@ -282,18 +332,38 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
     ) -> Result<Committed, DistkitError> {
         let writes: Vec<_> =
             deltas.iter().map(|delta| Write::add(delta.cell.key.clone(), delta.count)).collect();
-        let applied = self.store.apply_in(None, &writes, Some(guard)).await?;
-        let outcomes = applied.outcomes.into_iter();
-        Ok(Committed {
-            replayed: applied.replayed,
-            outcomes: outcomes.map(|outcome| outcome.map(|w| known(w.new))).collect(),
-        })
+        // A guard is known in any window; one for nothing is for none.
+        let window = deltas.first().and_then(|delta| self.window(delta.cell.window));
+        match self.store.apply_in(window, &writes, Some(guard)).await {
+            Ok(applied) => {
+                let outcomes = applied.outcomes.into_iter();
+                Ok(Committed {
+                    replayed: applied.replayed,
+                    outcomes: outcomes.map(|outcome| outcome.map(|w| known(w.new))).collect(),
+                })
+            }
+            Err(error) => {
+                let refusal = gone(error)?;
+                let outcomes = deltas.iter().map(|_| Err(refusal.clone())).collect();
+                Ok(Committed { replayed: false, outcomes })
+            }
+        }
     }
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
-        let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
-        let totals = self.store.read_in(None, &keys).await?;
-        Ok(totals.into_iter().map(|total| total.map(known)).collect())
+        let mut all = Vec::with_capacity(cells.len());
+        // Of one window almost always.
+        for cells in cells.chunk_by(|one, next| one.window == next.window) {
+            let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
+            match self.store.read_in(self.window(cells[0].window), &keys).await {
+                Ok(totals) => all.extend(totals.into_iter().map(|total| total.map(known))),
+                Err(error) => {
+                    let refusal = gone(error)?;
+                    all.extend(cells.iter().map(|_| Err(refusal.clone())));
+                }
+            }
+        }
+        Ok(all)
     }
 
     type Write = Write;
@@ -301,10 +371,11 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
 
     async fn write(
         &self,
+        window: u64,
         writes: &[Write],
         guard: &ReplayGuard,
     ) -> Result<Vec<Outcome<Written>>, DistkitError> {
-        Ok(self.store.apply_in(None, writes, Some(guard)).await?.outcomes)
+        Ok(self.store.apply_in(self.window(window), writes, Some(guard)).await?.outcomes)
     }
 
     fn replaces(write: &Write) -> bool {
@@ -326,8 +397,27 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
         written.old = written.old.saturating_add(pending);
     }
 
-    async fn clear(&self, _: Scope) -> Result<(), DistkitError> {
-        Ok(self.store.clear_in(None).await?)
+    async fn clear(&self, window: u64, _: Scope) -> Result<(), DistkitError> {
+        Ok(self.store.clear_in(self.window(window)).await?)
+    }
+
+    fn has_windows(&self) -> bool {
+        self.store.clock().is_some()
+    }
+
+    fn current_window(&self) -> Option<CurrentWindow> {
+        let clock = self.store.clock()?;
+        let now = clock.now()?;
+        let window = clock.windows().at(now);
+        Some(CurrentWindow {
+            number: window.start_ms(),
+            since: now.saturating_sub(window.start()),
+            left: window.end().saturating_sub(now),
+        })
+    }
+
+    async fn ask_time(&self) -> Result<(), DistkitError> {
+        Ok(self.store.ask_time().await.map_err(BackendError::with_nothing_applied)?)
     }
 
     fn end(&self) {}
