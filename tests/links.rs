@@ -103,6 +103,10 @@ fn pages_of_the_guide_link_to_items_in_the_documentation() {
     for page in pages() {
         let name = page.strip_prefix(root).unwrap().to_string_lossy().into_owned();
         let Some(in_docs) = name.strip_prefix("docs/") else { continue };
+        // For those who maintain the crate.
+        if in_docs == "publishing.md" {
+            continue;
+        }
         // The definitions that stand before the page, back to the page before.
         let Some((before, _)) = sources.split_once(&format!("{in_docs}\"")) else {
             wrong.push(format!("{name} is not part of the documentation"));
