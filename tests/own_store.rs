@@ -19,11 +19,13 @@ struct MapStore(Mutex<Data>);
 #[derive(Debug, Default)]
 struct Data {
     totals: BTreeMap<(Space, RedisKey), i64>,
-    /// The latest batch of each writer, and what it refused.
-    writers: HashMap<(Space, Arc<str>), (u64, Vec<Option<Refusal>>)>,
+    writers: HashMap<(Space, Arc<str>), Latest>,
     /// The number of shards of each prefix.
     shards: HashMap<RedisKey, u16>,
 }
+
+/// The latest batch of a writer: its sequence, and what it refused.
+type Latest = (u64, Vec<Option<Refusal>>);
 
 impl Data {
     fn open(&mut self, space: &Space, make: bool) -> Result<(), BackendError> {
