@@ -34,13 +34,48 @@ use crate::RedisKey;
 #[async_trait]
 pub trait Windowing: fmt::Debug + Send + Sync {
     /// The store's time, since its epoch. One round trip. On a cluster it is that of the node of the space.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use distkit::{RedisKey, backend::{Backend, Space, Write, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use distkit::Windows;
+    ///
+    /// # let store = MemoryBackend::new();
+    /// let windowing = store.capabilities().windows.ok_or("no windows")?;
+    /// let space = Space::new(RedisKey::try_from("shop")?);
+    /// let hour = Windows::every(Duration::from_secs(3600)).at(windowing.time(&space).await?);
+    /// let (space, hits) = (space.in_window(hour), RedisKey::try_from("hits")?);
+    /// store.apply(&space, &[Write::add(hits.clone(), 2)], None).await?;
+    /// assert_eq!(windowing.read_current(&space, &[hits]).await?, [Ok(2)]);
+    /// # Ok(()) }
+    /// ```
     async fn time(&self, space: &Space) -> Result<Duration, BackendError>;
 
-    /// [`Backend::read`](super::Backend::read) in a window that must be the current one.
+    /// [`Backend::read`](super::Backend::read) in a window that must be the current one; of a space without a window
+    /// it is the same. A missing key reads 0. Changes nothing.
     ///
     /// # Errors
     ///
-    /// [`BackendError::NotCurrent`], and those of a read.
+    /// [`BackendError::NotCurrent`], [`BackendError::WindowLost`], and those of a read.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use distkit::{RedisKey, backend::{Backend, Space, Write, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use distkit::Windows;
+    ///
+    /// # let store = MemoryBackend::new();
+    /// let windowing = store.capabilities().windows.ok_or("no windows")?;
+    /// let space = Space::new(RedisKey::try_from("shop")?);
+    /// let hour = Windows::every(Duration::from_secs(3600)).at(windowing.time(&space).await?);
+    /// let (space, hits) = (space.in_window(hour), RedisKey::try_from("hits")?);
+    /// store.apply(&space, &[Write::add(hits.clone(), 2)], None).await?;
+    /// assert_eq!(windowing.read_current(&space, &[hits]).await?, [Ok(2)]);
+    /// # Ok(()) }
+    /// ```
     async fn read_current(
         &self,
         space: &Space,
