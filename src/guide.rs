@@ -19,6 +19,7 @@ pages! {
     /// [key]: crate::RedisKey
     /// [trypema]: crate::trypema
     /// [guarantees]: crate::guide::guarantees
+    /// [recipes]: crate::guide::recipes
     choosing: "guide/choosing.md";
     /// [connect]: crate::backend::connect()
     /// [operating]: crate::guide::operating

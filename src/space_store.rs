@@ -135,6 +135,11 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         Self { clock: Some(Arc::new(WindowClock::new(windows))), ..self.clone() }
     }
 
+    /// The same space, which expires.
+    pub(crate) fn expiring_after(&self, idle: Duration) -> Self {
+        Self { space: self.space.expiring_after(idle), ..self.clone() }
+    }
+
     pub(crate) fn clock(&self) -> Option<&Arc<WindowClock>> {
         self.clock.as_ref()
     }
@@ -144,12 +149,15 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         Self { clock: None, ..self.clone() }
     }
 
-    /// What the counters of one window are in.
-    fn within(&self, window: Option<Window>) -> Cow<'_, Space> {
-        match window {
+    /// What the counters of one window are in, on a store that keeps them apart and lets them expire as they should.
+    fn within(&self, window: Option<Window>) -> Result<Cow<'_, Space>, BackendError> {
+        if window.is_some() || self.space.idle().is_some() {
+            self.windowing()?;
+        }
+        Ok(match window {
             Some(window) => Cow::Owned(self.space.in_window(window)),
             None => Cow::Borrowed(&self.space),
-        }
+        })
     }
 
     fn windowing(&self) -> Result<&dyn Windowing, BackendError> {
@@ -194,13 +202,13 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         F: Future<Output = Result<T, BackendError>>,
     {
         let Some((clock, chosen)) = &chosen.0 else {
-            return request(Cow::Borrowed(&self.space)).await;
+            return request(self.within(None)?).await;
         };
         let mut moves = 0;
         loop {
             let window = *chosen.lock();
             let sent = Instant::now();
-            match request(self.within(Some(window))).await {
+            match request(self.within(Some(window))?).await {
                 Err(BackendError::NotCurrent { now }) if moves < MOVES => {
                     moves += 1;
                     clock.note(sent, now);
@@ -218,7 +226,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
-        let space = self.within(window);
+        let space = self.within(window)?;
         let applied = self.sent(self.store.apply(&space, writes, guard)).await?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
@@ -302,7 +310,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         window: Option<Window>,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let space = self.within(window);
+        let space = self.within(window)?;
         let totals = self.sent(self.store.read(&space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
@@ -316,7 +324,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         filter: &KeyFilter,
         count: usize,
     ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
-        let space = self.within(window);
+        let space = self.within(window)?;
         let mut page = self.sent(self.enumeration()?.page(&space, from, filter, count)).await?;
         page.entries.retain(|(key, _)| filter.matches(key));
         Ok(page)
@@ -334,7 +342,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
 
     /// How many counters the current window holds.
     pub(crate) async fn count(&self) -> Result<u64, BackendError> {
-        let space = self.within(self.window().await?);
+        let space = self.within(self.window().await?)?;
         self.sent(self.enumeration()?.count(&space)).await
     }
 
@@ -343,7 +351,8 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     }
 
     pub(crate) async fn clear_in(&self, window: Option<Window>) -> Result<(), BackendError> {
-        self.sent(self.store.clear(&self.within(window))).await
+        let space = self.within(window)?;
+        self.sent(self.store.clear(&space)).await
     }
 }
 

@@ -29,6 +29,7 @@ enum Fault {
     IgnoresTheTimeOfUnguardedWrites,
     KeepsAllForOneLength,
     KeepsForEver,
+    KeepsIdleSpaces,
     KeepsTheShardsTogether,
     RecordsByWindow,
     RefusesLateBatches,
@@ -51,6 +52,11 @@ impl Broken {
 
     /// The space in which a request ends up.
     fn space(&self, space: &Space) -> Space {
+        if self.is(Fault::KeepsIdleSpaces) && space.idle().is_some() {
+            return Space::shards_of(space.prefix().clone(), space.shards())
+                [usize::from(space.shard())]
+            .clone();
+        }
         let Some(window) = space.window() else { return space.clone() };
         match self.fault {
             Fault::KeepsTheShardsTogether => {
@@ -248,6 +254,7 @@ faults::caught! {
     KeepsForEver by
         a_step_of_the_clock_opens_no_window
         a_window_closes_when_it_is_no_longer_kept,
+    KeepsIdleSpaces by an_idle_space_expires_whole another_idle_time_is_refused,
     KeepsTheShardsTogether by windows_of_shards_are_apart,
     RecordsByWindow by answers_outlive_their_window late_batches_take_effect_in_their_window,
     RefusesLateBatches by late_batches_take_effect_in_their_window,

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use super::{BackendError, Outcome, Space};
 use crate::RedisKey;
 
-/// Keeps plain counters in windows of time: in spaces that have a [`window`](Space::window).
+/// Keeps plain counters in windows of time: in spaces that have a [`window`](Space::window). Lets spaces expire that
+/// have an [`idle`](Space::idle) time.
 ///
 /// Every method of [`Backend`](super::Backend), [`RecordedAnswers`](super::RecordedAnswers) and
 /// [`Enumeration`](super::Enumeration) takes such a space. A window is *open* from the first write to it until it is
@@ -31,6 +32,11 @@ use crate::RedisKey;
 ///     it knows of windows, reads and writes in it fail with [`BackendError::WindowLost`]. Other windows are not
 ///     concerned. An empty window is not a lost one.
 /// 45. **The time** of [`time`](Self::time) is that of the clock by which the others are judged.
+/// 46. **Idle expiry.** A space with an [idle time](Space::idle) is empty again, with all that is remembered of its
+///     writers and lanes, when nobody has written to it for that time: no earlier, and a few seconds later at most. Every
+///     write renews it; a read does not. The idle time belongs to what the processes of a prefix agree on: requests
+///     for another one change nothing and fail with [`BackendError::ShapeMismatch`], which names both. A write to an
+///     expired space begins it anew. Windows go by their own time.
 #[async_trait]
 pub trait Windowing: fmt::Debug + Send + Sync {
     /// The store's time, since its epoch. One round trip. On a cluster it is that of the node of the space.

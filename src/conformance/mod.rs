@@ -190,9 +190,10 @@ pub use spaces::{any_key_works, any_prefix_works_and_none_reaches_into_another};
 pub use windows::{
     a_lost_window_is_named, a_step_of_the_clock_opens_no_window,
     a_window_closes_when_it_is_no_longer_kept, a_window_does_what_a_space_does,
-    answers_outlive_their_window, concurrent_writes_open_a_window_once,
-    late_batches_take_effect_in_their_window, only_the_current_window_takes_writes,
-    the_time_is_that_of_the_windows, windows_are_apart, windows_of_shards_are_apart,
+    an_idle_space_expires_whole, another_idle_time_is_refused, answers_outlive_their_window,
+    concurrent_writes_open_a_window_once, late_batches_take_effect_in_their_window,
+    only_the_current_window_takes_writes, the_time_is_that_of_the_windows, windows_are_apart,
+    windows_of_shards_are_apart,
 };
 
 /// Expands to a module with one test for each rule of the [`Backend`](crate::backend::Backend)
@@ -458,6 +459,8 @@ macro_rules! windows_conformance_rules {
             a_step_of_the_clock_opens_no_window
             a_window_closes_when_it_is_no_longer_kept
             a_window_does_what_a_space_does
+            an_idle_space_expires_whole
+            another_idle_time_is_refused
             answers_outlive_their_window
             concurrent_writes_open_a_window_once
             late_batches_take_effect_in_their_window

@@ -428,3 +428,86 @@ pub async fn the_time_is_that_of_the_windows(fixture: &Fixture) {
     let late = probe.backend.apply(&probe.space.in_window(here), &write, None).await;
     assert!(matches!(late, Err(BackendError::NotCurrent { .. })), "{late:?}");
 }
+
+/// Rule 46: nothing is left but what was written since, and nobody's record.
+pub async fn an_idle_space_expires_whole(fixture: &Fixture) {
+    if !fixture.has_clock() {
+        return;
+    }
+    let probe = fixture.fresh();
+    let probe = Probe { space: probe.space.expiring_after(HOUR), ..probe };
+    // How late it may be.
+    let late_by = Duration::from_secs(5);
+    let almost = HOUR - Duration::from_millis(1);
+    let (guard, lane) = (probe.guard(1), probe.guard(1));
+    ok("a batch", late_under(&probe, 5, &guard).await);
+    let subtraction = [Write::add(key("hits"), -1)];
+    for round in 0..4 {
+        fixture.pass(almost);
+        assert_eq!(total(&probe, "hits").await, 5, "not idle for long enough, round {round}");
+        // Each of them renews it.
+        match round {
+            0 => _ = probe.apply(&[Write::add(key("hits"), 1).only_if(Lt(0))]).await,
+            1 => _ = late(&probe, 0).await,
+            2 => {
+                probe.write(Write::remove(key("hits"))).await;
+                let added = [Write::add(key("hits"), 5)];
+                let applied = recorded(&probe).apply_recorded(&probe.space, &added, &lane).await;
+                ok("apply_recorded", applied);
+            }
+            _ => {}
+        }
+    }
+    fixture.pass(late_by);
+    assert_eq!(total(&probe, "hits").await, 0, "it was idle for long enough");
+    assert_eq!(names(&probe).await, [""; 0]);
+    // What was applied before is gone, so it counts anew, and is not in doubt.
+    let again = ReplayGuard { resent: true, ..guard };
+    let again = ok("a batch of before, sent again", late_under(&probe, 5, &again).await);
+    assert_eq!((again.replayed, &*again.outcomes), (false, &[wrote(0, 5)][..]));
+    let again = ReplayGuard { resent: true, ..lane };
+    let again = recorded(&probe).apply_recorded(&probe.space, &subtraction, &again).await;
+    assert_eq!(ok("a request of before", again).outcomes, [wrote(5, 4)]);
+    // A subtraction that comes late leaves nothing for ever.
+    fixture.pass(HOUR + late_by);
+    assert_eq!(probe.write(subtraction[0].clone()).await.new, -1);
+    fixture.pass(HOUR + late_by);
+    assert_eq!(total(&probe, "hits").await, 0, "what a late subtraction left");
+    // Nor does one right after the last counter was deleted.
+    let lane = probe.guard(1);
+    for (sequence, write) in [(1, Write::remove(key("hits"))), (2, subtraction[0].clone())] {
+        let lane = ReplayGuard { sequence, ..lane.clone() };
+        ok("apply_recorded", recorded(&probe).apply_recorded(&probe.space, &[write], &lane).await);
+    }
+    fixture.pass(HOUR + late_by);
+    assert_eq!(total(&probe, "hits").await, 0, "what a subtraction after a removal left");
+    probe.clear().await;
+}
+
+/// Rules 9 and 46: a prefix has one idle time, or none.
+pub async fn another_idle_time_is_refused(fixture: &Fixture) {
+    for shards in [1, 3] {
+        let fresh = fixture.fresh();
+        let own = Space::shards_of(fresh.space.prefix().clone(), shards)[0].clone();
+        let spaces = [own.expiring_after(HOUR), own.expiring_after(2 * HOUR), own.clone()];
+        let probes = spaces.map(|space| Probe { space, ..fresh.clone() });
+        add(&probes[0], "hits", 5).await;
+        for probe in &probes[1..] {
+            let write = [Write::add(key("hits"), 1)];
+            for error in [
+                probe.backend.apply(&probe.space, &write, None).await.map(drop),
+                late(probe, 1).await.map(drop),
+                probe.backend.read(&probe.space, &[key("hits")]).await.map(drop),
+                probe.backend.clear(&probe.space).await,
+            ] {
+                let Err(BackendError::ShapeMismatch { ours, stored }) = &error else {
+                    panic!("another idle time: {error:?}");
+                };
+                assert!(stored.contains("3600000"), "the idle time of the prefix: {stored}");
+                let own = if probe.space.idle().is_some() { "7200000" } else { "not expiring" };
+                assert!(ours.contains(own), "the idle time of the request: {ours}");
+            }
+        }
+        assert_eq!(total(&probes[0], "hits").await, 5);
+    }
+}

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     RedisKey, Windows,
@@ -60,7 +60,12 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
     sharding_option!("strict");
 
     fn in_shards(self, stores: Shards<SpaceStore<B>>) -> Self {
-        let clock = self.stores.first().clock().map(|clock| clock.windows());
+        let first = self.stores.first();
+        let clock = first.clock().map(|clock| clock.windows());
+        let stores = match first.space().idle() {
+            Some(idle) => stores.map(|store| store.expiring_after(idle)),
+            None => stores,
+        };
         let Self { settings, strict, .. } = self;
         let options = Self { settings, strict, ..Self::over(stores) };
         match clock {
@@ -86,7 +91,10 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
     /// [`NotApplied`](crate::DistkitError::NotApplied).
     ///
     /// A window whose counters the server evicted is not a new one: calls in it fail as
-    /// [`WindowLost`](crate::backend::BackendError::WindowLost) until the next one begins.
+    /// [`WindowLost`](crate::backend::BackendError::WindowLost) until the next one begins. What a lax counter had taken for
+    /// it, or for a window that is closed, is reported by `flush` and `shutdown` as refused, with
+    /// [`Refusal::WindowLost`](crate::backend::Refusal::WindowLost) or
+    /// [`Refusal::WindowClosed`](crate::backend::Refusal::WindowClosed).
     ///
     /// ```
     /// use std::time::Duration;
@@ -112,6 +120,46 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
         Self { settings, strict, ..Self::over(stores) }
     }
 
+    /// Lets the counters of the prefix expire when nobody has written to any of them for so long, of several shards each
+    /// shard's by itself. Default: never. In whole milliseconds, at least 1 s.
+    ///
+    /// Every write renews all of them, also one that is refused; a read does not, nor do writes of a lax counter that
+    /// cancel each other out. They go together, with what the store
+    /// remembers of requests, and at most a few seconds late. Afterwards they read 0, and the next write begins anew.
+    ///
+    /// It is for ever, and the same in all processes of the prefix, those of instance-aware counters included, which have
+    /// none: another one fails as [`ShapeMismatch`](crate::backend::BackendError::ShapeMismatch) before anything is
+    /// written. [Windows](Self::windows) go by their own time.
+    ///
+    /// A server that evicts keys with a TTL (`volatile-*`) may evict these; use `noeviction`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// let options = CounterOptions::new(RedisKey::try_from("cart 7")?, MemoryBackend::new());
+    /// let cart = StrictCounter::new(options.expire_after(Duration::from_secs(1800)));
+    /// let apples = RedisKey::try_from("apples")?;
+    /// cart.inc(&apples, 3).await?;
+    /// tokio::time::sleep(Duration::from_secs(1700)).await;
+    /// assert_eq!(cart.inc(&apples, 1).await?, 4);
+    /// tokio::time::sleep(Duration::from_secs(1810)).await;
+    /// assert_eq!(cart.get(&apples).await?, 0);
+    /// # Ok(()) }
+    /// ```
+    pub fn expire_after(self, idle: Duration) -> Self {
+        let clock = self.stores.first().clock().map(|clock| clock.windows());
+        let stores = self.stores.map(|store| store.expiring_after(idle));
+        let Self { settings, strict, .. } = self;
+        let options = Self { settings, strict, ..Self::over(stores) };
+        match clock {
+            Some(windows) => options.windows(windows),
+            None => options,
+        }
+    }
+
     strict_options!();
     buffering_options!();
 }
@@ -127,6 +175,7 @@ impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
         f.debug_struct("CounterOptions")
             .field("prefix", self.stores.first().prefix())
             .field("shards", &self.stores.number())
+            .field("expires_after", &self.stores.first().space().idle())
             .field("windows", &self.stores.first().clock().map(|clock| clock.windows()))
             .field("strict", &self.strict)
             .field("buffering", &self.settings)

@@ -5,6 +5,8 @@ use std::fmt;
 use crate::{DistkitError, RedisKey, backend::Refusal};
 
 /// What a shutdown could not bring to the store. It has been given up: nothing of it is sent later.
+///
+/// Of a counter in [windows](crate::Windows) a key comes once for each window that something of it is left of.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Unflushed {

@@ -24,6 +24,7 @@ if ARGV[1] == 'l' then
   end
   -- Before the additions: what is added and not recorded would be added again.
   claimed = claimed and type(try('HSET', lanes, id, sequence .. ' ' .. age)) ~= 'table'
+  local idle = claimed and string.match(ARGV[4], '/(%d+)$')
   local answer, at = { 0 }, 1
   for item = 6, claimed and #ARGV or 0, 2 do
     local total = try('HINCRBY', totals, ARGV[item], ARGV[item + 1])
@@ -52,6 +53,10 @@ if ARGV[1] == 'l' then
     answer[at] = total
   end
   if claimed then
+    if idle and ARGV[5] == '' then
+      -- All others were renewed in this second. The last counter may have been deleted since, and its hash with it.
+      try('PEXPIREAT', totals, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + idle + 1000))
+    end
     local kept = try('HSET', lanes, id, sequence .. ' ' .. age .. '\n' .. cmsgpack.pack(answer))
     return type(kept) == 'table' and { err = 'PARTLY ' .. kept.err } or answer
   end

@@ -3,11 +3,12 @@
 -- KEYS[1]  the totals: hash of counter -> decimal i64
 -- KEYS[2]  with a guard: the records of the writers, or of the lanes (hash, see below)
 -- KEYS[3]  with a guard: the shape of the space (hash, see shape.lua)
+-- KEYS[4]  of a space that expires: the other records, which expire with it
 -- ARGV[1]  '' no guard; 'w' a writer's replay guard; 'l' a lane
 -- ARGV[2]  the sequence of the batch, 1 to 2^53; '' without a guard
 -- ARGV[3]  the id of the writer or lane; '' without a guard
--- ARGV[4]  '1' if an earlier attempt of the batch may have arrived, else ''; in one of several shards ':' and their
---          number follow
+-- ARGV[4]  '1' if an earlier attempt of the batch may have arrived, else ''; in one of several shards, or
+--          where the space expires, ':' and what the shape has for `shards` follow
 -- ARGV[5]  '' or the window that the totals are of: '<c or l> <start> <end> <closed at>' (ms). With 'c' it must be
 --          the current one; with 'l' it need not.
 --
@@ -48,6 +49,25 @@ local function denied(names)
   for _, name in ipairs(redis.acl_check_cmd and names or {}) do
     if not redis.acl_check_cmd(name, totals, ARGV[FIRST], '0') then
       return { err = 'NOPERM a batch needs ' .. name .. ' on ' .. totals }
+    end
+  end
+end
+
+-- After how many milliseconds without a write the space expires, if it does.
+local idle = string.match(resent, '/(%d+)$')
+
+-- All keys of the space get the same time, so that they expire together: a second later than they may, because
+-- add_quick.lua does not renew those that are there.
+local function renew()
+  if not idle then
+    return
+  end
+  local time = redis.call('TIME')
+  local at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + idle + 1000)
+  for _, key in ipairs(KEYS) do
+    -- A window has a time of its own.
+    if key ~= totals or window == '' then
+      redis.pcall('PEXPIREAT', key, at)
     end
   end
 end
@@ -125,6 +145,9 @@ local function guarded(body, replay)
   if outside then
     return outside
   end
+  if idle and redis.acl_check_cmd and not redis.acl_check_cmd('PEXPIREAT', totals, '0') then
+    return { err = 'NOPERM a space that expires needs PEXPIREAT on ' .. totals }
+  end
   local generation, age, clock = clock_of(both[2])
   if not held then
     local field = guard == 'w' and 'guards' or 'lanes'
@@ -140,6 +163,7 @@ local function guarded(body, replay)
     return failed(denied, 2)
   end
   local answer, lines = body()
+  renew()
   if answer.err and not wrote then
     -- By the command that has just worked.
     keep(unclaimed(held, sequence, age))

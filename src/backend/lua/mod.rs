@@ -89,7 +89,8 @@ impl<R: ScriptRunner> LuaStore<R> {
         args: &[Arg<'_>],
         takes: Takes,
     ) -> Result<Reply, BackendError> {
-        if !self.runner.resends() {
+        // Those of a space that expires are renewed with it, by the scripts that have a guard.
+        if !self.runner.resends() && space.idle().is_none() {
             let window = windows::argument(space, takes);
             let mut args = args.to_vec();
             args[..GUARD].fill(Arg::Text(""));
@@ -113,9 +114,9 @@ impl<R: ScriptRunner> LuaStore<R> {
         (records, guard): (Records, &ReplayGuard),
         takes: Takes,
     ) -> Result<Reply, BackendError> {
-        let (kind, kept) = match records {
-            Records::Writers => ("w", layout::writers(space)),
-            Records::Lanes => ("l", layout::lanes(space)),
+        let (kind, kept, other) = match records {
+            Records::Writers => ("w", layout::writers(space), layout::lanes(space)),
+            Records::Lanes => ("l", layout::lanes(space), layout::writers(space)),
         };
         let shape = layout::shape(space);
         let mut args = args.to_vec();
@@ -126,17 +127,21 @@ impl<R: ScriptRunner> LuaStore<R> {
         args[3] = Arg::Text(&resent);
         let window = windows::argument(space, takes);
         args[4] = Arg::Text(&window);
+        if space.idle().is_some() {
+            let keys = [key, &kept, &shape, &other];
+            return self.run_in(space, script, keys, &args, |e| self.failed(e, &keys)).await;
+        }
         let keys = [key, &kept, &shape];
         self.run_in(space, script, keys, &args, |error| self.failed(error, &keys)).await
     }
 }
 
-/// Whether an earlier attempt may have arrived, and of how many shards the space is one: see `guard.lua`.
+/// Whether an earlier attempt may have arrived, and what the space is one of: see `guard.lua`.
 fn resent(guard: &ReplayGuard, space: &Space) -> Cow<'static, str> {
     let resent = if guard.resent { "1" } else { "" };
-    match space.shards() {
-        1 => resent.into(),
-        shards => format!("{resent}:{shards}").into(),
+    match (space.shards(), space.idle()) {
+        (1, None) => resent.into(),
+        _ => format!("{resent}:{}", space.extent()).into(),
     }
 }
 

@@ -87,7 +87,8 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Applied, BackendError> {
         let together = writes.len() == 1 || self.runner.pipelines_well();
         let plain = writes.iter().all(|write| write.unconditional_addition().is_some());
-        if !self.runner.resends() && together && plain && space.window().is_none() {
+        let bare = space.window().is_none() && space.idle().is_none();
+        if !self.runner.resends() && together && plain && bare {
             return self.add(totals, writes).await;
         }
         let (script, args, answers) = script_for(writes);
@@ -241,7 +242,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.open(space).await?;
         let totals = layout::totals(space);
-        if self.runner.resends() || space.window().is_some() {
+        if self.runner.resends() || space.window().is_some() || space.idle().is_some() {
             self.run_once(space, &CLEAR, &totals, &[Arg::Text(""); GUARD], Takes::Open).await?;
         } else {
             let args = [Arg::Text(&totals)];

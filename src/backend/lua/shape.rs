@@ -17,8 +17,8 @@ static SHAPE: Script = Script::new(include_str!("shape.lua"));
 #[derive(Default)]
 pub(super) struct Shapes {
     spaces: RwLock<HashMap<Space, Opened, RandomState>>,
-    /// Prefixes of several shards, and how many.
-    prefixes: RwLock<HashSet<(RedisKey, u16), RandomState>>,
+    /// Prefixes of several shards, and their extent.
+    prefixes: RwLock<HashSet<(RedisKey, String), RandomState>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,17 +39,17 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     #[cold]
     async fn open_anew(&self, space: &Space) -> Result<(), BackendError> {
-        let shards = space.shards();
-        if shards == 1 {
+        let extent = space.extent();
+        if space.shards() == 1 {
             self.open_prefix(space).await?;
         } else {
-            let prefix = (space.prefix().clone(), shards);
+            let prefix = (space.prefix().clone(), extent.clone());
             let (own, known) =
                 (layout::shape(space), self.shapes.prefixes.read().contains(&prefix));
             // No copy is made without a look at the prefix's own shape: what this process has seen may be lost.
-            if !known || !self.shape(&[&own], shards, false).await? {
+            if !known || !self.shape(&[&own], &extent, false).await? {
                 self.open_prefix(space).await?;
-                self.shape(&[&own], shards, true).await?;
+                self.shape(&[&own], &extent, true).await?;
                 self.shapes.prefixes.write().insert(prefix);
             }
         }
@@ -64,38 +64,38 @@ impl<R: ScriptRunner> LuaStore<R> {
         let (shape, totals) = (layout::shape(&whole), layout::totals(&whole));
         let instances = layout::instance_meta(&whole);
         let keys = [&*shape, &totals, &instances];
-        let shards = space.shards();
-        if self.shape(&keys, shards, false).await? {
+        let extent = space.extent();
+        if self.shape(&keys, &extent, false).await? {
             // What others would find without a shape may be lost.
-            return if shards > 1 {
-                self.shape(&keys, shards, true).await.map(drop)
+            return if space.shards() > 1 {
+                self.shape(&keys, &extent, true).await.map(drop)
             } else {
                 Ok(())
             };
         }
         // A new prefix, or one whose node has lost its data. Then the first shard, on another node, tells.
         let first = layout::shape(&Space::first_of_several(space.prefix()));
-        self.held(&first, shards).await?;
-        self.shape(&keys, shards, true).await.map(drop)
+        self.held(&first, &extent).await?;
+        self.shape(&keys, &extent, true).await.map(drop)
     }
 
     /// Runs the script of shapes. False where there is none, which it makes if it is told to.
-    async fn shape(&self, keys: &[&str], shards: u16, make: bool) -> Result<bool, BackendError> {
+    async fn shape(&self, keys: &[&str], extent: &str, make: bool) -> Result<bool, BackendError> {
         let names: Vec<_> = keys.iter().copied().map(Arg::Text).collect();
         let make = Arg::Text(if make { "1" } else { "" });
-        let args = [Arg::Int(layout::LAYOUT), Arg::Int(shards.into()), make];
+        let args = [Arg::Int(layout::LAYOUT), Arg::Text(extent), make];
         let answer = self.runner.script(&SHAPE, &names, &args).await;
         // Whatever became of it, nothing of what the caller wants has been sent.
         let reply = answer.map_err(|error| self.failed_to_read(error, keys))?;
-        reply::shape(reply, shards)
+        reply::shape(reply, extent)
     }
 
     /// Reads a shape. False where there is none.
-    async fn held(&self, shape: &str, shards: u16) -> Result<bool, BackendError> {
+    async fn held(&self, shape: &str, extent: &str) -> Result<bool, BackendError> {
         let args = [Arg::Text(shape), Arg::Text("layout"), Arg::Text("shards")];
         let answer = self.runner.run(Command::keyed("HMGET", &args)).await;
         let reply = answer.map_err(|error| self.failed_to_read(error, &[shape]))?;
-        reply::shape(reply, shards)
+        reply::shape(reply, extent)
     }
 
     /// Checks the shape of a prefix, if it has one, before the first read of this process.
@@ -104,10 +104,10 @@ impl<R: ScriptRunner> LuaStore<R> {
         if self.shapes.spaces.read().contains_key(space) {
             return Ok(());
         }
-        let prefix = (space.prefix().clone(), space.shards());
+        let prefix = (space.prefix().clone(), space.extent());
         if !self.shapes.prefixes.read().contains(&prefix) {
             let whole = Space::new(space.prefix().clone());
-            if !self.held(&layout::shape(&whole), space.shards()).await? {
+            if !self.held(&layout::shape(&whole), &prefix.1).await? {
                 return Ok(());
             }
         }
@@ -133,7 +133,7 @@ impl<R: ScriptRunner> LuaStore<R> {
                 Ok(reply) => return Ok(reply),
                 Err(CallError::Server(error)) if &*error.code == "UNSHAPED" && !reopened => {
                     reopened = true;
-                    let prefix = (space.prefix().clone(), space.shards());
+                    let prefix = (space.prefix().clone(), space.extent());
                     self.shapes.prefixes.write().remove(&prefix);
                     self.shapes.spaces.write().remove(&*space.whole());
                     self.open_anew(&space.whole()).await?;

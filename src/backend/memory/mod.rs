@@ -100,7 +100,7 @@ impl MemoryBackend {
     /// Loses all data of one space, as a cluster does when a node without a replica restarts empty. How many shards
     /// the prefix has stays known.
     pub fn wipe_space(&self, space: &Space) {
-        self.locked(|state, _| state.wipe_space(&space.whole()));
+        self.locked(|state, _| state.wipe_space(&space.home()));
     }
 
     /// Loses the counters of an open window, as a Redis does that evicts its hash under a `volatile-*` policy: reads
@@ -140,7 +140,7 @@ impl MemoryBackend {
     ///
     /// A lax counter whose batch was in doubt then reports it as unknown instead of counting it twice.
     pub fn lose_guards(&self, space: &Space) {
-        let space = &*space.whole();
+        let space = &*space.home();
         self.locked(|state, now| {
             state.plain.lose_writers(now, space);
             // On a server the lanes of both families are one record.

@@ -50,7 +50,7 @@ impl Plain {
             self.enter(now, space, Takes::Current)?;
             return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes) });
         };
-        let whole = space.whole();
+        let whole = space.home();
         let records = self.writers.entry(whole.clone().into_owned());
         let records = records.or_insert_with(|| Records::kept_for(REMEMBERED, now));
         let refused = match records.of(guard) {
@@ -113,7 +113,7 @@ impl Plain {
         lane: &ReplayGuard,
         run: impl FnOnce(&mut Self) -> Answer,
     ) -> Result<Answer, BackendError> {
-        let whole = space.whole();
+        let whole = space.home();
         let lanes = self.lanes.entry(whole.clone().into_owned());
         let lanes = lanes.or_insert_with(|| Lanes::lanes(now));
         if let Some(answer) = lanes.first_answer(lane) {
@@ -211,8 +211,15 @@ impl Plain {
 
     /// Loses all that is in a space.
     pub(super) fn wipe_space(&mut self, space: &Space) {
-        self.spaces.retain(|of, _| *of.whole() != *space);
+        self.spaces.retain(|of, _| *of.home() != *space);
         self.windows.wipe_space(space);
+        self.writers.remove(space);
+        self.lanes.remove(space);
+    }
+
+    /// Removes what a space that expires holds, and all that is remembered. Windows go by their own time.
+    pub(super) fn expire_space(&mut self, space: &Space) {
+        self.spaces.remove(space);
         self.writers.remove(space);
         self.lanes.remove(space);
     }

@@ -6,19 +6,47 @@ use crate::{
     backend::{BackendError, Space},
 };
 
+/// How much later than it may a space expires: as on a server, which does not renew it with each write of a second.
+const LATE: Duration = Duration::from_secs(1);
+
 /// All that a store holds, under one lock.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) plain: Plain,
     pub(super) instances: BTreeMap<Space, Instances>,
-    /// How many shards each prefix in use has.
-    shapes: BTreeMap<RedisKey, u16>,
+    /// What each prefix in use looks like.
+    shapes: BTreeMap<RedisKey, Shape>,
+    /// When each space that expires was last written to.
+    written: BTreeMap<Space, Duration>,
     /// The latest time that anyone saw: a store's time goes back by [`step_back`](Self::step_back) only.
     latest: Duration,
     /// By how much the store's clock was set forward and back.
     ahead: Duration,
     behind: Duration,
     ids: u64,
+}
+
+/// What the processes of a prefix agree on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Shape {
+    shards: u16,
+    idle: Option<Duration>,
+}
+
+impl Shape {
+    fn of(space: &Space) -> Self {
+        Self { shards: space.shards(), idle: space.idle() }
+    }
+}
+
+/// As two processes that do not agree show it.
+fn described(shape: Shape, other: Shape) -> String {
+    let shards = format!("{} shards", shape.shards);
+    match shape.idle {
+        Some(idle) => format!("{shards}, expiring after {} ms", idle.as_millis()),
+        None if other.idle.is_some() => format!("{shards}, not expiring"),
+        None => shards,
+    }
 }
 
 impl State {
@@ -50,20 +78,40 @@ impl State {
     /// Lets in a request that may write: of the number of shards that the prefix has, or gets by it.
     pub(super) fn open(&mut self, space: &Space) -> Result<(), BackendError> {
         self.check(space)?;
-        if !self.shapes.contains_key(space.prefix()) {
-            self.shapes.insert(space.prefix().clone(), space.shards());
+        self.shapes.entry(space.prefix().clone()).or_insert_with(|| Shape::of(space));
+        if space.idle().is_some() {
+            self.written.insert(space.home().into_owned(), self.latest);
         }
         Ok(())
     }
 
     /// Lets in a request that only reads.
-    pub(super) fn check(&self, space: &Space) -> Result<(), BackendError> {
+    pub(super) fn check(&mut self, space: &Space) -> Result<(), BackendError> {
+        self.expire(space);
+        let ours = Shape::of(space);
         match self.shapes.get(space.prefix()) {
-            Some(shards) if *shards != space.shards() => Err(BackendError::ShapeMismatch {
-                ours: format!("{} shards", space.shards()),
-                stored: format!("{shards} shards"),
+            Some(stored) if *stored != ours => Err(BackendError::ShapeMismatch {
+                ours: described(ours, *stored),
+                stored: described(*stored, ours),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// Removes a space to which nobody has written for so long, with its records.
+    fn expire(&mut self, space: &Space) {
+        let Some(Shape { shards, idle: Some(idle) }) = self.shapes.get(space.prefix()).copied()
+        else {
+            return;
+        };
+        let home = space.home();
+        let written = self.written.get(&*home);
+        if written.is_some_and(|written| self.latest >= written.saturating_add(idle + LATE)) {
+            self.written.remove(&*home);
+            self.plain.expire_space(&home);
+            if shards == 1 {
+                self.shapes.remove(space.prefix());
+            }
         }
     }
 
@@ -75,9 +123,11 @@ impl State {
 
     /// Loses all data. Ids and time belong to the simulation and go on, so that no id comes twice.
     pub(super) fn wipe(&mut self) {
-        let Self { plain, instances, shapes, latest: _, ahead: _, behind: _, ids: _ } = self;
+        let Self { plain, instances, shapes, written, latest: _, ahead: _, behind: _, ids: _ } =
+            self;
         *plain = Plain::default();
         shapes.clear();
+        written.clear();
         instances.values_mut().for_each(Instances::wipe);
     }
 }

@@ -115,7 +115,7 @@ fn check(now: Duration, window: Window, takes: Takes) -> Result<(), BackendError
 }
 
 fn kind(space: &Space, window: Window) -> Kind {
-    (space.whole().into_owned(), window.length_ms(), window.offset_ms())
+    (space.home().into_owned(), window.length_ms(), window.offset_ms())
 }
 
 fn ms(time: Duration) -> u64 {

@@ -171,7 +171,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// Why some of it is not. [`NotApplied`](DistkitError::NotApplied) and
     /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
     /// sent when it is back, unless that takes most of a day (the latter is then said once more). [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
-    /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
+    /// the background since the last `flush`; one that would not fit into an `i64`, or whose window is closed, is lost, one whose
     /// place holds something else than a number is kept and tried again. All else is in the store. Where
     /// several keys are concerned, the log names each. [`ShutDown`](DistkitError::ShutDown): an earlier
     /// [`shutdown`](Self::shutdown) reported what is lost.
