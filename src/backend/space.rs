@@ -160,6 +160,7 @@ impl Space {
     }
 
     /// What all processes of the prefix must agree on: the number of shards, and with a slash the idle time (ms).
+    #[cfg(any(feature = "redis-rs", feature = "fred"))]
     pub(crate) fn extent(&self) -> String {
         match self.idle {
             None => self.shards().to_string(),

@@ -49,7 +49,9 @@ mod atomic {
 pub(crate) use cell::{Cell, Known};
 pub(crate) use engine::{Engine, Owner};
 pub(crate) use hold::Hold;
-pub(crate) use ledger::{Committed, CurrentWindow, Delta, Ledger};
+#[cfg(feature = "counter")]
+pub(crate) use ledger::CurrentWindow;
+pub(crate) use ledger::{Committed, Delta, Ledger};
 pub use report::{Unflushed, UnflushedShard};
 #[cfg(feature = "instance-aware-counter")]
 pub(crate) use schedule::backoff;

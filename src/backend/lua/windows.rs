@@ -1,6 +1,6 @@
 //! Windows of time: see `window_open.lua`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     RedisKey, Window,
-    backend::{BackendError, Outcome, Space, Windowing},
+    backend::{BackendError, Cause, Outcome, Space, Windowing},
 };
 
 static OPEN: Script = Script::new(include_str!("window_open.lua"));
@@ -86,15 +86,13 @@ impl<R: ScriptRunner> LuaStore<R> {
         let args: Vec<_> = starts.iter().map(Arg::from).collect();
         // Whoever opens the next window tries again.
         if let Err(error) = self.runner.script(&CLOSE, &names, &args).await {
-            let error = match error {
-                CallError::Server(error) => BackendError::not_applied(error),
-                CallError::NotSent(cause) | CallError::Lost(cause) => {
-                    BackendError::NotApplied(cause)
-                }
+            let error: Cause = match error {
+                CallError::Server(error) => Arc::new(error),
+                CallError::NotSent(cause) | CallError::Lost(cause) => cause,
             };
             tracing::debug!(
                 target: "distkit::connection",
-                error = &error as &dyn std::error::Error,
+                %error,
                 "windows that are over were not closed"
             );
         }
