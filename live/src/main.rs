@@ -1,0 +1,181 @@
+//! A service that counts its open connections, and shows those of all processes on a live page.
+#![forbid(unsafe_code)]
+
+mod app;
+mod args;
+mod connections;
+mod error;
+mod history;
+mod load;
+mod member;
+mod roster;
+mod stats;
+mod watcher;
+
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Parser;
+use distkit::{RedisKey, backend};
+use tokio::{net::TcpListener, sync::watch};
+use url::Url;
+
+use app::App;
+use args::Args;
+use error::chain;
+use member::{Identity, Member};
+use watcher::Watcher;
+
+/// How long requests that are being served may take once this process is to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long leaving may take. With [`DRAIN`] less than what orchestrators grant (Kubernetes: 30 s).
+const LEAVE: Duration = Duration::from_secs(10);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    let signal = Signal::new()?;
+    // Before the store is touched: who cannot serve must not take another's name.
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    let address = listener.local_addr()?;
+
+    let store = backend::connect(&args.url).await?;
+    let name = match args.name {
+        Some(name) => name,
+        None => RedisKey::new(format!("pid {}", std::process::id()))?,
+    };
+    let stamp = i64::try_from(watcher::unix_ms())?;
+    let identity = Identity { prefix: args.prefix, name, lease: args.lease, stamp };
+    let (member, connections) = Member::join(identity, store).await?;
+    let (member, connections) = (Arc::new(member), Arc::new(connections));
+    let watcher = Watcher::new(Arc::clone(&member), args.poll);
+    let (stop, stopping) = watch::channel(false);
+    let app = App {
+        member: Arc::clone(&member),
+        connections: Arc::clone(&connections),
+        history: watcher.history(),
+        stopping: stopping.clone(),
+        store: without_secrets(&args.url),
+        poll: args.poll,
+    };
+    let mut drained = stopping;
+    let server = axum::serve(listener, app::router(Arc::new(app)))
+        .with_graceful_shutdown(async move {
+            // An error is a sender that is gone, which means the same.
+            let _ = drained.wait_for(|stop| *stop).await;
+        })
+        .into_future();
+    let mut server = tokio::spawn(server);
+    writeln!(io::stdout(), "listening on http://{address}")?;
+
+    let load = async {
+        match args.load {
+            0 => std::future::pending().await,
+            about => load::run(connections, about).await,
+        }
+    };
+    let ended = tokio::select! {
+        () = signal.received() => Ok(()),
+        ended = watcher.run() => Err(ended.into()),
+        Err(refused) = load => Err(refused.into()),
+        served = &mut server => Err(format!("the server ended: {served:?}").into()),
+    };
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    if !server.is_finished() && tokio::time::timeout(DRAIN, server).await.is_err() {
+        tracing::warn!("some requests take too long, and are cut off");
+    }
+    let left = member.leave(LEAVE).await;
+    // The first failure is the reason of the others.
+    let ended: Result<(), Box<dyn Error>> = ended;
+    ended.and(left.map_err(|left| format!("left without order: {left}").into()))
+}
+
+/// The store's address without user, password and parameters.
+fn without_secrets(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else {
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        return format!("{scheme}://");
+    };
+    // Those of a URL without a host cannot be set, and it has none.
+    let _ = parsed.set_username("");
+    let _ = parsed.set_password(None);
+    parsed.set_query(None);
+    parsed.set_fragment(None);
+    parsed.into()
+}
+
+/// Ctrl-C everywhere, and SIGTERM where there is such a thing. Listens from the moment it is made.
+struct Signal {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signal {
+    #[cfg(unix)]
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    #[cfg(unix)]
+    async fn received(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn received(self) {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::error!(%error, "no handler for Ctrl-C");
+            std::future::pending().await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_secrets;
+
+    #[test]
+    fn the_address_that_is_shown_has_no_secrets() {
+        for (url, shown) in [
+            ("memory://", "memory://"),
+            ("redis://127.0.0.1:6400/2", "redis://127.0.0.1:6400/2"),
+            ("rediss://app:s3cret@db:6379?key=/etc/key", "rediss://db:6379"),
+            ("redis+unix:///run/redis.sock?user=app&pass=s3cret", "redis+unix:///run/redis.sock"),
+            ("redis://app:s3 [cret@db", "redis://"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+}
