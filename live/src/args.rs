@@ -7,7 +7,7 @@ use distkit::{DistkitError, RedisKey};
 
 /// Counts its open connections, and shows those of all processes that count in the same store.
 #[derive(Debug, Parser)]
-#[command(name = "distkit-live", version, about)]
+#[command(name = "distkit-live", version, about, args_override_self = true)]
 pub(crate) struct Args {
     /// Where to serve. Port 0 takes a free one; the address is printed.
     #[arg(long, default_value = "127.0.0.1:8080")]

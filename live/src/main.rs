@@ -14,14 +14,14 @@ mod watcher;
 
 use std::{
     error::Error,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
 use clap::Parser;
-use distkit::{RedisKey, backend};
+use distkit::{DistkitError, RedisKey, backend};
 use tokio::{net::TcpListener, sync::watch};
 use url::Url;
 
@@ -40,7 +40,8 @@ const LEAVE: Duration = Duration::from_secs(10);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_writer(io::stderr).init();
+    let colored = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colored).init();
     match run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,21 +94,37 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
             about => load::run(connections, about).await,
         }
     };
-    let ended = tokio::select! {
-        () = signal.received() => Ok(()),
-        ended = watcher.run() => Err(ended.into()),
-        Err(refused) = load => Err(refused.into()),
-        served = &mut server => Err(format!("the server ended: {served:?}").into()),
+    let end = tokio::select! {
+        () = signal.received() => End::Asked,
+        ended = watcher.run() => End::Out(ended),
+        Err(refused) = load => End::Failed(refused.into()),
+        served = &mut server => End::Failed(format!("the server ended: {served:?}").into()),
     };
     tracing::info!("stopping");
     stop.send_replace(true);
     if !server.is_finished() && tokio::time::timeout(DRAIN, server).await.is_err() {
         tracing::warn!("some requests take too long, and are cut off");
     }
-    let left = member.leave(LEAVE).await;
-    // The first failure is the reason of the others.
-    let ended: Result<(), Box<dyn Error>> = ended;
-    ended.and(left.map_err(|left| format!("left without order: {left}").into()))
+    let failure: Option<Box<dyn Error>> = match end {
+        // Nothing is left to leave. What a successor of the name records must not be overwritten.
+        End::Out(why) => return Err(why.into()),
+        End::Asked => None,
+        End::Failed(why) => Some(why),
+    };
+    match (failure, member.leave(LEAVE).await) {
+        (Some(why), _) => Err(why),
+        (None, Err(left)) => Err(format!("did not leave in good order: {}", chain(&left)).into()),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+/// Why a process ends.
+enum End {
+    /// By a signal.
+    Asked,
+    /// It counts no longer: another process has its name.
+    Out(DistkitError),
+    Failed(Box<dyn Error>),
 }
 
 /// The store's address without user, password and parameters.
@@ -121,6 +138,9 @@ fn without_secrets(url: &str) -> String {
     let _ = parsed.set_password(None);
     parsed.set_query(None);
     parsed.set_fragment(None);
+    if parsed.path() == "/" {
+        parsed.set_path("");
+    }
     parsed.into()
 }
 
@@ -171,9 +191,10 @@ mod tests {
         for (url, shown) in [
             ("memory://", "memory://"),
             ("redis://127.0.0.1:6400/2", "redis://127.0.0.1:6400/2"),
+            ("redis://127.0.0.1/", "redis://127.0.0.1"),
             ("rediss://app:s3cret@db:6379?key=/etc/key", "rediss://db:6379"),
             ("redis+unix:///run/redis.sock?user=app&pass=s3cret", "redis+unix:///run/redis.sock"),
-            ("redis://app:s3 [cret@db", "redis://"),
+            ("redis://app:s3cret@db:port", "redis://"),
         ] {
             assert_eq!(without_secrets(url), shown);
         }

@@ -18,7 +18,8 @@ use distkit::{
     backend::{Backend, InstanceBackend, InstanceSlice, IntoBackend},
     counter::{CounterOptions, CounterTrait, StrictCounter},
     icounter::{
-        InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions, Unflushed,
+        InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
+        Unflushed,
     },
 };
 
@@ -58,7 +59,9 @@ impl Member {
         S: IntoBackend<dyn InstanceBackend> + IntoBackend<dyn Backend> + Clone,
     {
         let options = LaxInstanceAwareCounterOptions::new(identity.prefix.clone(), store.clone())
-            .dead_instance_threshold_ms(u64::try_from(identity.lease.as_millis()).unwrap_or(u64::MAX))
+            .dead_instance_threshold_ms(
+                u64::try_from(identity.lease.as_millis()).unwrap_or(u64::MAX),
+            )
             .instance_name(identity.name.clone());
         let counter = LaxInstanceAwareCounter::new(options);
         let departures = StrictCounter::new(CounterOptions::new(identity.prefix.clone(), store));

@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     error::chain,
     history::{History, Sample},
-    member::Member,
+    member::{Identity, Member},
     roster::Roster,
 };
 
@@ -81,6 +81,11 @@ impl Watcher {
 
     async fn read(&mut self) -> Result<Sample, DistkitError> {
         let held = self.member.held().await?;
+        let Identity { name, stamp, .. } = self.member.identity();
+        // The counter itself learns of it at its next write or heartbeat, a third of a lease away.
+        if held.stamps.get(name.as_str()).is_some_and(|holder| holder != stamp) {
+            return Err(DistkitError::InstanceReplaced);
+        }
         let left = self.member.departed(self.roster.missing(&held.stamps)).await?;
         Ok(Sample {
             at_ms: self.clock.now_ms(),
