@@ -31,7 +31,7 @@ pub(crate) struct App {
     pub(crate) member: Arc<Member>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) history: watch::Receiver<History>,
-    /// True once this process is to end.
+    /// True once this process is shutting down.
     pub(crate) stopping: watch::Receiver<bool>,
     /// The store, as it may be shown.
     pub(crate) store: String,
@@ -73,7 +73,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
-/// A part of the page. It loads nothing from elsewhere, and no other site may frame it.
+/// A part of the page. It loads nothing from other hosts, and no other site may frame it.
 fn page(kind: &'static str, text: &'static str) -> impl IntoResponse {
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                   img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -90,13 +90,13 @@ fn page(kind: &'static str, text: &'static str) -> impl IntoResponse {
 /// What an event stream sends.
 #[derive(Serialize)]
 struct Update<'a> {
-    /// In the first message: who serves. The samples then replace all that the page has.
+    /// In the first message only: which process serves. Its samples replace all that the page has.
     #[serde(skip_serializing_if = "Option::is_none")]
     about: Option<Value>,
     samples: Vec<&'a Sample>,
 }
 
-/// Where a viewer's stream is. The viewer is counted as long as it lives.
+/// The state of a viewer's stream. The viewer is counted until this is dropped.
 struct Viewer {
     _open: Open,
     history: watch::Receiver<History>,
@@ -105,7 +105,7 @@ struct Viewer {
     next: u64,
 }
 
-/// The history, then each poll: as server-sent events, until this process is to end.
+/// The history, then each poll, as server-sent events. Ends when this process shuts down.
 async fn events(
     State(app): State<Arc<App>>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, ApiError> {
@@ -118,7 +118,7 @@ async fn events(
     };
     let updates = stream::unfold(viewer, |mut viewer| async {
         if viewer.about.is_none() {
-            // Errors are senders that are gone, which means the same.
+            // An error means that the sender was dropped: the process is shutting down, too.
             tokio::select! {
                 biased;
                 _ = viewer.stopping.wait_for(|stop| *stop) => return None,
@@ -143,7 +143,7 @@ async fn open(
     headers: HeaderMap,
     number: Result<Query<Number>, QueryRejection>,
 ) -> Result<Json<Held>, ApiError> {
-    not_from_elsewhere(&headers)?;
+    refuse_other_sites(&headers)?;
     let Query(Number { n }) = number?;
     if !(1..=MOST_AT_ONCE).contains(&n) {
         let text = format!("n is {n}, and must be from 1 to {MOST_AT_ONCE}");
@@ -157,13 +157,13 @@ async fn close(
     headers: HeaderMap,
     number: Result<Query<Number>, QueryRejection>,
 ) -> Result<Json<Held>, ApiError> {
-    not_from_elsewhere(&headers)?;
+    refuse_other_sites(&headers)?;
     let Query(Number { n }) = number?;
     Ok(Json(app.connections.close_simulated(n)?))
 }
 
-/// Refuses what another site has a browser send.
-fn not_from_elsewhere(headers: &HeaderMap) -> Result<(), ApiError> {
+/// Refuses requests that a page of another site makes a browser send.
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), ApiError> {
     let allowed = ["same-origin", "none"].map(HeaderValue::from_static);
     match headers.get("sec-fetch-site") {
         Some(site) if !allowed.contains(site) => {
@@ -173,7 +173,7 @@ fn not_from_elsewhere(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Who and what this process is, what the last poll found, and what its counters have done. No I/O.
+/// This process, what the last poll found, and the numbers of its counters. No I/O.
 async fn stats(State(app): State<Arc<App>>) -> Json<Value> {
     let latest = app.history.borrow().latest().cloned();
     Json(json!({
@@ -184,11 +184,11 @@ async fn stats(State(app): State<Arc<App>>) -> Json<Value> {
     }))
 }
 
-/// Whether this process should be sent requests: the store answers, and it is not about to end. No I/O.
+/// Whether this process should get requests: the store answers, and it is not shutting down. No I/O.
 async fn healthz(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     let unavailable = |text| Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
     if *app.stopping.borrow() {
-        return unavailable("about to end".to_owned());
+        return unavailable("shutting down".to_owned());
     }
     match app.member.stats().unreachable_for {
         Some(since) => {

@@ -9,14 +9,14 @@ use distkit::{DistkitError, RedisKey};
 #[derive(Debug, Parser)]
 #[command(name = "distkit-live", version, about, args_override_self = true)]
 pub(crate) struct Args {
-    /// Where to serve. Port 0 takes a free one; the address is printed.
+    /// The address to serve on. Port 0 takes a free port; the address is printed.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
-    /// The store, as `distkit::backend::connect` takes it. That of the default is this process's own.
+    /// The store, as `distkit::backend::connect` takes it. The default is shared with no other process.
     #[arg(long, env = "DISTKIT_URL", hide_env_values = true, default_value = "memory://")]
     pub(crate) url: String,
-    /// The name of this process among those of the prefix, kept over a restart. Default: one of its
-    /// process id.
+    /// The instance's name. A restarted process of the same name takes its predecessor's place.
+    /// Default: derived from the process id.
     #[arg(long, value_parser = key)]
     pub(crate) name: Option<RedisKey>,
     /// The prefix of the counters.
@@ -25,10 +25,10 @@ pub(crate) struct Args {
     /// How long a process that crashed is still counted, from 100ms to 1h.
     #[arg(long, default_value = "3s", value_parser = lease)]
     pub(crate) lease: Duration,
-    /// How often this process reads what all hold, from 50ms to 1m.
+    /// How often to read what all instances hold, from 50ms to 1m.
     #[arg(long, default_value = "500ms", value_parser = poll)]
     pub(crate) poll: Duration,
-    /// Hold about so many simulated connections, which come and go.
+    /// Hold roughly this many simulated connections, which come and go.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub(crate) load: u32,
 }

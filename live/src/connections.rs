@@ -1,4 +1,4 @@
-//! The connections of this process: event streams that are open, and simulated ones.
+//! The connections of this process: open event streams, and simulated ones.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,11 +8,12 @@ use serde::Serialize;
 /// How many simulated connections a process holds at most.
 pub(crate) const MOST_SIMULATED: u64 = 1_000_000;
 
-/// Counts connections in this process's slice. No operation does I/O: the counter flushes in the background.
+/// Counts connections in this process's slice. No method does I/O: the counter flushes in the
+/// background.
 #[derive(Debug)]
 pub(crate) struct Connections {
     slice: LaxInstanceAwareHandle,
-    /// Locked while the slice is changed, so that no more are closed than are open.
+    /// Locked while the slice changes, so that no more are closed than are open.
     held: Mutex<Held>,
 }
 
@@ -75,7 +76,7 @@ impl Connections {
     }
 }
 
-/// A stream that is counted as long as this lives.
+/// An open stream. It is counted until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Open(Arc<Connections>);
 
@@ -84,7 +85,7 @@ impl Drop for Open {
         let mut held = self.0.lock();
         held.streams = held.streams.saturating_sub(1);
         match self.0.slice.dec(1) {
-            // Its slices are gone, this one with them.
+            // The slices are gone already.
             Ok(_) | Err(DistkitError::ShutDown | DistkitError::InstanceReplaced) => {}
             Err(error) => tracing::warn!(%error, "a closed connection stays counted"),
         }

@@ -1,4 +1,4 @@
-//! What a request that cannot be served answers.
+//! The answers to requests that cannot be served.
 
 use axum::{
     Json,
@@ -37,7 +37,7 @@ impl From<QueryRejection> for ApiError {
 }
 
 impl From<DistkitError> for ApiError {
-    /// Nothing was counted. Another process may serve.
+    /// Nothing was counted. Another process may be able to serve the request.
     fn from(error: DistkitError) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, chain(&error))
     }

@@ -1,4 +1,4 @@
-//! The last minutes, for whoever opens the page now.
+//! The samples of the last minutes, for pages that are opened later.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,9 +16,9 @@ pub(crate) struct Sample {
     pub(crate) at_ms: u64,
     /// The connections of all living instances; `None` where the store did not answer.
     pub(crate) total: Option<i64>,
-    /// Of each of them, by its name or id.
+    /// Those of each instance, by its name or id.
     pub(crate) slices: BTreeMap<String, i64>,
-    /// What has happened since the poll before.
+    /// What happened since the previous poll that succeeded.
     pub(crate) events: Vec<Event>,
     /// Why there is no total.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ impl History {
         Self { samples: VecDeque::new(), capacity: capacity.max(1), next: 0 }
     }
 
-    /// Adds a sample, in place of the oldest one where there are as many as may be.
+    /// Adds a sample. A full ring drops its oldest one.
     pub(crate) fn push(&mut self, sample: Sample) {
         if self.samples.len() == self.capacity {
             self.samples.pop_front();
@@ -52,8 +52,8 @@ impl History {
         self.samples.back()
     }
 
-    /// The samples from this number on that are still there, and the number to ask with next time. A reader that was
-    /// slow gets all that it missed, and no reader holds up another.
+    /// The samples from this number on that are still there, and the number to ask with next time.
+    /// A slow reader gets everything it missed, and delays no other reader.
     pub(crate) fn since(&self, number: u64) -> (Vec<Arc<Sample>>, u64) {
         let fresh = usize::try_from(self.next.saturating_sub(number)).unwrap_or(usize::MAX);
         let skipped = self.samples.len().saturating_sub(fresh);
@@ -90,7 +90,7 @@ mod tests {
         let (samples, next) = history.since(next);
         assert_eq!((&*times(&samples), next), (&[30, 40, 50][..], 5));
         history.push(sample(60));
-        // Slower than the ring is long: what is left of it.
+        // Slower than the ring is long: what the ring still has.
         let (samples, _) = history.since(1);
         assert_eq!(times(&samples), [40, 50, 60]);
         assert_eq!(history.latest().unwrap().at_ms, 60);

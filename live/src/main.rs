@@ -31,10 +31,10 @@ use error::chain;
 use member::{Identity, Member};
 use watcher::Watcher;
 
-/// How long requests that are being served may take once this process is to end.
+/// How long requests in flight may take once this process is shutting down.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long leaving may take. With [`DRAIN`] less than what orchestrators grant (Kubernetes: 30 s).
+/// How long leaving may take. Together with [`DRAIN`] less than orchestrators grant (Kubernetes: 30 s).
 const LEAVE: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]
@@ -53,7 +53,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let signal = Signal::new()?;
-    // Before the store is touched: who cannot serve must not take another's name.
+    // Before the store is touched: a process that cannot serve must not take over a name.
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
@@ -81,7 +81,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let mut drained = stopping;
     let server = axum::serve(listener, app::router(Arc::new(app)))
         .with_graceful_shutdown(async move {
-            // An error is a sender that is gone, which means the same.
+            // An error means that the sender was dropped: the process is shutting down, too.
             let _ = drained.wait_for(|stop| *stop).await;
         })
         .into_future();
@@ -95,20 +95,20 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         }
     };
     let end = tokio::select! {
-        () = signal.received() => End::Asked,
-        ended = watcher.run() => End::Out(ended),
+        () = signal.received() => End::Signal,
+        ended = watcher.run() => End::Replaced(ended),
         Err(refused) = load => End::Failed(refused.into()),
         served = &mut server => End::Failed(format!("the server ended: {served:?}").into()),
     };
     tracing::info!("stopping");
     stop.send_replace(true);
     if !server.is_finished() && tokio::time::timeout(DRAIN, server).await.is_err() {
-        tracing::warn!("some requests take too long, and are cut off");
+        tracing::warn!("some requests are still in flight and are cut off");
     }
     let failure: Option<Box<dyn Error>> = match end {
-        // Nothing is left to leave. What a successor of the name records must not be overwritten.
-        End::Out(why) => return Err(why.into()),
-        End::Asked => None,
+        // There is nothing to leave, and a record of its successor must not be overwritten.
+        End::Replaced(why) => return Err(why.into()),
+        End::Signal => None,
         End::Failed(why) => Some(why),
     };
     match (failure, member.leave(LEAVE).await) {
@@ -120,10 +120,10 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
 
 /// Why a process ends.
 enum End {
-    /// By a signal.
-    Asked,
-    /// It counts no longer: another process has its name.
-    Out(DistkitError),
+    /// A signal.
+    Signal,
+    /// Another process took its name.
+    Replaced(DistkitError),
     Failed(Box<dyn Error>),
 }
 
@@ -133,7 +133,7 @@ fn without_secrets(url: &str) -> String {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         return format!("{scheme}://");
     };
-    // Those of a URL without a host cannot be set, and it has none.
+    // They fail for a URL without a host, which has neither.
     let _ = parsed.set_username("");
     let _ = parsed.set_password(None);
     parsed.set_query(None);

@@ -1,11 +1,11 @@
-//! This process as one of those that count: its counters, and its life among the others.
+//! This process as an instance: its counters, how it joins and leaves, and what it reads of the others.
 //!
 //! Under the prefix there are, for each process,
 //! - its slice of the instance-aware counter `connections`,
-//! - its slice of the instance-aware counter `instances`, which is there as long as the process lives, also while it
-//!   holds no connection. Its value is the process's stamp;
-//! - a plain counter of its name, which is set to its stamp before it leaves. A process that vanishes
-//!   without it has crashed.
+//! - its slice of the instance-aware counter `instances`, which exists as long as the process is
+//!   alive, even while it holds no connection. Its value is the process's stamp;
+//! - a plain counter of its name, which is set to the stamp before the process leaves. Without that
+//!   record, a vanished process has expired.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +50,8 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Joins, in the place of an older process of the name. Returns when the store has it.
+    /// Joins, and replaces an older process of the same name. Returns once the store has
+    /// acknowledged it.
     pub(crate) async fn join<S>(
         identity: Identity,
         store: S,
@@ -87,7 +88,7 @@ impl Member {
         self.counter.stats().merge(self.departures.stats())
     }
 
-    /// What all living instances hold now: two requests, side by side. Own writes are flushed before.
+    /// What all living instances hold. Two concurrent requests; own writes are flushed first.
     pub(crate) async fn held(&self) -> Result<Held, DistkitError> {
         let (instances, connections) = tokio::try_join!(
             self.counter.slices(&self.instances_key),
@@ -95,20 +96,20 @@ impl Member {
         )?;
         let stamps: BTreeMap<_, _> = instances.into_iter().map(labelled).collect();
         let mut holds: BTreeMap<_, _> = connections.into_iter().map(labelled).collect();
-        // Who came or went between the two requests is taken as the instances say.
+        // `instances` decides about those that joined or expired between the two requests.
         let connections =
             stamps.keys().map(|who| (who.clone(), holds.remove(who).unwrap_or(0))).collect();
         Ok(Held { stamps, connections })
     }
 
-    /// Those of `missing` that stopped in good order. No I/O if nobody is missing.
+    /// Those of `missing` that stopped in good order. No I/O if `missing` is empty.
     pub(crate) async fn departed(
         &self,
         missing: Vec<(String, Stamp)>,
     ) -> Result<BTreeSet<String>, DistkitError> {
         let mut left = BTreeSet::new();
         for (instance, stamp) in missing {
-            // An id may be no key, and whoever has no name leaves no record.
+            // An instance without a name has no record, and its id need not be a valid key.
             let Ok(key) = RedisKey::try_from(instance.as_str()) else { continue };
             if self.departures.get(&key).await? == stamp {
                 left.insert(instance);
@@ -117,10 +118,10 @@ impl Member {
         Ok(left)
     }
 
-    /// Leaves in good order: the slices go at once, and the others see that it is no crash.
+    /// Leaves in good order: the slices go at once, and the record tells this from an expiry.
     pub(crate) async fn leave(&self, within: Duration) -> Result<(), Unflushed> {
         let recorded = self.departures.set(&self.identity.name, self.identity.stamp);
-        // Without the record it only looks like a crash.
+        // Without the record the others take it for an expiry, which is no reason to stay.
         match tokio::time::timeout(within / 2, recorded).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the departure is not recorded"),

@@ -1,4 +1,4 @@
-//! Who is there, and what has become of whom between two polls.
+//! Which instances are alive, and what happened to each between two polls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,15 +8,15 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    /// It has not been seen before.
+    /// First seen.
     Joined,
-    /// It stopped in good order.
+    /// Stopped in good order.
     Left,
-    /// Its lease expired: it crashed, hangs, or is cut off from the store.
+    /// Its lease expired: the process crashed, hangs, or is cut off from the store.
     Expired,
-    /// It is back after it had left or expired.
+    /// Alive again after it had left or expired.
     Returned,
-    /// A new process has its name; the old one was still counted until then.
+    /// A new process took the name while the old one was still counted.
     Restarted,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Event {
     pub(crate) instance: String,
 }
 
-/// Tells the process that has a name from the one that had it before. Chosen by each process at its start.
+/// Distinguishes successive processes of one name. Each chooses one at its start.
 pub(crate) type Stamp = i64;
 
 /// The instances as of the last poll that succeeded.
@@ -35,10 +35,10 @@ pub(crate) type Stamp = i64;
 pub(crate) struct Roster {
     /// `None` before the first poll, which gives no events.
     living: Option<BTreeMap<String, Stamp>>,
-    /// Who has left or expired, and at which poll.
+    /// The instances that left or expired, with the number of the poll that detected it.
     gone: BTreeMap<String, u64>,
     polls: u64,
-    /// For how many polls the gone are remembered.
+    /// For how many polls `gone` keeps them.
     memory: u64,
 }
 
@@ -47,14 +47,14 @@ impl Roster {
         Self { living: None, gone: BTreeMap::new(), polls: 0, memory }
     }
 
-    /// Who was there, and is not among `seen`.
+    /// The instances of the last poll that are not among `seen`.
     pub(crate) fn missing(&self, seen: &BTreeMap<String, Stamp>) -> Vec<(String, Stamp)> {
         let known = self.living.iter().flatten();
         let missing = known.filter(|(name, _)| !seen.contains_key(*name));
         missing.map(|(name, stamp)| (name.clone(), *stamp)).collect()
     }
 
-    /// Takes in a poll, and gives what has happened since the one before. `left` are those of the
+    /// Records a poll, and gives the events since the previous one. `left` are those of the
     /// [`missing`](Self::missing) that stopped in good order.
     pub(crate) fn update(
         &mut self,
@@ -89,7 +89,7 @@ impl Roster {
 mod tests {
     use super::*;
 
-    /// Events as text, of a poll that sees these of whose missing instances these left.
+    /// Events as text, of a poll that sees these in which these of the missing ones left.
     fn poll(roster: &mut Roster, seen: &[(&str, Stamp)], left: &[&str]) -> Vec<String> {
         let seen = seen.iter().map(|(name, stamp)| (name.to_string(), *stamp)).collect();
         let left = left.iter().map(ToString::to_string).collect();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gone_are_forgotten_after_a_while() {
+    fn instances_that_are_gone_are_forgotten_after_a_while() {
         let mut roster = Roster::new(2);
         poll(&mut roster, &[("a", 1), ("b", 1)], &[]);
         assert_eq!(poll(&mut roster, &[("a", 1)], &[]), ["b Expired"]);

@@ -1,4 +1,4 @@
-//! The one reader of the store in this process: whoever looks at the page looks at what it found.
+//! The only reader of the store in this process. All viewers of the page share what it finds.
 
 use std::{
     collections::BTreeMap,
@@ -46,7 +46,7 @@ impl Watcher {
         self.history.subscribe()
     }
 
-    /// Polls until this process counts no longer, and gives why.
+    /// Polls until this process is no instance any more, and gives the reason.
     pub(crate) async fn run(mut self) -> DistkitError {
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,7 +58,7 @@ impl Watcher {
         }
     }
 
-    /// Reads the store once, and adds what it found to the history, also if that is nothing.
+    /// Reads the store once, and adds the result to the history, failures included.
     async fn poll(&mut self) -> Result<(), DistkitError> {
         let found = match timeout(PATIENCE, self.read()).await {
             Ok(Ok(sample)) => Ok(sample),
@@ -82,7 +82,7 @@ impl Watcher {
     async fn read(&mut self) -> Result<Sample, DistkitError> {
         let held = self.member.held().await?;
         let Identity { name, stamp, .. } = self.member.identity();
-        // The counter itself learns of it at its next write or heartbeat, a third of a lease away.
+        // The counter detects this at its next write or heartbeat, up to a third of a lease later.
         if held.stamps.get(name.as_str()).is_some_and(|holder| holder != stamp) {
             return Err(DistkitError::InstanceReplaced);
         }
@@ -97,7 +97,7 @@ impl Watcher {
     }
 }
 
-/// Unix time that goes on evenly, whatever is done to the machine's clock.
+/// Unix time that steps of the machine's clock do not change.
 struct Clock {
     began: Instant,
     began_ms: u64,

@@ -1,7 +1,7 @@
-//! The page in headless Chromium: three processes, of which one is killed and comes back.
+//! The page in headless Chromium: three processes, one of which is killed and returns.
 //!
-//! Not among the other tests, because few machines have what it needs: `scripts/test --browser` installs it, and runs
-//! this.
+//! Ignored otherwise, because few machines have a browser: `scripts/test --browser` installs it and runs
+//! these tests.
 
 mod support;
 
@@ -51,13 +51,13 @@ impl Driver {
     async fn browser(&self) -> Client {
         let options = json!({ "goog:chromeOptions": { "args": [
             "--headless=new",
-            // Neither root nor a container has the sandbox; the page is our own.
+            // Root has no sandbox, nor have most containers. The page is our own.
             "--no-sandbox",
             "--disable-dev-shm-usage",
             "--disable-gpu",
             "--force-device-scale-factor=1",
             "--hide-scrollbars",
-            // The browser ends with the driver, also where that is killed.
+            // The browser ends with the driver, even if that is killed.
             "--remote-debugging-pipe",
         ] } });
         let Value::Object(options) = options else { unreachable!() };
@@ -76,7 +76,7 @@ impl Drop for Driver {
 
 struct Page(Client);
 
-/// What the page says at one time.
+/// The page's content at one time.
 #[derive(Debug, serde::Deserialize)]
 struct Shown {
     status: String,
@@ -91,7 +91,7 @@ struct Shown {
 
 impl Page {
     async fn open(browser: Client, process: &Process) -> Self {
-        // The window has borders, of which the page is free.
+        // A window is larger than its page.
         let script = "return [window.outerWidth - window.innerWidth, window.outerHeight - window.innerHeight]";
         let borders = browser.execute(script, vec![]).await.unwrap();
         let border = |i: usize| u32::try_from(borders[i].as_u64().unwrap()).unwrap();
@@ -149,7 +149,7 @@ impl Page {
     }
 }
 
-/// Ends the browser whatever becomes of `story`, and the driver after it.
+/// Closes the browser even if `story` panics.
 async fn in_a_browser(story: impl AsyncFnOnce(Client)) {
     let driver = Driver::start();
     let browser = driver.browser().await;
@@ -163,7 +163,7 @@ async fn in_a_browser(story: impl AsyncFnOnce(Client)) {
 
 #[tokio::test]
 #[ignore = "needs chromium and chromedriver: scripts/test --browser"]
-async fn the_page_shows_a_death_and_a_return() {
+async fn the_page_marks_an_expiry_and_a_return() {
     let server = Server::redis().start();
     let [a, b, c] = ["a", "b", "c"].map(|name| Process::start(&server, name, SHORT, &[]));
     a.opens(10).await;
@@ -200,7 +200,7 @@ async fn the_page_shows_a_death_and_a_return() {
         page.click("close").await;
         page.has(&[("a", 1), ("b", 7), ("c", 30)]).await;
 
-        // The process that serves the page is the one that dies.
+        // The process that serves the page.
         a.kill_9();
         page.shows("that its process is gone", |shown| shown.status == "lost").await;
     })
@@ -209,7 +209,7 @@ async fn the_page_shows_a_death_and_a_return() {
 
 #[tokio::test]
 #[ignore = "needs chromium and chromedriver: scripts/test --browser"]
-async fn a_store_that_is_away_is_shown_as_such() {
+async fn the_page_shows_an_outage_of_the_store() {
     let server = Server::redis().append_only_always().start();
     let a = Process::start(&server, "a", support::LONG, &[]);
     a.opens(10).await;
@@ -242,7 +242,7 @@ async fn picture() {
         let marks = async |mark: &str| {
             page.shows(mark, |shown| shown.marks.iter().any(|found| found == mark)).await;
         };
-        // So that the chart has something to show in between.
+        // So that the chart has some width between the marks.
         let pause = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
         pause(15).await;
         b.kill_9();

@@ -1,4 +1,4 @@
-//! The service over HTTP: several processes on one server, of which one dies.
+//! The service over HTTP: several processes on one server, some of which are killed.
 
 mod support;
 
@@ -56,7 +56,7 @@ impl Events {
 }
 
 #[tokio::test]
-async fn the_total_falls_when_a_process_is_killed_and_rises_when_it_is_back() {
+async fn the_total_falls_when_a_process_is_killed_and_rises_when_it_returns() {
     let server = Server::redis().start();
     let [a, b, c] = ["a", "b", "c"].map(|name| Process::start(&server, name, SHORT, &[]));
     a.opens(10).await;
@@ -82,7 +82,7 @@ async fn the_total_falls_when_a_process_is_killed_and_rises_when_it_is_back() {
         process.shows(json!({ "a": 11, "b": 7, "c": 30 })).await;
     }
 
-    // Whoever comes later sees what has been.
+    // A later viewer gets the history.
     let mut late = Events::of(&c).await;
     let first = late.next().await.unwrap();
     assert_eq!(first["about"]["name"], "c");
@@ -113,7 +113,7 @@ async fn sigterm_ends_streams_and_leaves_at_once() {
     let status = b.terminate().await;
     assert!(status.success(), "{status}");
     while ending.next().await.is_some() {}
-    // Not for an hour, had it not left.
+    // Without leaving it would be counted for an hour.
     assert_eq!(watching.until("left", "b").await["total"], 1);
 }
 
@@ -129,7 +129,7 @@ async fn a_process_whose_name_is_taken_ends() {
 }
 
 #[tokio::test]
-async fn the_page_is_whole_and_asks_nobody_else() {
+async fn the_page_is_complete_and_names_no_other_host() {
     let server = Server::redis().start();
     let a = Process::start(&server, "a", LONG, &[]);
     for (path, kind) in [
@@ -203,7 +203,7 @@ async fn connections_are_closed_as_far_as_there_are_any_and_opened_up_to_a_limit
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_a_gap_and_all_is_well_when_it_is_back() {
+async fn an_unreachable_store_is_a_gap_and_expires_no_instance() {
     let server = Server::redis().append_only_always().start();
     let a = Process::start(&server, "a", LONG, &[]);
     a.opens(3).await;
@@ -221,12 +221,12 @@ async fn a_store_that_is_away_is_a_gap_and_all_is_well_when_it_is_back() {
         latest["total"].is_null() && latest["error"].is_string()
     })
     .await;
-    support::wait_until("a health check that says so", async || {
+    support::wait_until("a health check that fails", async || {
         let (status, answer) = a.get("/healthz").await;
         status == 503 && answer["error"].as_str().unwrap().contains("the store has not answered")
     })
     .await;
-    // What is in memory needs no store.
+    // Counting needs no store.
     a.opens(4).await;
 
     server.restart();
@@ -235,12 +235,15 @@ async fn a_store_that_is_away_is_a_gap_and_all_is_well_when_it_is_back() {
     let mut events = Events::of(&a).await;
     let seen = events.next().await.unwrap();
     let all = seen["samples"].as_array().unwrap();
-    assert!(all.iter().all(|sample| sample["events"] == json!([])), "an outage kills nobody");
+    assert!(
+        all.iter().all(|sample| sample["events"] == json!([])),
+        "no instance expires by an outage"
+    );
     assert!(all.iter().any(|sample| sample["total"].is_null()));
 }
 
 #[test]
-fn a_process_that_cannot_serve_says_why_and_takes_nobodys_name() {
+fn a_process_that_cannot_serve_names_the_reason_and_takes_over_no_name() {
     let server = Server::redis().start();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-// The stacked chart: one band for each instance, their sum, and marks where instances came or went.
+// The stacked chart: a band for each instance, their sum, and marks for joins, expiries and returns.
 
 const NS = "http://www.w3.org/2000/svg";
 const LANES = 3;
@@ -16,7 +16,7 @@ export const KINDS = {
 export const number = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 export const time = (ms) => clock.format(ms);
-export const short = (name) => (name.length > 14 ? `${name.slice(0, 13)}…` : name);
+const short = (name, most) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);
 
 function node(tag, attributes, text) {
   const element = document.createElementNS(NS, tag);
@@ -93,7 +93,7 @@ function bands(to, { samples, series }) {
     for (const { name, color } of series) {
       const values = run.map((sample) => Math.max(sample.slices[name] ?? 0, 0));
       const above = base.map((value, i) => value + values[i]);
-      // From the sample before the first connection to the one after the last: nothing is drawn where there is none.
+      // Each polygon starts at the sample before a stretch with connections and ends at the one after.
       for (let from = 0; from < run.length; from += 1) {
         if (values[from] === 0) continue;
         let until = from;
@@ -108,7 +108,7 @@ function bands(to, { samples, series }) {
       const end = run.length - 1;
       if (run[end] === samples.at(-1) && to.y(base[end]) - to.y(above[end]) >= 12) {
         const y = (to.y(base[end]) + to.y(above[end])) / 2 + 4;
-        labels.push(node("text", { class: "label", x: to.right + 8, y }, `${short(name)} ${number.format(values[end])}`));
+        labels.push(node("text", { class: "label", x: to.right + 8, y }, short(name, 10)));
       }
       above.forEach((value, i) => (base[i] = value));
     }
@@ -130,13 +130,13 @@ function gaps(to, samples) {
   return drawn;
 }
 
-/** Marks with their labels in lanes, so that those of events close to one another do not cover each other. */
+/** Marks, with their labels in lanes so that labels of close events do not overlap. */
 function marks(to, samples) {
   const ends = Array(LANES).fill(-Infinity);
   return samples.filter(({ at_ms }) => at_ms >= to.from).flatMap(({ at_ms, events }) =>
     events.map(({ kind, instance }) => {
       const { icon, text } = KINDS[kind];
-      const label = `${short(instance)} ${text}`;
+      const label = `${short(instance, 14)} ${text}`;
       const x = to.x(at_ms);
       const width = 24 + label.length * 6.8;
       const flipped = x + width > to.width - 4;

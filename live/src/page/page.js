@@ -2,7 +2,7 @@
 
 import { KINDS, draw, number, scales, time } from "./chart.js";
 
-const COLORS = 7; // Of the palette; whoever comes after has the grey one.
+const COLORS = 7; // Colors of the palette. Further instances share a grey one.
 const by = (id) => document.getElementById(id);
 const svg = by("chart");
 
@@ -25,7 +25,7 @@ function connect() {
   stream.onmessage = ({ data }) => take(JSON.parse(data));
   stream.onerror = () => {
     status("lost", `${about?.name ?? "the process"} does not answer; trying again`);
-    // The browser tries again by itself, but for an answer that is no stream.
+    // The browser reconnects by itself, except after an answer that is no event stream.
     if (stream.readyState === EventSource.CLOSED) setTimeout(connect, 1000);
   };
 }
@@ -71,14 +71,14 @@ function show() {
   if (!last) return status("connecting", "waiting for the first poll");
   if (last.total === null) status("unreachable", `the store is unreachable: ${last.error}`);
   else status("live", "live");
-  // Of an outage, the last numbers before it.
+  // During an outage: the last numbers before it.
   const known = samples.findLast(({ total }) => total !== null);
   by("total").classList.toggle("stale", last.total === null);
   by("total").textContent = known ? number.format(known.total) : "–";
   document.title = known ? `${number.format(known.total)} open connections` : "Open connections";
   if (!known) return;
   const living = Object.keys(known.slices);
-  by("living").textContent = living.length;
+  by("living").textContent = `in ${living.length} living instance${living.length === 1 ? "" : "s"}`;
   const series = seriesOf(samples);
   by("instances").replaceChildren(...series.map((one) => card(one, known, last.at_ms)));
   by("chart-text").textContent =
@@ -128,7 +128,7 @@ function card({ name, color }, known, now) {
 
 function status(state, text) {
   const shown = by("status");
-  // Only changes, for those who hear it read out.
+  // Only changes: screen readers announce each assignment.
   if (shown.textContent !== text) shown.textContent = text;
   shown.dataset.state = state;
   for (const button of [by("open"), by("close")]) button.disabled = state !== "live";
@@ -178,7 +178,7 @@ svg.onpointerleave = () => {
   if (samples.length) show();
 };
 new ResizeObserver(() => samples.length && show()).observe(svg);
-// A process that hangs keeps its stream open and sends nothing.
+// A process that hangs keeps its stream open but sends nothing.
 setInterval(() => {
   const silent = performance.now() - heardAt;
   if (about && by("status").dataset.state === "live" && silent > 3 * about.poll_ms + 3000) {

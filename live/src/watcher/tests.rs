@@ -65,13 +65,13 @@ async fn a_crash_is_an_expiry_and_a_new_process_of_the_name_a_return() {
     let mut watcher = a.watcher();
     assert_eq!(poll(&mut watcher).await, (vec![], Some(30)));
 
-    // Whatever was not done until now, a dead process does not do.
+    // A killed process does nothing from now on.
     b.link.cut();
     settle().await;
     assert_eq!(poll(&mut watcher).await, (vec![], Some(30)), "its lease still runs");
     past_the_lease().await;
     assert_eq!(poll(&mut watcher).await, (events(&["b Expired"]), Some(10)));
-    assert_eq!(poll(&mut watcher).await, (vec![], Some(10)), "it is told once");
+    assert_eq!(poll(&mut watcher).await, (vec![], Some(10)), "it is reported once");
 
     let b = Process::start(&store, "b", 3).await;
     assert_eq!(poll(&mut watcher).await, (events(&["b Returned"]), Some(10)));
@@ -104,7 +104,7 @@ async fn a_process_that_stops_in_good_order_has_left() {
     b.member.leave(Duration::from_secs(1)).await.unwrap();
     assert_eq!(poll(&mut watcher).await, (events(&["b Left"]), Some(0)));
 
-    // The record of that end is not taken for one of its successor's.
+    // The record of that departure does not apply to its successor.
     let b = Process::start(&store, "b", 3).await;
     assert_eq!(poll(&mut watcher).await, (events(&["b Returned"]), Some(0)));
     b.link.cut();
@@ -113,7 +113,7 @@ async fn a_process_that_stops_in_good_order_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_without_connections_lives() {
+async fn an_instance_without_connections_is_alive() {
     let store = MemoryBackend::new();
     let (a, b) = (Process::start(&store, "a", 1).await, Process::start(&store, "b", 2).await);
     b.opens(20).await;
@@ -127,7 +127,7 @@ async fn an_instance_without_connections_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_successor_that_does_not_wait_for_the_lease_is_a_restart() {
+async fn a_successor_within_the_lease_is_a_restart() {
     let store = MemoryBackend::new();
     let (a, old) = (Process::start(&store, "a", 1).await, Process::start(&store, "b", 2).await);
     old.opens(20).await;
@@ -137,13 +137,13 @@ async fn a_successor_that_does_not_wait_for_the_lease_is_a_restart() {
     new.opens(1).await;
     assert_eq!(poll(&mut watcher).await, (events(&["b Restarted"]), Some(1)));
 
-    // The old one may live on. It counts no longer, and its watcher ends.
+    // If the old process is still alive, its watcher ends.
     let ended = old.watcher().poll().await.unwrap_err();
     assert!(matches!(ended, DistkitError::InstanceReplaced), "{ended}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_a_gap_and_nobody_dies_of_it() {
+async fn an_outage_is_a_gap_and_expires_no_instance() {
     let store = MemoryBackend::new();
     let (a, b) = (Process::start(&store, "a", 1).await, Process::start(&store, "b", 2).await);
     b.opens(20).await;
@@ -161,7 +161,7 @@ async fn an_outage_is_a_gap_and_nobody_dies_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_is_waited_for_a_while() {
+async fn a_poll_of_a_store_that_hangs_times_out() {
     let store = MemoryBackend::new();
     let a = Process::start(&store, "a", 1).await;
     let mut watcher = a.watcher();
@@ -172,7 +172,7 @@ async fn a_store_that_hangs_is_waited_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_are_counted_while_their_guards_live() {
+async fn streams_are_counted_until_their_guards_are_dropped() {
     let store = MemoryBackend::new();
     let a = Process::start(&store, "a", 1).await;
     let mut watcher = a.watcher();
@@ -183,7 +183,7 @@ async fn streams_are_counted_while_their_guards_live() {
     assert_eq!(a.connections.held().streams, 1);
     settle().await;
     assert_eq!(poll(&mut watcher).await.1, Some(4));
-    // After the counter's end a stream can neither be opened nor make trouble as it closes.
+    // After the counter has left, closing a stream is fine and opening one is refused.
     a.member.leave(Duration::from_secs(1)).await.unwrap();
     drop(two);
     assert!(matches!(a.connections.open().unwrap_err(), DistkitError::ShutDown));

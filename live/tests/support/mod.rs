@@ -11,13 +11,13 @@ use distkit_testkit::{Server, command_tied_to_this_thread};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-/// A lease that a test waits for, and that a busy machine does not let expire.
+/// A lease for tests that wait for its end; long enough for the heartbeats of a busy machine.
 pub const SHORT: &str = "3s";
 
-/// A lease that no test outlives.
+/// A lease that expires in no test.
 pub const LONG: &str = "1h";
 
-/// Whatever takes longer has failed. Nothing waits so long when all is well.
+/// Whatever takes longer has failed. No successful test waits that long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A process that serves. It is killed when this is dropped.
@@ -46,13 +46,13 @@ impl Process {
         Self { child, url }
     }
 
-    /// As a crash, an OOM kill, or a lost node would.
+    /// SIGKILL, as the OOM killer sends it.
     pub fn kill_9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and how it ends then.
+    /// SIGTERM; gives the exit status.
     pub async fn terminate(&mut self) -> ExitStatus {
         let id = self.child.id().to_string();
         let sent = std::process::Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]).status();
@@ -80,7 +80,7 @@ impl Process {
         assert_eq!(status, 200, "{answer}");
     }
 
-    /// Waits until this process shows these connections, of all instances that it takes to be alive.
+    /// Waits until this process reports exactly these living instances with these connections.
     pub async fn shows(&self, expected: Value) {
         let mut seen = Value::Null;
         let sum: i64 = expected.as_object().unwrap().values().filter_map(Value::as_i64).sum();
