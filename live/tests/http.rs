@@ -264,3 +264,17 @@ fn a_process_that_cannot_serve_names_the_reason_and_takes_over_no_name() {
     let (status, text) = run(&["--listen", "127.0.0.1:0", "--lease", "0s"]);
     assert_eq!(status, Some(2), "{text}");
 }
+
+#[tokio::test]
+async fn a_load_comes_and_goes_around_its_number() {
+    let server = Server::redis().start();
+    let a = Process::start(&server, "a", LONG, &["--load", "50"]);
+    let mut seen = std::collections::BTreeSet::new();
+    support::wait_until("three numbers of connections", async || {
+        let (_, held) = a.get("/connections").await;
+        seen.insert(held["simulated"].as_u64().unwrap());
+        seen.len() >= 3
+    })
+    .await;
+    assert!(seen.iter().all(|held| (1..=150).contains(held)), "{seen:?}");
+}

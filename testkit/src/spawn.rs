@@ -8,7 +8,7 @@ use std::{
 type Request = (Command, mpsc::Sender<io::Result<Child>>);
 
 /// A command that starts `program` so that the kernel kills it when the thread that starts it ends, however that
-/// ends, if `setpriv` is there. [`spawn`] starts it from a thread that lives as long as the process.
+/// ends, if `setpriv` is there.
 pub fn command(program: &str) -> Command {
     if dies_with_us() {
         let mut command = Command::new("setpriv");
