@@ -187,7 +187,7 @@ async fn the_page_marks_an_expiry_and_a_return() {
         b.kill_9();
         let shown = page.has(&[("a", 11), ("c", 30)]).await;
         assert!(shown.marks.contains(&"b expired".into()), "{shown:?}");
-        assert_eq!(shown.log.first().unwrap(), "b expired");
+        assert!(shown.log.contains(&"b expired".into()), "{shown:?}");
 
         let b = Process::start(&server, "b", SHORT, &[]);
         b.opens(7).await;
