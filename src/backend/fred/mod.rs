@@ -2,6 +2,7 @@
 
 mod own;
 mod runner;
+mod seen;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 use std::{
     sync::{
         Arc, Once,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,9 +16,13 @@ use fred::{
 use futures_util::future::{Either, join_all, select};
 use tokio::time::Instant;
 
-use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
+use crate::backend::{
+    lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError},
+    progress,
+    silence::{Sent, Silence},
+};
 
-use super::own::Own;
+use super::{own::Own, seen::Seen};
 
 /// For a client that has no `default_command_timeout`, which would wait for ever.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,6 +87,46 @@ pub struct Runner {
     carriers: Carriers,
     options: Options,
     cluster: bool,
+    /// Of a single client that leads to one server.
+    seen: Option<Seen>,
+    /// Of a client that nobody else uses, where fred's own look at silent connections is put off by each command.
+    silence: Option<Watch>,
+}
+
+/// Whether a connection has gone silent.
+#[derive(Default)]
+struct Watch {
+    silence: Silence,
+    is_silent: AtomicBool,
+}
+
+/// A command that was sent, until it is answered or given up.
+struct Awaited<'c> {
+    watch: Option<&'c Watch>,
+    sent: Option<Sent>,
+}
+
+impl<'c> Awaited<'c> {
+    fn on(watch: Option<&'c Watch>) -> Self {
+        Self { watch, sent: watch.map(|watch| watch.silence.sent()) }
+    }
+
+    fn answered(mut self) {
+        self.sent = None;
+        if let Some(watch) = self.watch {
+            watch.silence.answered();
+        }
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if let (Some(watch), Some(sent)) = (self.watch, self.sent)
+            && watch.silence.given_up(sent, TIMEOUT)
+        {
+            watch.is_silent.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Runner {
@@ -91,6 +135,7 @@ impl Runner {
         let of_cluster = clients.first().is_some_and(Client::is_clustered);
         let follows = |client: &Client| client.connection_config().max_redirections != 0;
         let (cluster, options) = Self::settings(clients);
+        let clients_are_one = clients.len() == 1;
         static WARNED: Once = Once::new();
         if clients.iter().any(|client| client.client_reconnect_policy().is_none()) {
             WARNED.call_once(|| {
@@ -108,14 +153,18 @@ impl Runner {
         } else {
             Carriers::Lent(source)
         };
-        Self { carriers, options, cluster }
+        let seen = (!cluster && clients_are_one).then(Seen::new);
+        Self { carriers, options, cluster, seen, silence: None }
     }
 
     /// Over a client that nobody else uses, connected by `task`.
     pub(super) fn owning(client: Client, task: ConnectHandle) -> Self {
         let (cluster, options) = Self::settings(std::slice::from_ref(&client));
         let all = vec![Own::started(client, task)];
-        Self { carriers: Carriers::Own { all, next: AtomicUsize::new(0) }, options, cluster }
+        let seen = (!cluster).then(Seen::new);
+        let silence = (!cluster).then(Watch::default);
+        let carriers = Carriers::Own { all, next: AtomicUsize::new(0) };
+        Self { carriers, options, cluster, seen, silence }
     }
 
     fn settings(clients: &[Client]) -> (bool, Options) {
@@ -131,7 +180,13 @@ impl Runner {
     }
 
     async fn connected(&self) -> Result<Client, CallError> {
+        progress::waits();
         let client = self.carriers.client().await;
+        if let Some(watch) = &self.silence
+            && watch.is_silent.swap(false, Ordering::Relaxed)
+        {
+            self.reconnect(&client).await;
+        }
         if !client.is_connected() {
             let connecting = tokio::time::timeout(CONNECTING, client.wait_for_connect()).await;
             // Also a connection that was made just before the wait began counts.
@@ -149,6 +204,7 @@ impl Runner {
                  call its connect",
             ));
         }
+        progress::is_sent();
         Ok(client)
     }
 }
@@ -240,6 +296,9 @@ impl Runner {
 
     async fn send_once(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
         let answer = self.exchange(client, command).await;
+        if let (Some(seen), Ok(_)) = (&self.seen, &answer) {
+            seen.answered(client);
+        }
         if matches!(&answer, Err(CallError::Server(error)) if error.code == "READONLY") {
             self.reconnect(client).await;
         }
@@ -249,12 +308,16 @@ impl Runner {
     async fn exchange(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
         let (command, args) = encode(command);
         let client = client.with_options(&self.options);
+        let awaited = Awaited::on(self.silence.as_ref());
         let mut sending = std::pin::pin!(client.custom_raw(command, args));
         loop {
             // Not tokio's select: where a task's budget is spent, it polls nothing, and the commands of a
             // pipeline would be sent in another order.
             let watch = std::pin::pin!(tokio::time::sleep(WATCH));
             if let Either::Left((answer, _)) = select(sending.as_mut(), watch).await {
+                if !answer.as_ref().is_err_and(|error| *error.kind() == ErrorKind::Timeout) {
+                    awaited.answered();
+                }
                 return answer.map_err(failed).and_then(reply);
             }
             // A command that comes as the background task ends stays in the queue for good.
