@@ -25,8 +25,8 @@ const CONNECTING: Duration = Duration::from_millis(500);
 /// Counters in Redis or Valkey, over a client or pool of `fred`.
 ///
 /// Options take a [`Client`] or [`Pool`] directly. Commands wait for an answer as long as the client's
-/// `default_command_timeout` says, or 5 s where it says nothing, and are never sent a second time: what
-/// the client's `max_command_attempts` says does not apply.
+/// `default_command_timeout` says, or 5 s where it says nothing, and are not sent a second time to a single
+/// server: what the client's `max_command_attempts` says does not apply.
 ///
 /// # Clusters
 ///
@@ -34,7 +34,8 @@ const CONNECTING: Duration = Duration::from_millis(500);
 /// clients. It makes as many clients of its own for each node, connected at the first command to that node, and finds the
 /// node of a key and follows redirections itself, for up to 5 s a command. Fred's own client of a cluster stops sending to
 /// all nodes while it cannot reach one, and mixes up the answers of a connection when it follows a redirection while a slot
-/// moves. Here a node that is unreachable delays its own keys only. A command's error tells why no node can be
+/// moves. Here a node that is unreachable delays its own keys only. A command whose connection is lost is sent again, up to
+/// three times in all: every write goes through a script that recognises what it has already applied. A command's error tells why no node can be
 /// reached. The user's client need not be connected; if it is, its connections stay unused.
 ///
 /// A `TlsHostMapping` is heeded with the feature `fred-tls`.

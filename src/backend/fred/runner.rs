@@ -30,6 +30,9 @@ const MOVING: Duration = Duration::from_secs(5);
 /// The pauses between these attempts: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
+/// How often a command is sent whose answer is lost with its connection.
+const ATTEMPTS: u32 = 3;
+
 /// How often a command that waits for its answer looks whether anybody can still get one.
 const WATCH: Duration = Duration::from_millis(200);
 
@@ -183,6 +186,12 @@ fn failed(error: Error) -> CallError {
     }
 }
 
+/// Whether the client lost patience: then its caller's is over, too.
+fn timed_out(error: &CallError) -> bool {
+    let CallError::Lost(cause) = error else { return false };
+    cause.downcast_ref::<Error>().is_some_and(|error| *error.kind() == ErrorKind::Timeout)
+}
+
 /// The node that a command goes to, of a cluster whose nodes may take each other's place meanwhile.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -208,13 +217,19 @@ impl Runner {
         answer
     }
 
-    /// Sends to the node that serves the slot, and again only what was turned down because the slot moves, or was not
-    /// sent to a node that has lost the slot.
+    /// Sends to the node that serves the slot; again while the slot moves, where another node has taken the place of
+    /// the first, and a few times where the connection was lost. What comes here from a cluster is recognised by its
+    /// lane or guard, or harmless.
     async fn follow(&self, cluster: &Cluster, command: Command<'_>) -> Result<Reply, CallError> {
         let slot = slot(command);
         let (began, mut pause) = (Instant::now(), PAUSES.0);
+        let mut lost = 0;
         loop {
-            let node = cluster.node(slot).await?;
+            let node = match cluster.node(slot).await {
+                Ok(node) => node,
+                Err(error) if lost > 0 => return Err(error.of_last_attempt()),
+                Err(error) => return Err(error),
+            };
             let place = Place { cluster, node: &node, slot };
             let answer = match node.connected().await {
                 Ok(client) => self.exchange(&client, command, Some(place)).await,
@@ -229,10 +244,14 @@ impl Runner {
                     true
                 }
                 Err(CallError::NotSent(_)) => place.is_left().await,
+                Err(error @ CallError::Lost(_)) => {
+                    lost += 1;
+                    lost < ATTEMPTS && !timed_out(error)
+                }
                 _ => false,
             };
             if !again || began.elapsed() + pause >= MOVING {
-                return answer;
+                return answer.map_err(|e| if lost > 0 { e.of_last_attempt() } else { e });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
@@ -331,8 +350,6 @@ impl ScriptRunner for Runner {
         false
     }
 
-    /// A cluster's nodes get no command twice, either. But they are many, and a process that does not use one sees
-    /// nothing of its losses: so every write there goes through a script, which looks at the shape first.
     fn resends(&self) -> bool {
         matches!(self.carriers, Carriers::Nodes(_))
     }
