@@ -35,6 +35,7 @@ fn look(kind: SpanKind) -> (RGBColor, &'static str) {
         SpanKind::Hung => (RGBColor(146, 84, 178), "hung"),
         SpanKind::Flaky => (RGBColor(240, 184, 64), "slow or losing messages"),
         SpanKind::StoreDown => (RGBColor(110, 118, 130), "store restarts"),
+        SpanKind::NodeDown => (RGBColor(70, 110, 200), "a node is unreachable"),
         SpanKind::StoreLost => (RGBColor(196, 24, 90), "store restarts without its data"),
         SpanKind::Evicted => (RGBColor(120, 84, 40), "store loses who is joined"),
         SpanKind::ClockStep => (RGBColor(40, 140, 140), "store's clock steps by an hour"),
@@ -101,7 +102,9 @@ fn draw_header(area: &Area<'_>, config: &Config, report: &Report) -> Drawn {
     entry(16, "really open", &boxed(OPEN))?;
     entry(22, "the store's total", &line(TOTAL, 3))?;
     entry(22, "what each process believes", &line(BELIEF, 1))?;
-    for kind in [
+    // What cannot happen needs no entry.
+    let of_clusters = (config.shards > 1).then_some(SpanKind::NodeDown);
+    let kinds = [
         SpanKind::Dead,
         SpanKind::Cut,
         SpanKind::Hung,
@@ -110,7 +113,8 @@ fn draw_header(area: &Area<'_>, config: &Config, report: &Report) -> Drawn {
         SpanKind::StoreLost,
         SpanKind::Evicted,
         SpanKind::ClockStep,
-    ] {
+    ];
+    for kind in kinds.into_iter().chain(of_clusters) {
         let (color, label) = look(kind);
         entry(16, label, &boxed(color))?;
     }
