@@ -330,8 +330,8 @@ impl<'a, W: World> Player<'a, W> {
             let id = who.id(self.processes[at].deaths);
             let request = Request { who, shard, id, ask, sequence: None, resent: false };
             // Looking on needs no membership; a counter that ended does not do it all the same.
-            let looks = matches!(request.ask, Ask::Slices(_));
-            if !request.ask.needs_membership() && !(looks && ended.is_some()) {
+            let ends_too = request.ask.needs_membership() || matches!(request.ask, Ask::Slices(_));
+            if !request.ask.needs_membership() && (ended.is_none() || !ends_too) {
                 self.settle(&request, given)?;
                 continue;
             }

@@ -110,10 +110,9 @@ impl Process {
         }
         model.slots[self.slot] =
             Slot { process: Some(self.number), link: Some(self.link.clone()), ..Slot::default() };
-        for until in [model.store_down, model.node_down.map(|(_, until)| until)] {
-            if let Some(until) = until {
-                model.trouble(self.slot, now, until);
-            }
+        let node_down = model.node_down.map(|(_, until)| until);
+        for until in [model.store_down, node_down].into_iter().flatten() {
+            model.trouble(self.slot, now, until);
         }
         model.settle_link(self.slot);
     }

@@ -27,6 +27,11 @@ use super::own::{Own, not_sent};
 
 const SLOTS: usize = 16_384;
 
+/// How often a cluster is asked who serves which slot: when a node says that it does not serve one, and when a node
+/// does not answer.
+pub(super) const LOOKS: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_millis(500));
+
 /// How long a node may take to tell who serves which slot.
 const TELLING: Duration = Duration::from_secs(1);
 
@@ -46,7 +51,8 @@ pub(super) struct Cluster {
 
 struct Topology {
     nodes: Vec<Arc<Node>>,
-    /// The place in `nodes` of the one that serves a slot.
+    /// The place in `nodes` of the one that serves a slot. Empty until it was asked for: then `nodes` are those of the
+    /// configuration.
     owners: Vec<Option<u16>>,
 }
 
@@ -72,14 +78,20 @@ impl Cluster {
     /// As the settings of `clients`, all of one cluster, say. No I/O.
     pub(super) fn like(clients: &[Client]) -> Option<Self> {
         let model = clients.first()?;
-        Some(Self {
+        let seeds = model.client_config().server.hosts();
+        let mut cluster = Self {
             model: model.clone(),
-            seeds: model.client_config().server.hosts(),
+            seeds: Vec::new(),
             each: clients.len(),
             home: Handle::try_current().ok(),
             known: RwLock::new(Arc::new(Topology { nodes: Vec::new(), owners: Vec::new() })),
             last_look: Mutex::default(),
-        })
+        };
+        // All who look at first ask the same clients.
+        let nodes = seeds.iter().map(|seed| cluster.node_at(seed)).collect();
+        *cluster.known.get_mut() = Arc::new(Topology { nodes, owners: Vec::new() });
+        cluster.seeds = seeds;
+        Some(cluster)
     }
 
     /// Learns who serves which slot, and connects to all nodes that answer.
@@ -113,7 +125,11 @@ impl Cluster {
         if let Some(node) = self.known_node(slot) {
             return Ok(node);
         }
-        self.look(None).await?;
+        if self.known.read().owners.is_empty() {
+            self.look(None).await?;
+        } else {
+            self.look_again(None, LOOKS.1).await;
+        }
         self.known_node(slot).ok_or_else(|| not_sent("no node of the cluster serves the slot"))
     }
 

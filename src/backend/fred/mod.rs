@@ -30,13 +30,17 @@ const CONNECTING: Duration = Duration::from_millis(500);
 ///
 /// # Clusters
 ///
-/// The store only takes the settings of a cluster's client or pool: credentials, TLS, policy, resolver and the number of
-/// clients. It makes as many clients of its own for each node, connected at the first command to that node, and finds the
-/// node of a key and follows redirections itself, for up to 5 s a command. Fred's own client of a cluster stops sending to
-/// all nodes while it cannot reach one, and mixes up the answers of a connection when it follows a redirection while a slot
-/// moves. Here a node that is unreachable delays its own keys only. A command whose connection is lost is sent again, up to
-/// three times in all: every write goes through a script that recognises what it has already applied. A command's error tells why no node can be
-/// reached. The user's client need not be connected; if it is, its connections stay unused.
+/// The store takes only the settings of a cluster's client or pool: credentials, TLS, policy, resolver and the number
+/// of clients. It makes that many clients of its own for each node, and connects them at the first command to the node.
+/// The user's client need not be connected; if it is, its connections stay unused.
+///
+/// - A node that is unreachable delays its own keys only. Fred's own client of a cluster sends nothing to any node
+///   while it cannot reach one.
+/// - The store follows redirections itself, for up to 5 s a command. Fred mixes up the answers of a connection when it
+///   does.
+/// - A command whose connection is lost is sent again, up to three times in all: every write goes through a script that
+///   recognises what it has already applied.
+/// - Where no node can be reached, a command's error tells why.
 ///
 /// A `TlsHostMapping` is heeded with the feature `fred-tls`.
 ///

@@ -17,7 +17,7 @@ use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerEr
 
 use super::{
     CONNECTING,
-    cluster::{Cluster, Node},
+    cluster::{Cluster, LOOKS, Node},
     own::{self, Own},
 };
 
@@ -35,10 +35,6 @@ const ATTEMPTS: u32 = 3;
 
 /// How often a command that waits for its answer looks whether anybody can still get one.
 const WATCH: Duration = Duration::from_millis(200);
-
-/// How often a cluster is asked who serves which slot: when a node says that it does not serve one, and when a node
-/// does not answer.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 #[derive(Debug, Clone)]
 pub(super) enum Source {
@@ -65,7 +61,7 @@ enum Carriers {
 enum Single {
     /// The user's.
     Lent(Source),
-    Own(Own),
+    Own(Box<Own>),
 }
 
 impl Single {
@@ -114,7 +110,10 @@ impl Runner {
     /// Over a client of a single server that nobody else uses, connected by `task`.
     pub(super) fn owning(client: Client, task: ConnectHandle) -> Self {
         let options = Self::options(std::slice::from_ref(&client));
-        Self { carriers: Carriers::Server(Single::Own(Own::started(client, task))), options }
+        Self {
+            carriers: Carriers::Server(Single::Own(Box::new(Own::started(client, task)))),
+            options,
+        }
     }
 
     /// Connects to the nodes of a cluster; nothing for a single server.

@@ -1,6 +1,7 @@
 //! What shards cost and bring on a cluster of three nodes.
 //!
-//! `target/release/shards [redis-rs|fred] [few]`, the latter for the flushes of few keys alone. Prints a table for `benches/README.md`; exits with 1 where a goal is missed.
+//! `target/release/shards [redis-rs|fred] [few]`; `few` is for the flushes of few keys alone. Prints tables; exits with 1
+//! where a goal is missed.
 
 use std::{
     sync::Arc,
