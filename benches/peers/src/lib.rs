@@ -1,4 +1,5 @@
-//! Measures distkit beside what is used in its place: limitador, a hand-written loop, `distkit` 0.7.1, `HINCRBY`.
+//! Measures distkit beside what is used in its place: limitador, a hand-written loop, `distkit` 0.7.1
+//! and `HINCRBY`.
 //!
 //! `target/release/peers --help` is the program; `benches/README.md` says what is compared, and why.
 #![forbid(unsafe_code)]

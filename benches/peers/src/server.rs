@@ -1,4 +1,4 @@
-//! What the server holds, whoever wrote it, and what it has done.
+//! What the server holds and has done, whichever contender it was for.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,7 +16,7 @@ pub(crate) enum Place {
     Limiter,
 }
 
-/// A connection of its own to look at the server by.
+/// A connection to observe the server by.
 pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
     let client = redis::Client::open(url).expect("a valid URL");
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
@@ -25,7 +25,8 @@ pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
 }
 
 impl Place {
-    /// The commands that read these counters. One of limitador's that is not there yet reads a key that no one has.
+    /// The commands that read these counters. For one of limitador's that is not there yet, a key that no
+    /// one has.
     pub(crate) async fn reads(
         self,
         connection: &mut MultiplexedConnection,
@@ -65,7 +66,7 @@ impl Place {
     }
 }
 
-/// The value of the variable in the name of a limitador's key: `...,"set_variables":{"counter":"NAME"},...`.
+/// The value of the variable in a key of limitador: `...,"set_variables":{"counter":"NAME"},...`.
 fn variable(key: &str) -> Option<&str> {
     key.split_once("\"set_variables\":{")?.1.split('"').nth(3)
 }

@@ -1,5 +1,5 @@
-//! Prints how many bytes a counter takes in the process, at most while many are added to, and afterwards:
-//! `peers-memory CONTENDER URL COUNTERS`. For the program `peers`.
+//! Prints how many bytes a counter takes in the process, at most while many are added to, and
+//! afterwards: `peers-memory CONTENDER URL COUNTERS`. For the program `peers`.
 //!
 //! A program of its own, for counting what is allocated takes time.
 
@@ -20,7 +20,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// For what is tidied up in the background.
-const REST: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(1);
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
@@ -29,7 +29,8 @@ async fn main() -> ExitCode {
     let (Ok(kind), Ok(count)) = (kind.parse::<Kind>(), count.parse::<usize>()) else {
         return usage();
     };
-    let names = names(count);
+    // One more, to use the contender by while its flush is waited for.
+    let names = names(count + 1);
     let subject = Arc::new(kind.connect(url, &names).await);
 
     let region = Arc::new(Region::new(ALLOCATOR));
@@ -46,11 +47,13 @@ async fn main() -> ExitCode {
         eprintln!("{}: {failed} calls failed", kind.name());
         return ExitCode::FAILURE;
     }
-    most.fetch_max(taken(&region), Relaxed);
+    let user = tokio::spawn(async move { subject.use_now_and_then(count).await });
     arrived(url, count as u64).await;
-    watcher.abort();
     tokio::time::sleep(REST).await;
-    println!("{} {}", most.load(Relaxed) / count, taken(&region) / count);
+    watcher.abort();
+    user.abort();
+    let kept = taken(&region);
+    println!("{} {}", most.load(Relaxed).max(kept) / count, kept / count);
     ExitCode::SUCCESS
 }
 

@@ -17,9 +17,11 @@ const NAMESPACE: &str = "peers";
 /// The variable that tells the counters of the limit apart.
 pub(crate) const VARIABLE: &str = "counter";
 const DAY: u64 = 24 * 60 * 60;
-/// More than any work has. With as many counters waiting for their flush as it may keep, an addition waits with a
-/// shard of its map locked, which the flush needs.
+/// More than any work has. When as many counters wait for the flush as may be cached, an addition waits
+/// with a shard of the map locked, which the flush needs.
 const CACHED: usize = 200_000;
+/// As many as this crate sends in one request. Each batch walks over all counters that wait.
+const BATCH: usize = 1000;
 
 /// A rate limiter and the values of its variable.
 pub struct Limiter {
@@ -52,7 +54,7 @@ impl Limiter {
     pub(super) async fn cached(url: &str, names: &Names, period: Option<Duration>) -> Self {
         let mut builder = CachedRedisStorageBuilder::new(url);
         if let Some(period) = period {
-            builder = builder.flushing_period(period).max_cached_counters(CACHED);
+            builder = builder.flushing_period(period).batch_size(BATCH).max_cached_counters(CACHED);
         }
         Self::new(Box::new(builder.build().await.expect("the server is there")), names)
     }

@@ -21,7 +21,8 @@ pub struct Map {
 }
 
 impl Map {
-    /// Starts the task that sends the map's content each `period`, and puts it back after a failure if it `retries`.
+    /// Starts the task that sends the map's content each `period`, and puts it back after a failure if it
+    /// `retries`.
     pub(super) fn start(
         mut connection: ConnectionManager,
         names: &Names,
@@ -64,7 +65,7 @@ impl Adds for Arc<Map> {
     async fn add(&self, key: usize) -> Told {
         let name = &self.names[key];
         let mut pending = self.lock();
-        // `entry` would need a `String` of its own each time.
+        // `entry` would allocate a `String` each time.
         match pending.get_mut(name) {
             Some(delta) => *delta += 1,
             None => drop(pending.insert(name.clone(), 1)),

@@ -44,7 +44,7 @@ impl Bed {
         took.as_nanos() as f64 / calls.max(1) as f64
     }
 
-    /// Waits until nothing more comes from what was called, so that it is not measured with the next contender.
+    /// Waits until nothing more comes from this turn, so that its flush does not burden the next one.
     fn settle(&self) {
         let mut connection = self.connection.clone();
         let mut count = || self.runtime.block_on(additions(&mut connection));
@@ -57,7 +57,8 @@ impl Bed {
     }
 }
 
-/// Adds from so many tasks to randomly chosen ones of so many counters until `end`; gives the number of calls that did not fail.
+/// Adds from so many tasks to randomly chosen ones of so many counters until `end`; gives the number of
+/// calls that did not fail.
 async fn call_in_tasks(subject: &Arc<Subject>, tasks: usize, keys: usize, end: Instant) -> usize {
     let start = |task| {
         let subject = subject.clone();

@@ -1,9 +1,6 @@
 //! What very many counters take in the process, each contender in a process of its own.
 
-use std::{
-    process::{Command, Stdio},
-    thread,
-};
+use std::process::{Command, Stdio};
 
 use distkit_testkit::Server;
 
@@ -14,21 +11,15 @@ const PROGRAM: &str = "peers-memory";
 
 pub(super) fn run(effort: &Effort) -> Vec<Table> {
     let measured = |kind: &Kind| kind.buffers() && !kind.is_variant() || *kind == Kind::Limiter;
-    // All at once: nothing is timed.
-    let rows = thread::scope(|scope| {
-        let kinds = Kind::ALL.into_iter().filter(measured);
-        let asked: Vec<_> = kinds.map(|kind| scope.spawn(move || ask(kind, effort.keys))).collect();
-        asked.into_iter().map(|row| row.join().expect("the work does not panic")).collect()
-    });
     vec![Table {
         title: "Memory".to_owned(),
         about: format!(
             "Bytes a counter that are allocated in the process beyond the counters' names, when 64 tasks add once to each \
-             of {} counters: at most meanwhile, and 2 s after the server has them all.",
+             of {} counters: at most meanwhile, and 1 s after the server has them all.",
             effort.keys
         ),
         columns: vec!["", "at most, B a counter", "afterwards, B a counter"],
-        rows,
+        rows: Kind::ALL.into_iter().filter(measured).map(|kind| ask(kind, effort.keys)).collect(),
     }]
 }
 
