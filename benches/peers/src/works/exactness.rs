@@ -13,7 +13,7 @@ use distkit_testkit::Server;
 
 use super::{Effort, runtime};
 use crate::{
-    contenders::{Kind, Names, Subject, Told, names, with},
+    contenders::{Adds as _, Kind, Names, Subject, Told, names, with},
     server::connect,
     table::Table,
 };
@@ -25,7 +25,7 @@ const KEYS: usize = 1000;
 const PACE: Duration = Duration::from_millis(2);
 /// Before the first fault, and between faults.
 const CALM: Duration = Duration::from_millis(1000);
-/// A server whose counters have not changed for so long is looked at.
+/// For how long the server's counters do not change before they are read.
 const STILL: Duration = Duration::from_secs(3);
 /// The longest wait for that, and for calls that do not end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ impl Ledger {
 
     async fn add(&self, subject: &Subject, key: usize) {
         self.begun[key].fetch_add(1, Relaxed);
-        match with!(subject, contender => crate::contenders::Adds::add(contender, key).await) {
+        match with!(subject, contender => contender.add(key).await) {
             Told::Counted => self.counted[key].fetch_add(1, Relaxed),
             Told::NotApplied => self.not_applied[key].fetch_add(1, Relaxed),
             Told::Unknown => 0,
@@ -157,7 +157,7 @@ fn try_out(kind: Kind, fault: Fault, effort: &Effort) -> Vec<String> {
         }
     }
     stop.store(true, Relaxed);
-    let held = runtime.block_on(async {
+    let (told, held) = runtime.block_on(async {
         let all_end = async {
             for task in tasks {
                 task.await.expect("the task does not panic");
@@ -166,16 +166,17 @@ fn try_out(kind: Kind, fault: Fault, effort: &Effort) -> Vec<String> {
         if tokio::time::timeout(PATIENCE, all_end).await.is_err() {
             eprintln!("{}: calls that have not ended after {PATIENCE:?}", kind.name());
         }
+        // Whatever is answered from here on counts as unknown.
+        let told = [&ledger.counted, &ledger.not_applied, &ledger.begun].map(|of| load(of));
         let user = tokio::spawn(async move { subject.use_now_and_then(KEYS).await });
-        let held = still(kind, &server, &names, &load(&ledger.counted)).await;
+        let held = still(kind, &server, &names, &told[0]).await;
         user.abort();
-        held
+        (told, held)
     });
     // A task of a contender that never yields is not waited for.
     runtime.shutdown_background();
 
-    let (begun, counted) = (load(&ledger.begun), load(&ledger.counted));
-    let not_applied = load(&ledger.not_applied);
+    let [counted, not_applied, begun] = told;
     let unknown: Vec<i64> =
         (0..KEYS).map(|key| begun[key] - counted[key] - not_applied[key]).collect();
     let (lost, doubled) = verdict(&counted, &unknown, &held);

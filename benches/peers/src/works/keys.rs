@@ -52,8 +52,8 @@ fn measure(kind: Kind, keys: usize, rounds: usize) -> Vec<String> {
 
 /// The wall time, the server's and the client's CPU of each round, or what went wrong.
 ///
-/// Each round has a new object, which a rehearsal brings into use: 0.7.1 stops to flush 7.5 s after
-/// it was first used.
+/// Each round has a new object, which a rehearsal brings into use: the flush of 0.7.1 stops
+/// 7.5 s after the first use.
 async fn in_rounds(
     kind: Kind,
     server: &Server,
