@@ -84,6 +84,8 @@ mod detached;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
 mod detached_tests;
 mod error;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod gauges;
 mod key;
 mod key_filter;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]

@@ -8,7 +8,7 @@ use crate::{
     DistkitError, KeyFilter, RedisKey, Stats,
     answers::{keyed, named, only},
     backend::{Backend, Outcome, Write, Written},
-    counts::Level,
+    gauges::Level,
     listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},
