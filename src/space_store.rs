@@ -6,8 +6,6 @@ use std::{future::Future, sync::Arc};
 
 use tokio::time::Instant;
 
-#[cfg(feature = "counter")]
-use crate::backend::{Enumeration, Write};
 #[cfg(feature = "instance-aware-counter")]
 use crate::backend::{
     Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice,
@@ -16,11 +14,18 @@ use crate::backend::{
 use crate::{
     KeyFilter, RedisKey,
     backend::{Applied, Backend, BackendError, Cursor, Outcome, Page, ReplayGuard, Space, missing},
-    counts::Counts,
+    counted::counted as noun,
+    counts::{Counts, Kind},
     gauges::Gauges,
+    losses::{Loss, Losses},
     shards::Shards,
     stats::Count,
     strict::Sender,
+};
+#[cfg(feature = "counter")]
+use crate::{
+    backend::{Enumeration, Write},
+    strict::Answered,
 };
 
 /// The counters of one prefix in a store.
@@ -28,6 +33,7 @@ pub(crate) struct SpaceStore<B: ?Sized> {
     store: Arc<B>,
     space: Space,
     counts: Arc<Counts>,
+    losses: Arc<Losses>,
 }
 
 impl<B: Backend + ?Sized> SpaceStore<B> {
@@ -58,6 +64,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
             store: Arc::clone(store),
             space: space.clone(),
             counts: Counts::new(kind, prefix, &gauges),
+            losses: Arc::default(),
         })
     }
 
@@ -68,12 +75,13 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     /// Counts the request, and notes whether the store answered it.
     async fn sent<T>(
         &self,
+        kind: Kind,
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         self.counts.add(Count::Requests, 1);
         let sent = Instant::now();
         let answer = request.await;
-        self.counts.answered(sent, &answer);
+        self.counts.answered(sent, kind, &answer);
         answer
     }
 
@@ -84,15 +92,23 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         self.counts.add(Count::Resent, usize::from(lane.resent));
-        self.sent(request).await
+        self.sent(Kind::Write, request).await
     }
 
     /// Notes that no answer came in any attempt since then: the last one was cut short.
     fn ended<T>(&self, begun: Instant, answer: Result<T, BackendError>) -> Result<T, BackendError> {
-        if let Err(error @ BackendError::OutcomeUnknown(_)) = &answer {
-            self.counts.unreachable(begun, error);
+        match &answer {
+            Err(error @ BackendError::OutcomeUnknown(_)) => self.counts.unreachable(begun, error),
+            Err(BackendError::Forgotten) => self.lost(self.losses.forgotten()),
+            _ => {}
         }
         answer
+    }
+
+    fn lost(&self, loss: Option<Loss>) {
+        if let Some(loss) = loss {
+            self.counts.lost(loss.what.name(), loss.since);
+        }
     }
 
     pub(crate) fn store(&self) -> &Arc<B> {
@@ -115,7 +131,16 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
-        let applied = self.sent(self.store.apply(&self.space, writes, guard)).await?;
+        let sent = Instant::now();
+        let applied = self.sent(Kind::Write, self.store.apply(&self.space, writes, guard)).await;
+        match (&applied, guard) {
+            (Ok(applied), Some(guard)) => {
+                self.lost(self.losses.of_writer(guard, sent, applied.record.as_ref()));
+            }
+            (Err(BackendError::Forgotten), _) => self.lost(self.losses.forgotten()),
+            _ => {}
+        }
+        let applied = applied?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -135,8 +160,9 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
             self.sent_in(&lane, store.apply_recorded(&self.space, writes, &lane)).await
         };
         let begun = Instant::now();
-        let applied =
+        let Answered { answer: applied, before } =
             self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        self.lost(self.losses.in_lane(applied.record.as_ref(), before));
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -153,11 +179,12 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let request = |lane| async move {
             self.sent_in(&lane, store.clear_recorded(&self.space, &lane)).await
         };
-        self.ended(Instant::now(), sender.send(|| self.store.fresh_id(), deadline, request).await)
+        let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
+        self.ended(Instant::now(), sent).map(drop)
     }
 
     pub(crate) async fn read(&self, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let totals = self.sent(self.store.read(&self.space, keys)).await?;
+        let totals = self.sent(Kind::Read, self.store.read(&self.space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
@@ -170,13 +197,13 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         count: usize,
     ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
         let request = self.enumeration()?.page(&self.space, from, filter, count);
-        let mut page = self.sent(request).await?;
+        let mut page = self.sent(Kind::Read, request).await?;
         page.entries.retain(|(key, _)| filter.matches(key));
         Ok(page)
     }
 
     pub(crate) async fn count(&self) -> Result<u64, BackendError> {
-        self.sent(self.enumeration()?.count(&self.space)).await
+        self.sent(Kind::Read, self.enumeration()?.count(&self.space)).await
     }
 
     fn enumeration(&self) -> Result<&dyn Enumeration, BackendError> {
@@ -184,7 +211,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     }
 
     pub(crate) async fn clear(&self) -> Result<(), BackendError> {
-        self.sent(self.store.clear(&self.space)).await
+        self.sent(Kind::Write, self.store.clear(&self.space)).await
     }
 }
 
@@ -195,9 +222,15 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         instance: &Instance,
         claims: &[Slice],
     ) -> Result<Joined, BackendError> {
-        let joined = self.sent(self.store.join(&self.space, instance, claims)).await?;
+        let joined = self.sent(Kind::Write, self.store.join(&self.space, instance, claims)).await?;
+        self.lost(self.losses.joined(joined.born));
         counted(claims.len(), &joined.standings)?;
         Ok(joined)
+    }
+
+    /// Notes that the store took back what it had answered this instance.
+    pub(crate) fn went_back(&self) {
+        self.lost(Some(self.losses.went_back()));
     }
 
     pub(crate) async fn apply_on(
@@ -207,7 +240,7 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         sequence: Option<u64>,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
         let request = self.store.apply_on(&self.space, member, writes, sequence);
-        let ordered = self.sent(request).await?;
+        let ordered = self.sent(Kind::Write, request).await?;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -229,8 +262,8 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
             self.sent_in(&lane, store.apply_on_recorded(space, member, writes, &lane)).await
         };
         let begun = Instant::now();
-        let ordered =
-            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
+        let ordered = self.ended(begun, sent)?.answer;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -251,14 +284,14 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
                 let clear = |lane| async move {
                     self.sent_in(&lane, store.clear_on_recorded(space, member, &lane)).await
                 };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
             }
             // It does no harm when it is done twice: nothing of this instance's is under way meanwhile.
             (Scope::Slice, _) => {
                 let clear = |lane| async move {
                     self.sent_in(&lane, self.store.clear_on(space, member, scope)).await
                 };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
             }
         }
     }
@@ -268,32 +301,32 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         member: &Member,
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        let ordered = self.sent(self.store.read_on(&self.space, member, keys)).await?;
+        let ordered = self.sent(Kind::Read, self.store.read_on(&self.space, member, keys)).await?;
         counted(keys.len(), &ordered.answer).map_err(BackendError::with_nothing_applied)?;
         Ok(ordered)
     }
 
     pub(crate) async fn clear_on(&self, member: &Member, scope: Scope) -> Result<(), BackendError> {
-        self.sent(self.store.clear_on(&self.space, member, scope)).await
+        self.sent(Kind::Write, self.store.clear_on(&self.space, member, scope)).await
     }
 
     pub(crate) async fn heartbeat(&self, member: &Member) -> Result<(), BackendError> {
-        self.sent(self.store.heartbeat(&self.space, member)).await
+        self.sent(Kind::Write, self.store.heartbeat(&self.space, member)).await
     }
 
     pub(crate) async fn leave(&self, member: &Member) -> Result<(), BackendError> {
-        self.sent(self.store.leave(&self.space, member)).await
+        self.sent(Kind::Write, self.store.leave(&self.space, member)).await
     }
 
     pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.sent(self.store.slices(&self.space, key)).await
+        self.sent(Kind::Read, self.store.slices(&self.space, key)).await
     }
 
     pub(crate) async fn totals(
         &self,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let totals = self.sent(self.store.totals(&self.space, keys)).await?;
+        let totals = self.sent(Kind::Read, self.store.totals(&self.space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
@@ -306,13 +339,13 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         count: usize,
     ) -> Result<Page<RedisKey>, BackendError> {
         let request = self.slice_enumeration()?.page_on(&self.space, from, filter, count);
-        let mut page = self.sent(request).await?;
+        let mut page = self.sent(Kind::Read, request).await?;
         page.entries.retain(|key| filter.matches(key));
         Ok(page)
     }
 
     pub(crate) async fn count_on(&self) -> Result<u64, BackendError> {
-        self.sent(self.slice_enumeration()?.count_on(&self.space)).await
+        self.sent(Kind::Read, self.slice_enumeration()?.count_on(&self.space)).await
     }
 
     fn slice_enumeration(&self) -> Result<&dyn SliceEnumeration, BackendError> {
@@ -326,6 +359,7 @@ impl<B: ?Sized> Clone for SpaceStore<B> {
             store: Arc::clone(&self.store),
             space: self.space.clone(),
             counts: Arc::clone(&self.counts),
+            losses: Arc::clone(&self.losses),
         }
     }
 }
@@ -360,7 +394,7 @@ fn counted<T>(asked: usize, answers: &[T]) -> Result<(), BackendError> {
     if answers.len() == asked {
         return Ok(());
     }
-    let answered = answers.len();
-    let text = format!("the store gave {answered} answers to a request for {asked} items");
+    let (given, wanted) = (noun(answers.len(), "answer"), noun(asked, "item"));
+    let text = format!("the store gave {given} to a request for {wanted}");
     Err(BackendError::outcome_unknown(text))
 }

@@ -26,9 +26,22 @@ mod lua;
 pub(crate) mod measured;
 pub mod memory;
 mod operation;
+#[cfg(any(
+    feature = "counter",
+    feature = "instance-aware-counter",
+    feature = "redis-rs",
+    feature = "fred"
+))]
+#[cfg_attr(
+    not(any(feature = "redis-rs", feature = "fred")),
+    allow(dead_code, reason = "a client says how far a request is")
+)]
+pub(crate) mod progress;
 mod raw;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+mod silence;
 mod space;
 
 /// What this crate's own tool for operators needs besides: names in Redis, and single commands.
@@ -38,6 +51,7 @@ mod space;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub mod operator {
     pub use super::{
+        connect::is_unreachable,
         lua::{
             layout::{LAYOUT, import, instance_names, key_tag, lanes, shape, totals, writers},
             rights::COMMANDS,
@@ -74,7 +88,7 @@ pub use lua::LuaStore;
 pub use measured::MetricsLayer;
 pub(crate) use operation::fitting;
 pub use operation::{
-    Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Write, Written,
+    Applied, Change, CounterComparator, GuardRecord, Outcome, Refusal, ReplayGuard, Write, Written,
 };
 #[cfg(feature = "redis-rs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]

@@ -76,7 +76,7 @@ impl State {
     /// Loses all data. Ids and time belong to the simulation and go on, so that no id comes twice.
     pub(super) fn wipe(&mut self) {
         let Self { plain, instances, shapes, latest: _, ahead: _, behind: _, ids: _ } = self;
-        *plain = Plain::default();
+        plain.wipe();
         shapes.clear();
         instances.values_mut().for_each(Instances::wipe);
     }
