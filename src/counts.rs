@@ -12,11 +12,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 #[cfg(feature = "metrics")]
-use crate::stats::gauge;
+use crate::gauges::labels;
 use crate::{
     DistkitError,
     backend::BackendError,
-    outage::{Chain, Outage, Standing},
+    gauges::{GaugePart, Gauges, Level},
+    outage::{Chain, Standing, Told},
     stats::{Count, Stats},
 };
 
@@ -28,9 +29,7 @@ pub(crate) struct Counts {
     kind: &'static str,
     prefix: Box<str>,
     engines: AtomicUsize,
-    /// What was last pending in each engine: the gauges are of all.
-    #[cfg(feature = "metrics")]
-    levels: Mutex<Vec<Level>>,
+    gauges: GaugePart,
     #[cfg(feature = "metrics")]
     labels: Vec<metrics::Label>,
 }
@@ -40,6 +39,8 @@ pub(crate) struct Counts {
 struct Link {
     /// It answered the last request: then an answer changes nothing, and takes no lock.
     up: AtomicBool,
+    /// It refused the last write: else one that it takes changes nothing.
+    refuses: AtomicBool,
     /// When the last answer came, in microseconds since the counter was made, plus 1; 0 before the first.
     answered: AtomicU64,
     state: Mutex<LinkState>,
@@ -50,50 +51,22 @@ struct LinkState {
     up_since: Option<Instant>,
     down_since: Option<Instant>,
     last_outage: Option<Duration>,
-    outage: Outage,
-    /// The log tells of it.
-    in_log: bool,
-    /// When it was last told of one.
-    logged: Option<Instant>,
+    outage: Told,
+    /// Since when the store answers and refuses writes.
+    refused_since: Option<Instant>,
+    refusal: Told,
 }
 
-impl LinkState {
-    /// Notes a failure of the outage that began then. Gives how it stands if the log is to be told.
-    fn line_due(&mut self, began: Instant) -> Option<Standing> {
-        let standing = self.outage.failed(began)?;
-        // A store that answers every second request must not fill the log.
-        if !self.in_log && self.logged.is_some_and(|logged| logged + BETWEEN_OUTAGES > began) {
-            return None;
-        }
-        (self.in_log, self.logged) = (true, Some(Instant::now()));
-        Some(standing)
-    }
-}
-
-/// How far apart outages are at least that are logged.
-const BETWEEN_OUTAGES: Duration = Duration::from_secs(5);
-
-/// What is pending in a lax counter.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Level {
-    pub(crate) pending_keys: u64,
-    pub(crate) oldest: Option<Duration>,
-}
-
-#[cfg(feature = "metrics")]
-impl Level {
-    /// Of two engines of a counter.
-    fn merge(self, other: Self) -> Self {
-        Self {
-            pending_keys: self.pending_keys.saturating_add(other.pending_keys),
-            oldest: self.oldest.max(other.oldest),
-        }
-    }
+/// What a request does to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
 }
 
 impl Counts {
-    /// Of counters of this kind under the prefix, which label the metrics.
-    pub(crate) fn new(kind: &'static str, prefix: &str) -> Arc<Self> {
+    /// Of a shard of counters of this kind under the prefix, which label the metrics.
+    pub(crate) fn new(kind: &'static str, prefix: &str, gauges: &Arc<Gauges>) -> Arc<Self> {
         let counts = Self {
             numbers: Default::default(),
             link: Link::default(),
@@ -101,13 +74,9 @@ impl Counts {
             kind,
             prefix: prefix.into(),
             engines: AtomicUsize::new(0),
+            gauges: gauges.part(),
             #[cfg(feature = "metrics")]
-            levels: Mutex::default(),
-            #[cfg(feature = "metrics")]
-            labels: vec![
-                metrics::Label::from_static_parts("counter", kind),
-                metrics::Label::new("prefix", prefix.to_owned()),
-            ],
+            labels: labels(kind, prefix),
         };
         #[cfg(feature = "metrics")]
         counts.begin_at_zero();
@@ -138,14 +107,61 @@ impl Counts {
     }
 
     /// Notes what became of a request that was sent then.
-    pub(crate) fn answered<T>(&self, sent: Instant, answer: &Result<T, BackendError>) {
+    pub(crate) fn answered<T>(&self, sent: Instant, kind: Kind, answer: &Result<T, BackendError>) {
         match answer {
+            Err(error) if kind == Kind::Write && error.refuses_writes() => {
+                self.add(Count::FailedRequests, 1);
+                self.refused(sent, error);
+                self.reachable();
+                return;
+            }
             Err(error @ (BackendError::NotApplied(_) | BackendError::OutcomeUnknown(_))) => {
                 self.add(Count::FailedRequests, 1);
                 self.unreachable(sent, error);
             }
             // Also an error of its own is an answer.
             _ => self.reachable(),
+        }
+        if kind == Kind::Write && answer.is_ok() && self.link.refuses.load(Relaxed) {
+            self.takes_writes();
+        }
+    }
+
+    /// The store answers, and refused what was sent then.
+    #[cold]
+    fn refused(&self, sent: Instant, error: &BackendError) {
+        let due = {
+            let mut link = self.link.state.lock();
+            self.link.refuses.store(true, Relaxed);
+            let since = *link.refused_since.get_or_insert(sent);
+            self.gauges.set_refused(Some(since));
+            // As for outages.
+            if self.kind.starts_with("strict") { link.refusal.failed(since) } else { None }
+        };
+        if let Some(Standing { attempts, lasted }) = due {
+            tracing::warn!(
+                target: "distkit::store",
+                prefix = &*self.prefix, counter = self.kind, attempts, ?lasted, error = %Chain(error),
+                "the store refuses writes"
+            );
+        }
+    }
+
+    #[cold]
+    fn takes_writes(&self) {
+        let ended = {
+            let mut link = self.link.state.lock();
+            self.link.refuses.store(false, Relaxed);
+            link.refused_since = None;
+            self.gauges.set_refused(None);
+            link.refusal.ended()
+        };
+        if let Some(Standing { attempts, lasted }) = ended {
+            tracing::info!(
+                target: "distkit::store",
+                prefix = &*self.prefix, counter = self.kind, failed_attempts = attempts, ?lasted,
+                "the store takes writes again"
+            );
         }
     }
 
@@ -169,14 +185,8 @@ impl Counts {
             link.up_since.get_or_insert_with(Instant::now);
             self.link.up.store(true, Relaxed);
             // With the lock, so that the gauges end up as the last request left them.
-            #[cfg(feature = "metrics")]
-            {
-                self.set(gauge::REACHABLE, 1.0);
-                self.set(gauge::UNREACHABLE_FOR, 0.0);
-                self.set(gauge::LAST_OUTAGE, link.last_outage.unwrap_or_default().as_secs_f64());
-            }
-            let ended = link.outage.ended();
-            ended.filter(|_| std::mem::take(&mut link.in_log))
+            self.gauges.set_link(None, link.last_outage);
+            link.outage.ended()
         };
         if let Some(Standing { attempts, lasted }) = ended {
             tracing::info!(
@@ -198,13 +208,9 @@ impl Counts {
             let began = self.last_answer().map_or(sent, |answer| answer.max(sent));
             let since = *link.down_since.get_or_insert(began);
             self.add(Count::Outages, usize::from(begins));
-            #[cfg(feature = "metrics")]
-            {
-                self.set(gauge::REACHABLE, 0.0);
-                self.set(gauge::UNREACHABLE_FOR, since.elapsed().as_secs_f64());
-            }
+            self.gauges.set_link(Some(since), link.last_outage);
             // A lax counter's flushes log how they fail, once for all that waits for them.
-            if self.kind.starts_with("strict") { link.line_due(since) } else { None }
+            if self.kind.starts_with("strict") { link.outage.failed(since) } else { None }
         };
         if let Some(Standing { attempts, lasted }) = due {
             tracing::warn!(
@@ -213,6 +219,17 @@ impl Counts {
                 "requests to the store fail"
             );
         }
+    }
+
+    /// The store lost data, since then at the earliest: counted, and said in the log.
+    pub(crate) fn lost(&self, what: &'static str, since: Option<Instant>) {
+        self.add(Count::Losses, 1);
+        let within = since.map(|since| tracing::field::debug(since.elapsed()));
+        tracing::warn!(
+            target: "distkit::store",
+            prefix = &*self.prefix, counter = self.kind, lost = what, within,
+            "the store lost data"
+        );
     }
 
     /// Counts what callers are told of a write: that it did not happen, an unknown outcome, or a refusal.
@@ -243,26 +260,8 @@ impl Counts {
     }
 
     /// Sets the gauges of what is pending, of which this is an engine's part. `stats()` asks the engines.
-    #[cfg(feature = "metrics")]
     pub(crate) fn set_level(&self, engine: usize, level: impl FnOnce() -> Level) {
-        let mut levels = self.levels.lock();
-        if levels.len() <= engine {
-            levels.resize(engine + 1, Level::default());
-        }
-        levels[engine] = level();
-        let all = levels.iter().copied().fold(Level::default(), Level::merge);
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        self.set(gauge::PENDING_KEYS, all.pending_keys as f64);
-        self.set(gauge::OLDEST_PENDING, all.oldest.unwrap_or_default().as_secs_f64());
-    }
-
-    /// Without metrics there are no gauges.
-    #[cfg(not(feature = "metrics"))]
-    pub(crate) fn set_level(&self, _: usize, _: impl FnOnce() -> Level) {}
-
-    #[cfg(feature = "metrics")]
-    fn set(&self, name: &'static str, value: f64) {
-        metrics::gauge!(name, self.labels.clone()).set(value);
+        self.gauges.set_level(engine, level);
     }
 
     pub(crate) fn stats(&self, level: Level) -> Stats {
@@ -276,6 +275,7 @@ impl Counts {
         stats.reachable_for = link.up_since.map(|since| since.elapsed());
         stats.unreachable_for = link.down_since.map(|since| since.elapsed());
         stats.last_outage = link.last_outage;
+        stats.writes_refused_for = link.refused_since.map(|since| since.elapsed());
         stats
     }
 }

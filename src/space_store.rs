@@ -18,7 +18,10 @@ use crate::backend::{
 use crate::{
     KeyFilter, RedisKey,
     backend::{Applied, Backend, BackendError, Cursor, Outcome, Page, ReplayGuard, Space, missing},
-    counts::Counts,
+    counted::counted as noun,
+    counts::{Counts, Kind},
+    gauges::Gauges,
+    losses::{Loss, Losses},
     shards::Shards,
     stats::Count,
     strict::Sender,
@@ -27,6 +30,7 @@ use crate::{
 use crate::{
     Window, Windows,
     backend::{Enumeration, Windowing, Write},
+    strict::Answered,
     window_clock::WindowClock,
 };
 
@@ -35,6 +39,7 @@ pub(crate) struct SpaceStore<B: ?Sized> {
     store: Arc<B>,
     space: Space,
     counts: Arc<Counts>,
+    losses: Arc<Losses>,
     /// The clock of its windows, where it has any.
     #[cfg(feature = "counter")]
     clock: Option<Arc<WindowClock>>,
@@ -48,25 +53,35 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         shards: u16,
         kind: &'static str,
     ) -> Shards<Self> {
-        let each = |space: &Space| Self::new(Arc::clone(&store), space.clone(), kind);
-        Shards::spaces(prefix, shards).map(each)
+        Self::counted(&store, &Shards::spaces(prefix.clone(), shards), &prefix, kind)
     }
 
-    /// With numbers of its own, for counters of the kind.
-    fn new(store: Arc<B>, space: Space, kind: &'static str) -> Self {
-        let counts = Counts::new(kind, space.prefix());
-        Self {
-            store,
-            space,
-            counts,
+    /// The same shards, with numbers of their own, for counters of the kind.
+    pub(crate) fn counted_apart(shards: &Shards<Self>, kind: &'static str) -> Shards<Self> {
+        let first = shards.first();
+        let gauges = Gauges::new(kind, first.prefix());
+        shards.map(|shard| Self {
+            counts: Counts::new(kind, first.prefix(), &gauges),
+            losses: Arc::default(),
+            ..shard.clone()
+        })
+    }
+
+    fn counted(
+        store: &Arc<B>,
+        spaces: &Shards<Space>,
+        prefix: &RedisKey,
+        kind: &'static str,
+    ) -> Shards<Self> {
+        let gauges = Gauges::new(kind, prefix);
+        spaces.map(|space| Self {
+            store: Arc::clone(store),
+            space: space.clone(),
+            counts: Counts::new(kind, prefix, &gauges),
+            losses: Arc::default(),
             #[cfg(feature = "counter")]
             clock: None,
-        }
-    }
-
-    /// The same space, with numbers of its own.
-    pub(crate) fn counted_apart(&self, kind: &'static str) -> Self {
-        Self { counts: Counts::new(kind, self.space.prefix()), ..self.clone() }
+        })
     }
 
     pub(crate) fn counts(&self) -> &Counts {
@@ -76,12 +91,13 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     /// Counts the request, and notes whether the store answered it.
     async fn sent<T>(
         &self,
+        kind: Kind,
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         self.counts.add(Count::Requests, 1);
         let sent = Instant::now();
         let answer = request.await;
-        self.counts.answered(sent, &answer);
+        self.counts.answered(sent, kind, &answer);
         answer
     }
 
@@ -92,15 +108,23 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         self.counts.add(Count::Resent, usize::from(lane.resent));
-        self.sent(request).await
+        self.sent(Kind::Write, request).await
     }
 
     /// Notes that no answer came in any attempt since then: the last one was cut short.
     fn ended<T>(&self, begun: Instant, answer: Result<T, BackendError>) -> Result<T, BackendError> {
-        if let Err(error @ BackendError::OutcomeUnknown(_)) = &answer {
-            self.counts.unreachable(begun, error);
+        match &answer {
+            Err(error @ BackendError::OutcomeUnknown(_)) => self.counts.unreachable(begun, error),
+            Err(BackendError::Forgotten) => self.lost(self.losses.forgotten()),
+            _ => {}
         }
         answer
+    }
+
+    fn lost(&self, loss: Option<Loss>) {
+        if let Some(loss) = loss {
+            self.counts.lost(loss.what.name(), loss.since);
+        }
     }
 
     pub(crate) fn store(&self) -> &Arc<B> {
@@ -168,7 +192,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     pub(crate) async fn ask_time(&self) -> Result<(), BackendError> {
         if let Some(clock) = &self.clock {
             let sent = Instant::now();
-            let time = self.sent(self.windowing()?.time(&self.space)).await?;
+            let time = self.sent(Kind::Read, self.windowing()?.time(&self.space)).await?;
             clock.note(sent, time);
         }
         Ok(())
@@ -227,7 +251,16 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
         let space = self.within(window)?;
-        let applied = self.sent(self.store.apply(&space, writes, guard)).await?;
+        let sent = Instant::now();
+        let applied = self.sent(Kind::Write, self.store.apply(&space, writes, guard)).await;
+        match (&applied, guard) {
+            (Ok(applied), Some(guard)) => {
+                self.lost(self.losses.of_writer(guard, sent, applied.record.as_ref()));
+            }
+            (Err(BackendError::Forgotten), _) => self.lost(self.losses.forgotten()),
+            _ => {}
+        }
+        let applied = applied?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -262,8 +295,9 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
             }
         };
         let begun = Instant::now();
-        let applied =
+        let Answered { answer: applied, before } =
             self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        self.lost(self.losses.in_lane(applied.record.as_ref(), before));
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -288,7 +322,8 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
                 .await
             }
         };
-        self.ended(Instant::now(), sender.send(|| self.store.fresh_id(), deadline, request).await)
+        let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
+        self.ended(Instant::now(), sent).map(drop)
     }
 
     /// Reads what the keys hold, in the window that is current when the store answers.
@@ -298,7 +333,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         }
         let (chosen, store) = (self.choose()?, self.windowing()?);
         let read = self.in_current(&chosen, |space| async move {
-            self.sent(store.read_current(&space, keys)).await
+            self.sent(Kind::Read, store.read_current(&space, keys)).await
         });
         let totals = read.await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
@@ -311,7 +346,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
         let space = self.within(window)?;
-        let totals = self.sent(self.store.read(&space, keys)).await?;
+        let totals = self.sent(Kind::Read, self.store.read(&space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
@@ -325,7 +360,8 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         count: usize,
     ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
         let space = self.within(window)?;
-        let mut page = self.sent(self.enumeration()?.page(&space, from, filter, count)).await?;
+        let request = self.enumeration()?.page(&space, from, filter, count);
+        let mut page = self.sent(Kind::Read, request).await?;
         page.entries.retain(|(key, _)| filter.matches(key));
         Ok(page)
     }
@@ -343,7 +379,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     /// How many counters the current window holds.
     pub(crate) async fn count(&self) -> Result<u64, BackendError> {
         let space = self.within(self.window().await?)?;
-        self.sent(self.enumeration()?.count(&space)).await
+        self.sent(Kind::Read, self.enumeration()?.count(&space)).await
     }
 
     fn enumeration(&self) -> Result<&dyn Enumeration, BackendError> {
@@ -352,7 +388,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
 
     pub(crate) async fn clear_in(&self, window: Option<Window>) -> Result<(), BackendError> {
         let space = self.within(window)?;
-        self.sent(self.store.clear(&space)).await
+        self.sent(Kind::Write, self.store.clear(&space)).await
     }
 }
 
@@ -363,9 +399,15 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         instance: &Instance,
         claims: &[Slice],
     ) -> Result<Joined, BackendError> {
-        let joined = self.sent(self.store.join(&self.space, instance, claims)).await?;
+        let joined = self.sent(Kind::Write, self.store.join(&self.space, instance, claims)).await?;
+        self.lost(self.losses.joined(joined.born));
         counted(claims.len(), &joined.standings)?;
         Ok(joined)
+    }
+
+    /// Notes that the store took back what it had answered this instance.
+    pub(crate) fn went_back(&self) {
+        self.lost(Some(self.losses.went_back()));
     }
 
     pub(crate) async fn apply_on(
@@ -375,7 +417,7 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         sequence: Option<u64>,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
         let request = self.store.apply_on(&self.space, member, writes, sequence);
-        let ordered = self.sent(request).await?;
+        let ordered = self.sent(Kind::Write, request).await?;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -397,8 +439,8 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
             self.sent_in(&lane, store.apply_on_recorded(space, member, writes, &lane)).await
         };
         let begun = Instant::now();
-        let ordered =
-            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
+        let ordered = self.ended(begun, sent)?.answer;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -419,14 +461,14 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
                 let clear = |lane| async move {
                     self.sent_in(&lane, store.clear_on_recorded(space, member, &lane)).await
                 };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
             }
             // It does no harm when it is done twice: nothing of this instance's is under way meanwhile.
             (Scope::Slice, _) => {
                 let clear = |lane| async move {
                     self.sent_in(&lane, self.store.clear_on(space, member, scope)).await
                 };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
             }
         }
     }
@@ -436,32 +478,32 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         member: &Member,
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        let ordered = self.sent(self.store.read_on(&self.space, member, keys)).await?;
+        let ordered = self.sent(Kind::Read, self.store.read_on(&self.space, member, keys)).await?;
         counted(keys.len(), &ordered.answer).map_err(BackendError::with_nothing_applied)?;
         Ok(ordered)
     }
 
     pub(crate) async fn clear_on(&self, member: &Member, scope: Scope) -> Result<(), BackendError> {
-        self.sent(self.store.clear_on(&self.space, member, scope)).await
+        self.sent(Kind::Write, self.store.clear_on(&self.space, member, scope)).await
     }
 
     pub(crate) async fn heartbeat(&self, member: &Member) -> Result<(), BackendError> {
-        self.sent(self.store.heartbeat(&self.space, member)).await
+        self.sent(Kind::Write, self.store.heartbeat(&self.space, member)).await
     }
 
     pub(crate) async fn leave(&self, member: &Member) -> Result<(), BackendError> {
-        self.sent(self.store.leave(&self.space, member)).await
+        self.sent(Kind::Write, self.store.leave(&self.space, member)).await
     }
 
     pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.sent(self.store.slices(&self.space, key)).await
+        self.sent(Kind::Read, self.store.slices(&self.space, key)).await
     }
 
     pub(crate) async fn totals(
         &self,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let totals = self.sent(self.store.totals(&self.space, keys)).await?;
+        let totals = self.sent(Kind::Read, self.store.totals(&self.space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
@@ -474,13 +516,13 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         count: usize,
     ) -> Result<Page<RedisKey>, BackendError> {
         let request = self.slice_enumeration()?.page_on(&self.space, from, filter, count);
-        let mut page = self.sent(request).await?;
+        let mut page = self.sent(Kind::Read, request).await?;
         page.entries.retain(|key| filter.matches(key));
         Ok(page)
     }
 
     pub(crate) async fn count_on(&self) -> Result<u64, BackendError> {
-        self.sent(self.slice_enumeration()?.count_on(&self.space)).await
+        self.sent(Kind::Read, self.slice_enumeration()?.count_on(&self.space)).await
     }
 
     fn slice_enumeration(&self) -> Result<&dyn SliceEnumeration, BackendError> {
@@ -494,6 +536,7 @@ impl<B: ?Sized> Clone for SpaceStore<B> {
             store: Arc::clone(&self.store),
             space: self.space.clone(),
             counts: Arc::clone(&self.counts),
+            losses: Arc::clone(&self.losses),
             #[cfg(feature = "counter")]
             clock: self.clock.clone(),
         }
@@ -530,7 +573,7 @@ fn counted<T>(asked: usize, answers: &[T]) -> Result<(), BackendError> {
     if answers.len() == asked {
         return Ok(());
     }
-    let answered = answers.len();
-    let text = format!("the store gave {answered} answers to a request for {asked} items");
+    let (given, wanted) = (noun(answers.len(), "answer"), noun(asked, "item"));
+    let text = format!("the store gave {given} to a request for {wanted}");
     Err(BackendError::outcome_unknown(text))
 }

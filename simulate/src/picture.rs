@@ -35,6 +35,7 @@ fn look(kind: SpanKind) -> (RGBColor, &'static str) {
         SpanKind::Hung => (RGBColor(146, 84, 178), "hung"),
         SpanKind::Flaky => (RGBColor(240, 184, 64), "slow or lossy"),
         SpanKind::StoreDown => (RGBColor(110, 118, 130), "store down"),
+        SpanKind::NodeDown => (RGBColor(70, 110, 200), "node down"),
         SpanKind::StoreLost => (RGBColor(196, 24, 90), "store emptied"),
         SpanKind::Evicted => (RGBColor(120, 84, 40), "members lost"),
         SpanKind::ClockStep => (RGBColor(40, 140, 140), "clock steps"),
@@ -101,7 +102,9 @@ fn draw_header(area: &Area<'_>, config: &Config, report: &Report) -> Drawn {
     entry(16, "open", &boxed(OPEN))?;
     entry(22, "total in the store", &line(TOTAL, 3))?;
     entry(22, "estimates", &line(BELIEF, 1))?;
-    for kind in [
+    // What cannot happen needs no entry.
+    let of_clusters = (config.shards > 1).then_some(SpanKind::NodeDown);
+    let kinds = [
         SpanKind::Dead,
         SpanKind::Cut,
         SpanKind::Hung,
@@ -110,7 +113,8 @@ fn draw_header(area: &Area<'_>, config: &Config, report: &Report) -> Drawn {
         SpanKind::StoreLost,
         SpanKind::Evicted,
         SpanKind::ClockStep,
-    ] {
+    ];
+    for kind in kinds.into_iter().chain(of_clusters) {
         let (color, label) = look(kind);
         entry(16, label, &boxed(color))?;
     }

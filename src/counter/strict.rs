@@ -13,7 +13,7 @@ use crate::{
     DistkitError, KeyFilter, RedisKey, Stats, Window,
     answers::{keyed, named, only},
     backend::{Backend, BackendError, Outcome, Write, Written},
-    counts::Level,
+    gauges::Level,
     listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},

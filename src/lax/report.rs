@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{DistkitError, RedisKey, backend::Refusal};
+use crate::{DistkitError, RedisKey, backend::Refusal, counted::counted};
 
 /// What a shutdown could not bring to the store. It has been given up: nothing of it is sent later.
 ///
@@ -92,16 +92,20 @@ impl Unflushed {
 
 impl fmt::Display for Unflushed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_one = |number, one, more| if number == 1 { one } else { more };
         write!(
             f,
-            "{} keys have writes that did not reach the store, {} may have them, {} were refused",
-            self.pending.len(),
+            "{} {} writes that did not reach the store, {} may have reached it, {} {} refused",
+            counted(self.pending.len(), "key"),
+            of_one(self.pending.len(), "has", "have"),
             self.unknown.len(),
-            self.refused.len()
+            self.refused.len(),
+            of_one(self.refused.len(), "was", "were"),
         )?;
         if !self.shards.is_empty() {
             let shards: Vec<_> = self.shards.iter().map(|of| of.shard.to_string()).collect();
-            write!(f, ", in shards {}", shards.join(", "))?;
+            let noun = of_one(shards.len(), "shard", "shards");
+            write!(f, ", in {noun} {}", shards.join(", "))?;
         }
         Ok(())
     }

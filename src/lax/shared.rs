@@ -22,7 +22,7 @@ use super::{
     settings::Settings,
     table::Table,
 };
-use crate::{DistkitError, RedisKey, counts::Level, outage::Chain, stats::Count};
+use crate::{DistkitError, RedisKey, gauges::Level, outage::Chain, stats::Count};
 
 /// The number of no window: the store has not told its time.
 const NO_WINDOW: u64 = u64::MAX;

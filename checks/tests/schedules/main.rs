@@ -19,6 +19,8 @@ extern crate tokio as real_tokio;
 mod answers;
 #[path = "../../../src/backoff.rs"]
 mod backoff;
+#[path = "../../../src/counted.rs"]
+mod counted;
 #[allow(unexpected_cfgs, reason = "features that only the library has")]
 #[path = "../../../src/counts.rs"]
 mod counts;
@@ -27,6 +29,9 @@ mod detached;
 #[allow(unexpected_cfgs, reason = "rate limiting has no part here")]
 #[path = "../../../src/error.rs"]
 mod error;
+#[allow(unexpected_cfgs, reason = "features that only the library has")]
+#[path = "../../../src/gauges.rs"]
+mod gauges;
 #[path = "../../../src/key.rs"]
 mod key;
 #[path = "../../../src/outage.rs"]

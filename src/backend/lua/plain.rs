@@ -144,7 +144,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             Some(error) => return Err(error),
         }
         self.name_findings(totals, writes, &mut outcomes).await;
-        Ok(Applied { replayed: false, outcomes })
+        Ok(Applied { replayed: false, record: None, outcomes })
     }
 
     /// HINCRBY does not say what it found instead of a number, so ask, in one more round trip.
@@ -191,7 +191,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
         if guard.is_none() && writes.is_empty() {
-            return Ok(Applied { replayed: false, outcomes: Vec::new() });
+            return Ok(Applied { replayed: false, record: None, outcomes: Vec::new() });
         }
         self.open(space).await?;
         if let Some(guard) = guard {
@@ -210,7 +210,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
                 Err(error) => return Err(partly(error)),
             }
         }
-        Ok(Applied { replayed: false, outcomes })
+        Ok(Applied { replayed: false, record: None, outcomes })
     }
 
     async fn read(
@@ -242,14 +242,9 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.open(space).await?;
         let totals = layout::totals(space);
-        if self.runner.resends() || space.window().is_some() || space.idle().is_some() {
-            self.run_once(space, &CLEAR, &totals, &[Arg::Text(""); GUARD], Takes::Open).await?;
-        } else {
-            let args = [Arg::Text(&totals)];
-            let answer = self.runner.run(Command::keyed("UNLINK", &args)).await;
-            answer.map_err(|error| self.failed(error, &[&totals]))?;
-        }
-        Ok(())
+        // A script, which notes that nothing was lost.
+        let args = [Arg::Text(""); GUARD];
+        self.run_once(space, &CLEAR, &totals, &args, Takes::Open).await.map(drop)
     }
 
     fn capabilities(&self) -> Capabilities<'_> {

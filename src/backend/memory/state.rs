@@ -125,7 +125,7 @@ impl State {
     pub(super) fn wipe(&mut self) {
         let Self { plain, instances, shapes, written, latest: _, ahead: _, behind: _, ids: _ } =
             self;
-        *plain = Plain::default();
+        plain.wipe();
         shapes.clear();
         written.clear();
         instances.values_mut().for_each(Instances::wipe);

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     DistkitError,
     backend::{BackendError, Refusal},
-    outage::{Chain, Outage, Standing},
+    outage::{Chain, Standing, Told},
 };
 
 /// What a committer leaves to the next one.
@@ -33,7 +33,7 @@ pub(super) struct Writer {
     /// Cells whose place in the store holds no number.
     corrupt: Vec<(Arc<Cell>, Refusal)>,
     schedule: Schedule,
-    outage: Outage,
+    outage: Told,
 }
 
 /// A batch whose outcome is not known. Nothing else is written before it is.
@@ -65,7 +65,7 @@ impl Writer {
             unresolved: None,
             corrupt: Vec::new(),
             schedule: Schedule::new(),
-            outage: Outage::default(),
+            outage: Told::default(),
         }
     }
 }
@@ -219,8 +219,8 @@ impl<'c, L: Ledger> Committer<'c, L> {
     fn note_success(&mut self) {
         let shared = self.shared;
         self.writer.schedule.succeeded();
+        shared.losses.lock().last_failure = None;
         if let Some(Standing { attempts, lasted }) = self.writer.outage.ended() {
-            shared.losses.lock().last_failure = None;
             let (prefix, counter) = (shared.ledger.prefix(), shared.ledger.counts().kind());
             tracing::info!(
                 target: "distkit::lax",
