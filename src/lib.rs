@@ -84,6 +84,7 @@ mod space_store;
 mod stats;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod strict;
+mod token;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod watch;
 
@@ -142,3 +143,4 @@ pub use listing::Listing;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
 pub use stats::Stats;
+pub use token::Token;

@@ -3,18 +3,19 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance, InstanceBackend,
-    InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
-    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, Write,
-    capability::missing,
+    AddedOnce, Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance,
+    InstanceBackend, InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers,
+    RecordedSliceAnswers, ReplayGuard, Resolved, Scope, Slice, SliceEnumeration, SliceWrite, Space,
+    Standing, TokenAdd, Tokens, Write, capability::missing,
 };
-use crate::{KeyFilter, RedisKey};
+use crate::{KeyFilter, RedisKey, Token};
 
 /// A request on its way to a store: the method and its arguments.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +112,21 @@ pub enum Op<'a> {
     CountOn {
         space: &'a Space,
     },
+    AddOnce {
+        space: &'a Space,
+        items: &'a [TokenAdd],
+        keep: Duration,
+    },
+    Resolve {
+        space: &'a Space,
+        tokens: &'a [(RedisKey, Token)],
+        keep: Duration,
+    },
+    Forbid {
+        space: &'a Space,
+        tokens: &'a [(RedisKey, Token)],
+        keep: Duration,
+    },
 }
 
 impl Op<'_> {
@@ -136,6 +152,9 @@ impl Op<'_> {
             Self::Count { .. } => "count",
             Self::PageOn { .. } => "page_on",
             Self::CountOn { .. } => "count_on",
+            Self::AddOnce { .. } => "add_once",
+            Self::Resolve { .. } => "resolve",
+            Self::Forbid { .. } => "forbid",
         }
     }
 
@@ -160,7 +179,10 @@ impl Op<'_> {
             | Self::Page { space, .. }
             | Self::Count { space }
             | Self::PageOn { space, .. }
-            | Self::CountOn { space } => space,
+            | Self::CountOn { space }
+            | Self::AddOnce { space, .. }
+            | Self::Resolve { space, .. }
+            | Self::Forbid { space, .. } => space,
         }
     }
 
@@ -173,6 +195,8 @@ impl Op<'_> {
                 keys.len()
             }
             Self::Join { slices, .. } => slices.len(),
+            Self::AddOnce { items, .. } => items.len(),
+            Self::Resolve { tokens, .. } | Self::Forbid { tokens, .. } => tokens.len(),
             Self::Slices { .. } => 1,
             Self::Clear { .. }
             | Self::ClearRecorded { .. }
@@ -199,6 +223,7 @@ impl Op<'_> {
                 | Self::Count { .. }
                 | Self::PageOn { .. }
                 | Self::CountOn { .. }
+                | Self::Resolve { .. }
         )
     }
 }
@@ -324,6 +349,7 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
             recorded_slices: store.recorded_slices.map(|_| self as _),
             enumeration: store.enumeration.map(|_| self as _),
             slice_enumeration: store.slice_enumeration.map(|_| self as _),
+            tokens: store.tokens.map(|_| self as _),
             // These would go past the layer.
             raw: None,
         }
@@ -495,6 +521,47 @@ impl<B: Backend + ?Sized, A: Around> RecordedSliceAnswers for Layered<B, A> {
         let op = Op::ClearOnRecorded { space, member, lane };
         self.around.around(op, store.clear_on_recorded(space, member, lane)).await
     }
+}
+
+#[async_trait]
+impl<B: Backend + ?Sized, A: Around> Tokens for Layered<B, A> {
+    async fn add_once(
+        &self,
+        space: &Space,
+        items: &[TokenAdd],
+        keep: Duration,
+    ) -> Result<Vec<Outcome<AddedOnce>>, BackendError> {
+        let store = self.store.capabilities().tokens.ok_or_else(no_tokens)?;
+        let op = Op::AddOnce { space, items, keep };
+        self.around.around(op, store.add_once(space, items, keep)).await
+    }
+
+    async fn resolve(
+        &self,
+        space: &Space,
+        tokens: &[(RedisKey, Token)],
+        keep: Duration,
+    ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
+        let store = self.store.capabilities().tokens.ok_or_else(no_tokens)?;
+        let op = Op::Resolve { space, tokens, keep };
+        let answer = self.around.around(op, store.resolve(space, tokens, keep)).await;
+        answer.map_err(BackendError::with_nothing_applied)
+    }
+
+    async fn forbid(
+        &self,
+        space: &Space,
+        tokens: &[(RedisKey, Token)],
+        keep: Duration,
+    ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
+        let store = self.store.capabilities().tokens.ok_or_else(no_tokens)?;
+        let op = Op::Forbid { space, tokens, keep };
+        self.around.around(op, store.forbid(space, tokens, keep)).await
+    }
+}
+
+fn no_tokens() -> BackendError {
+    missing("tokens")
 }
 
 fn no_records() -> BackendError {

@@ -30,6 +30,7 @@ mod raw;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
 mod space;
+mod tokens;
 
 /// What this crate's own tool for operators needs besides: names in Redis, and single commands.
 ///
@@ -39,7 +40,9 @@ mod space;
 pub mod operator {
     pub use super::{
         lua::{
-            layout::{LAYOUT, import, instance_names, key_tag, lanes, shape, totals, writers},
+            layout::{
+                LAYOUT, import, instance_names, key_tag, lanes, shape, tokens, totals, writers,
+            },
             rights::COMMANDS,
         },
         raw::{RawCommands, RawReply},
@@ -80,6 +83,7 @@ pub use operation::{
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
 pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 pub use space::Space;
+pub use tokens::{AddedOnce, Resolved, TokenAdd, Tokens};
 
 /// A store of counters.
 ///
@@ -132,7 +136,9 @@ pub use space::Space;
 /// 5. For listings implement [`Enumeration`], with `Capabilities::with_enumeration` and
 ///    `enumeration_conformance_suite!`; for those of instance-aware counters [`SliceEnumeration`]. Without them
 ///    listings fail.
-/// 6. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
+/// 6. For additions under tokens implement [`Tokens`], with `Capabilities::with_tokens` and
+///    `tokens_conformance_suite!`. Without it they fail.
+/// 7. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store of counters",
@@ -157,7 +163,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
 
-    /// Deletes every plain counter of the space. What the store remembers of replay guards stays.
+    /// Deletes every plain counter of the space. What the store remembers of replay guards and tokens stays.
     async fn clear(&self, space: &Space) -> Result<(), BackendError>;
 
     /// What the store can do besides: [`Capabilities::none`] for one that has this contract only. No I/O.

@@ -175,6 +175,19 @@ pub enum Refusal {
         /// What was found there, shortened when long.
         found: String,
     },
+    /// Another amount was added under this token.
+    #[error("the token was used to add {amount}")]
+    TokenUsed {
+        /// What was added.
+        amount: i64,
+    },
+    /// The token was forbidden: see [`Tokens::forbid`](super::Tokens::forbid).
+    #[error("the token was forbidden")]
+    TokenForbidden,
+    /// The store lost the record of this token, or what it may have had of it. Nothing changed now; an earlier attempt
+    /// may have been applied.
+    #[error("the store lost the records of tokens, which may have had this one")]
+    TokenForgotten,
 }
 
 /// What one item of a batch gave.

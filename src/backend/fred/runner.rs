@@ -165,6 +165,7 @@ fn encode(command: Command<'_>) -> (CustomCommand, Vec<Value>) {
     };
     let args = command.args.iter().map(|arg| match *arg {
         Arg::Text(text) => Value::String(text.into()),
+        Arg::Bytes(bytes) => Value::from(bytes),
         Arg::Int(number) => Value::Integer(number),
     });
     (CustomCommand::new_static(command.name, hash, false), args.collect())

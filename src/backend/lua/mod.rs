@@ -13,6 +13,7 @@ mod reply;
 pub(crate) mod rights;
 mod runner;
 mod shape;
+mod tokens;
 
 use std::borrow::Cow;
 
@@ -32,6 +33,7 @@ pub struct LuaStore<R> {
     shapes: shape::Shapes,
     freshness: freshness::Freshness,
     policy: policy::Asked,
+    tokens: tokens::Known,
 }
 
 impl<R> std::fmt::Debug for LuaStore<R> {
@@ -48,6 +50,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             shapes: shape::Shapes::default(),
             freshness: freshness::Freshness::default(),
             policy: policy::Asked::default(),
+            tokens: tokens::Known::default(),
         }
     }
 
@@ -57,6 +60,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             CallError::Server(error) => match &*error.code {
                 "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),
                 "SHAPE" => reply::another_shape(&error.detail),
+                "KEEP" => reply::another_keep(&error.detail),
                 "FORGOTTEN" => BackendError::Forgotten,
                 "PARTLY" => BackendError::answer_lost(error),
                 // An earlier attempt of the client's may have been applied.
@@ -87,7 +91,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         if !self.runner.resends() {
             args[..GUARD].fill(Arg::Text(""));
             return self
-                .run_in(space, script, [key], args, |error| self.failed(error, &[key]))
+                .run_in(space, script, &[key], args, |error| self.failed(error, &[key]))
                 .await;
         }
         let ticket = self.lanes.take(|| self.fresh_id());
@@ -116,7 +120,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         let resent = resent(guard, space);
         args[3] = Arg::Text(&resent);
         let keys = [key, &kept, &shape];
-        self.run_in(space, script, keys, &args, |error| self.failed(error, &keys)).await
+        self.run_in(space, script, &keys, &args, |error| self.failed(error, &keys)).await
     }
 }
 
