@@ -120,6 +120,8 @@ numbers! {
     unknown: Unknown = "distkit_unknown_outcomes_total" of every,
     /// Calls that failed as `NotApplied`: these writes did not happen, and will not unless the caller tries again.
     not_applied: NotApplied = "distkit_not_applied_total" of every,
+    /// Additions under tokens that the store had applied before, and did not apply again.
+    replayed: Replayed = "distkit_replayed_total" of plain,
     /// Strict calls that shared a request with others.
     joined_calls: JoinedCalls = "distkit_joined_calls_total" of strict,
     /// Batches of buffered writes that the store acknowledged.
@@ -148,6 +150,10 @@ mod of {
 
     pub(super) fn lax(kind: &str) -> bool {
         kind.starts_with("lax")
+    }
+
+    pub(super) fn plain(kind: &str) -> bool {
+        !instance_aware(kind)
     }
 
     pub(super) fn instance_aware(kind: &str) -> bool {

@@ -39,31 +39,49 @@ impl Sender {
         F: Future<Output = Result<T, BackendError>>,
     {
         if Instant::now() >= deadline {
-            return Err(BackendError::not_applied("it was not sent in time"));
+            return Err(too_late());
         }
         let ticket = self.lanes.take(fresh_id);
-        let mut lane = ticket.guard();
-        let mut delays = doubling(FIRST_DELAY, LONGEST_DELAY);
-        let mut attempts = 0;
-        let mut last = None;
-        loop {
-            attempts += 1;
-            match timeout_at(deadline, request(lane.clone())).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) if ends(&error, lane.resent) => return Err(error),
-                Ok(Err(error)) => last = Some(error),
-                Err(_) => return Err(BackendError::outcome_unknown(Unanswered { attempts, last })),
-            }
-            lane.resent = true;
-            let delay = delays.next().unwrap_or(LONGEST_DELAY);
-            if Instant::now() + delay >= deadline {
-                return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
-            }
-            sleep(delay).await;
-            // A process that was frozen, or a future that was not polled, may wake up much later.
-            if Instant::now() >= deadline {
-                return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
-            }
+        let lane = ticket.guard();
+        send_again(deadline, |resent| request(ReplayGuard { resent, ..lane.clone() })).await
+    }
+}
+
+fn too_late() -> BackendError {
+    BackendError::not_applied("it was not sent in time")
+}
+
+/// Sends a request that is idempotent, also once the caller has gone, until it is answered: as [`Sender::send`] does,
+/// without a lane. `request` is told whether an earlier attempt may have arrived.
+pub(crate) async fn send_again<T, F>(
+    deadline: Instant,
+    request: impl Fn(bool) -> F,
+) -> Result<T, BackendError>
+where
+    F: Future<Output = Result<T, BackendError>>,
+{
+    let mut delays = doubling(FIRST_DELAY, LONGEST_DELAY);
+    let (mut attempts, mut resent, mut last) = (0, false, None);
+    if Instant::now() >= deadline {
+        return Err(too_late());
+    }
+    loop {
+        attempts += 1;
+        match timeout_at(deadline, request(resent)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) if ends(&error, resent) => return Err(error),
+            Ok(Err(error)) => last = Some(error),
+            Err(_) => return Err(BackendError::outcome_unknown(Unanswered { attempts, last })),
+        }
+        resent = true;
+        let delay = delays.next().unwrap_or(LONGEST_DELAY);
+        if Instant::now() + delay >= deadline {
+            return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
+        }
+        sleep(delay).await;
+        // A process that was frozen, or a future that was not polled, may wake up much later.
+        if Instant::now() >= deadline {
+            return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
         }
     }
 }

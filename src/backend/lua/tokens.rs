@@ -158,10 +158,13 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Vec<Reply>, BackendError> {
         let half = half_of(keep);
         match kind {
-            Kind::Resolve => self.check(space).await?,
+            Kind::Resolve => {
+                self.check(space).await?;
+                self.agree(space, half, false).await?;
+            }
             Kind::Add | Kind::Forbid => {
                 self.open(space).await?;
-                self.agree(space, half).await?;
+                self.agree(space, half, true).await?;
             }
         }
         let digests: Vec<_> = items.iter().map(|item| digest(item.key, item.token)).collect();
@@ -199,8 +202,9 @@ impl<R: ScriptRunner> LuaStore<R> {
         self.tokens.buckets.read().get(space).cloned().unwrap_or_default()
     }
 
-    /// Makes or checks `keep` under the tag of a prefix of several shards, so that none of them is used with another.
-    async fn agree(&self, space: &Space, half: u64) -> Result<(), BackendError> {
+    /// Checks `keep` under the tag of a prefix of several shards, so that none of them is used with
+    /// another; makes it where there is none if it is told to.
+    async fn agree(&self, space: &Space, half: u64, make: bool) -> Result<(), BackendError> {
         let prefix = (space.prefix().clone(), half);
         if space.shards() == 1 || self.tokens.kept.read().contains(&prefix) {
             return Ok(());
@@ -209,8 +213,10 @@ impl<R: ScriptRunner> LuaStore<R> {
         let ours = (2 * half).to_string();
         let (name, field) = (Arg::Text(&shape), Arg::Text("keep"));
         let failed = |error| self.failed_to_read(error, &[&shape]);
-        let make = [name, field, Arg::Text(&ours)];
-        self.runner.run(Command::keyed("HSETNX", &make)).await.map_err(failed)?;
+        if make {
+            let args = [name, field, Arg::Text(&ours)];
+            self.runner.run(Command::keyed("HSETNX", &args)).await.map_err(failed)?;
+        }
         let answer = self.runner.run(Command::keyed("HGET", &[name, field])).await;
         match answer.map_err(failed)? {
             Reply::Bytes(held) if held == ours.as_bytes() => {
@@ -221,6 +227,7 @@ impl<R: ScriptRunner> LuaStore<R> {
                 let held = String::from_utf8_lossy(&held);
                 Err(reply::another_keep(&format!("{held} {ours}")))
             }
+            Reply::Nil if !make => Ok(()),
             other => Err(unexpected(&other).with_nothing_applied()),
         }
     }
