@@ -74,6 +74,7 @@ mod outage;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
 mod outage_tests;
 mod parse_key;
+mod parse_token;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
