@@ -188,8 +188,11 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         self.counts.add(Count::Resent, usize::from(resent));
         let added = self.sent(self.tokens()?.add_once(&self.space, items, keep)).await?;
         counted(items.len(), &added)?;
-        let replayed = added.iter().filter(|one| one.as_ref().is_ok_and(|one| one.replayed));
-        self.counts.add(Count::Replayed, replayed.count());
+        if !resent {
+            // Else it may be an earlier attempt of this request.
+            let replayed = added.iter().filter(|one| one.as_ref().is_ok_and(|one| one.replayed));
+            self.counts.add(Count::Replayed, replayed.count());
+        }
         Ok(added)
     }
 

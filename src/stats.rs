@@ -120,7 +120,8 @@ numbers! {
     unknown: Unknown = "distkit_unknown_outcomes_total" of every,
     /// Calls that failed as `NotApplied`: these writes did not happen, and will not unless the caller tries again.
     not_applied: NotApplied = "distkit_not_applied_total" of every,
-    /// Additions under tokens that the store had applied before, and did not apply again.
+    /// Additions under tokens that the store had applied before, and did not apply again. Not those of requests that
+    /// were sent again, which may find themselves.
     replayed: Replayed = "distkit_replayed_total" of plain,
     /// Strict calls that shared a request with others.
     joined_calls: JoinedCalls = "distkit_joined_calls_total" of strict,

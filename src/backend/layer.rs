@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{
-    AddedOnce, Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance,
-    InstanceBackend, InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers,
-    RecordedSliceAnswers, ReplayGuard, Resolved, Scope, Slice, SliceEnumeration, SliceWrite, Space,
-    Standing, TokenAdd, Tokens, Write, capability::missing,
+    Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance, InstanceBackend,
+    InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
+    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, TokenAdd, Write,
+    capability::missing,
 };
 use crate::{KeyFilter, RedisKey, Token};
 
@@ -521,47 +521,6 @@ impl<B: Backend + ?Sized, A: Around> RecordedSliceAnswers for Layered<B, A> {
         let op = Op::ClearOnRecorded { space, member, lane };
         self.around.around(op, store.clear_on_recorded(space, member, lane)).await
     }
-}
-
-#[async_trait]
-impl<B: Backend + ?Sized, A: Around> Tokens for Layered<B, A> {
-    async fn add_once(
-        &self,
-        space: &Space,
-        items: &[TokenAdd],
-        keep: Duration,
-    ) -> Result<Vec<Outcome<AddedOnce>>, BackendError> {
-        let store = self.store.capabilities().tokens.ok_or_else(no_tokens)?;
-        let op = Op::AddOnce { space, items, keep };
-        self.around.around(op, store.add_once(space, items, keep)).await
-    }
-
-    async fn resolve(
-        &self,
-        space: &Space,
-        tokens: &[(RedisKey, Token)],
-        keep: Duration,
-    ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
-        let store = self.store.capabilities().tokens.ok_or_else(no_tokens)?;
-        let op = Op::Resolve { space, tokens, keep };
-        let answer = self.around.around(op, store.resolve(space, tokens, keep)).await;
-        answer.map_err(BackendError::with_nothing_applied)
-    }
-
-    async fn forbid(
-        &self,
-        space: &Space,
-        tokens: &[(RedisKey, Token)],
-        keep: Duration,
-    ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
-        let store = self.store.capabilities().tokens.ok_or_else(no_tokens)?;
-        let op = Op::Forbid { space, tokens, keep };
-        self.around.around(op, store.forbid(space, tokens, keep)).await
-    }
-}
-
-fn no_tokens() -> BackendError {
-    missing("tokens")
 }
 
 fn no_records() -> BackendError {

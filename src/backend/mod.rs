@@ -20,6 +20,7 @@ mod into;
 ))]
 pub(crate) mod lanes;
 mod layer;
+mod layer_tokens;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 mod lua;
 #[cfg(feature = "metrics")]

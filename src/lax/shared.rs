@@ -14,7 +14,8 @@ use super::{
     gate::Gate,
     inbox::Inbox,
     ledger::{Delta, Ledger},
-    report::{Losses, Unflushed},
+    promises::Promises,
+    report::{Losses, TokenFate, Unflushed, UnflushedToken},
     settings::Settings,
     table::Table,
 };
@@ -25,6 +26,7 @@ pub(crate) struct Shared<L> {
     pub(super) settings: Settings,
     pub(super) table: Table,
     pub(super) inbox: Inbox,
+    pub(super) promises: Promises,
     pub(super) gate: Gate,
     /// What is in the batch that is under way.
     pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,
@@ -44,6 +46,7 @@ impl<L: Ledger> Shared<L> {
             settings: settings.within_bounds(),
             table: Table::new(),
             inbox: Inbox::default(),
+            promises: Promises::default(),
             gate: Gate::default(),
             under_way: Mutex::default(),
             losses: Mutex::default(),
@@ -67,21 +70,30 @@ impl<L: Ledger> Shared<L> {
 
     /// What is pending, and for how long.
     pub(super) fn level(&self) -> Level {
-        let pending_keys = self.table.number_pending();
+        let pending_keys = self.number_pending();
         if pending_keys == 0 {
             return Level::default();
         }
-        let since =
-            [*self.taken_since.lock(), self.inbox.dirty_since()].into_iter().flatten().min();
+        let sums = [*self.taken_since.lock(), self.inbox.dirty_since()];
+        let since = sums.into_iter().chain([self.promises.since()]).flatten().min();
         Level {
             pending_keys: u64::try_from(pending_keys).unwrap_or(u64::MAX),
             oldest: since.map(|since| since.elapsed()),
         }
     }
 
+    /// How many keys, and additions under tokens, the store has not acknowledged.
+    pub(super) fn number_pending(&self) -> usize {
+        self.table.number_pending() + self.promises.number()
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        self.number_pending() != 0
+    }
+
     /// Whether the task has something to do for anybody.
     pub(super) fn is_waited_for(&self) -> bool {
-        self.table.has_pending() || self.inbox.is_waited_for() || self.gate.is_orphaned()
+        self.has_pending() || self.inbox.is_waited_for() || self.gate.is_orphaned()
     }
 
     /// The instance has left, or a newer one has its place: nothing that is pending can ever reach the store.
@@ -124,8 +136,13 @@ impl<L: Ledger> Shared<L> {
         }
         report.pending.sort_unstable();
         report.unknown.sort_unstable();
+        let (sent, unsent) = self.promises.list();
+        let left = sent.len() + unsent.len();
+        let fates = sent.iter().map(|promise| (promise, TokenFate::Unknown));
+        let fates = fates.chain(unsent.iter().map(|promise| (promise, TokenFate::Pending)));
+        report.tokens.extend(fates.map(|(promise, fate)| UnflushedToken::of(promise, fate)));
         if !report.is_empty() {
-            let keys = report.pending.len() + report.unknown.len();
+            let keys = report.pending.len() + report.unknown.len() + left;
             self.ledger.counts().add(Count::GivenUp, keys);
             self.gate.note_loss();
         }

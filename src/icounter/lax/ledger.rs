@@ -23,7 +23,8 @@ pub(super) struct Slices<B: ?Sized> {
 }
 
 fn known(standing: &Standing) -> Known {
-    Known { own: standing.slice, others: standing.total.wrapping_sub(standing.slice) }
+    let others = standing.total.wrapping_sub(standing.slice);
+    Known { own: standing.slice, others: Some(others) }
 }
 
 #[async_trait]
@@ -83,9 +84,11 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
         match outcome {
             Ok(written) => Some(known(&written.new)),
             // What is no number is removed, and refused.
-            Err(_) => removed.then_some(Known { own: 0, others: 0 }),
+            Err(_) => removed.then_some(Self::NOTHING),
         }
     }
+
+    const NOTHING: Known = Known { own: 0, others: Some(0) };
 
     const ADDS_IN_DOUBT: bool = false;
 

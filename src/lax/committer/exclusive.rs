@@ -1,6 +1,9 @@
 //! What acts on the store at once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 
@@ -11,7 +14,7 @@ use crate::{
     backend::{Outcome, Scope},
     lax::{
         atomic::{AtomicBool, Ordering::SeqCst},
-        cell::{Cell, Known, Totals},
+        cell::{Cell, Known, Totals, address},
         ledger::Ledger,
         table::Table,
     },
@@ -75,6 +78,10 @@ impl<'c, L: Ledger> Committer<'c, L> {
             })
         });
         let place_of = place_of.collect();
+        let all: HashSet<_, foldhash::fast::RandomState> =
+            cells.iter().map(|(cell, _)| address(cell)).collect();
+        let promises = self.send_promises_of(|cell| all.contains(&address(cell)));
+        promises.await.map_err(not_applied)?;
         let depended_on = cells.iter().filter(|(cell, replaced)| !replaced && cell.is_pending());
         let first = depended_on.map(|(cell, _)| Arc::clone(cell)).collect();
         self.commit(first).await.map_err(not_applied)?;
@@ -94,6 +101,7 @@ impl<'c, L: Ledger> Committer<'c, L> {
         sent: &AtomicBool,
     ) -> Result<(), DistkitError> {
         self.prepare().await?;
+        self.send_all_promises().await.map_err(not_applied)?;
         let shared = self.shared;
         let cells = shared.table.all();
         let known_at: Vec<_> = cells.iter().map(|cell| cell.forget_total()).collect();
@@ -110,9 +118,9 @@ impl<'c, L: Ledger> Committer<'c, L> {
             }
             return Err(error);
         }
-        let left = affected.cells.iter().zip(known_at).map(|(affected, known_at)| match scope {
-            Scope::Total => (Known { own: 0, others: 0 }, at),
-            Scope::Slice => (Known { own: 0, others: affected.cell.others() }, known_at),
+        let left = affected.cells.iter().zip(known_at).map(|(_, known_at)| match scope {
+            Scope::Total => (L::NOTHING, at),
+            Scope::Slice => (Known { own: 0, others: None }, known_at),
         });
         let left: Vec<_> = left.collect();
         let totals = shared.table.totals();
