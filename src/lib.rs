@@ -32,6 +32,10 @@ pub mod icounter;
 #[doc = include_str!("../docs/production.md")]
 pub mod production {}
 
+#[cfg(all(any(doc, doctest), feature = "counter"))]
+#[doc = include_str!("../docs/recipes.md")]
+pub mod recipes {}
+
 #[cfg(feature = "trypema")]
 #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
 pub mod trypema;

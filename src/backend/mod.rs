@@ -78,13 +78,14 @@ pub use lua::LuaStore;
 pub use measured::MetricsLayer;
 pub(crate) use operation::fitting;
 pub use operation::{
-    Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, Write, Written,
+    AddedOnce, Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, TokenAdd, Write,
+    Written,
 };
 #[cfg(feature = "redis-rs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
 pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 pub use space::Space;
-pub use tokens::{AddedOnce, Resolved, TokenAdd, Tokens};
+pub use tokens::{Resolved, Tokens};
 
 /// A store of counters.
 ///

@@ -1,6 +1,6 @@
 use std::{ops::RangeInclusive, sync::Arc};
 
-use crate::RedisKey;
+use crate::{RedisKey, Token};
 
 /// A condition on the value that a key holds just before a write. A missing key holds 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -212,4 +212,24 @@ pub struct Applied<V = i64> {
     pub replayed: bool,
     /// One outcome for each write, in the order of the writes.
     pub outcomes: Vec<Outcome<Written<V>>>,
+}
+
+/// An addition under a token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TokenAdd {
+    /// The counter.
+    pub key: RedisKey,
+    /// What is added; may be negative, or 0.
+    pub count: i64,
+    /// What names the addition.
+    pub token: Token,
+}
+
+/// The answer to an addition under a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddedOnce {
+    /// The total right after the addition, when it was applied.
+    pub total: i64,
+    /// It was applied before: nothing has changed now.
+    pub replayed: bool,
 }

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{BackendError, Outcome, Space};
+use super::{AddedOnce, BackendError, Outcome, Space, TokenAdd};
 use crate::{RedisKey, Token};
 
 /// Adds once for each (prefix, key, token), whoever asks.
@@ -62,26 +62,6 @@ pub trait Tokens: fmt::Debug + Send + Sync {
         tokens: &[(RedisKey, Token)],
         keep: Duration,
     ) -> Result<Vec<Outcome<Resolved>>, BackendError>;
-}
-
-/// An addition under a token.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TokenAdd {
-    /// The counter.
-    pub key: RedisKey,
-    /// What is added; may be negative, or 0.
-    pub count: i64,
-    /// What names the addition.
-    pub token: Token,
-}
-
-/// The answer to an addition under a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AddedOnce {
-    /// The total right after the addition, when it was applied.
-    pub total: i64,
-    /// It was applied before: nothing has changed now.
-    pub replayed: bool,
 }
 
 /// What a store remembers of a token.

@@ -20,6 +20,8 @@ mod keys;
 mod ledger;
 #[path = "../../../src/lax/pending.rs"]
 mod pending;
+#[path = "../../../src/lax/promises.rs"]
+mod promises;
 #[path = "../../../src/lax/report.rs"]
 mod report;
 #[path = "../../../src/lax/request.rs"]
@@ -47,6 +49,8 @@ use std::{sync::Arc, sync::atomic::Ordering::SeqCst};
 pub(crate) use cell::{Cell, Known};
 pub(crate) use engine::{Engine, Owner};
 pub(crate) use ledger::{Committed, Delta, Ledger};
+pub(crate) use promises::Promise;
+pub(crate) use report::TokenFate;
 pub(crate) use settings::Settings;
 
 impl<L: Ledger> Engine<L> {

@@ -120,7 +120,8 @@ local opens = not last or last[2] < now or count >= FULL * last[3]
 if reads then
   opens = false
 elseif opens then
-  local number, parts, before = 1, FEWEST, 0
+  -- By the second of the generation, so that a bucket is never taken for one of an index that was lost.
+  local number, parts, before = 1000 * tonumber(string.sub(generation, 1, -7)), FEWEST, 0
   if last and last[2] == now then
     number, parts, before = last[1] + 1, math.min(GROWTH * last[3], MOST), last[4] + count
   elseif last then
