@@ -20,11 +20,6 @@ const REFRESHES: u8 = 4;
 /// Longer ago than any lag, on a counter's clock.
 const LONG_AGO: u64 = 1;
 
-const UNTOUCHED: u8 = 0;
-const TOUCHED: u8 = 1;
-/// `others` of a plain counter is not 0. Changed with the lock on totals only, to this and from it.
-const PROMISING: u8 = 2;
-
 const NOT_IN_BATCH: u8 = 0;
 const IN_BATCH: u8 = 1;
 const IN_BATCH_WITH_MUCH: u8 = 2;
@@ -33,8 +28,7 @@ const IN_BATCH_WITH_MUCH: u8 = 2;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
     pub(crate) own: i64,
-    /// `None` where the whole total is own.
-    pub(crate) others: Option<i64>,
+    pub(crate) others: i64,
 }
 
 /// The lock on the totals of a counter's cells, held: while a base moves, and while an estimate and whether it
@@ -56,18 +50,17 @@ impl TotalsLock {
 pub(crate) struct Cell {
     pub(crate) key: RedisKey,
     pub(crate) tally: Tally,
-    /// What others hold of the total, modulo 2^64. Of a plain counter it is what was promised: additions under tokens
-    /// that the store has not acknowledged.
+    /// What others hold of the total, modulo 2^64; 0 for a plain counter.
     others: AtomicI64,
+    /// How much of what is in the tally was promised: additions under tokens, which are not sent with the rest. Changed
+    /// with the lock on totals only.
+    promised: AtomicI64,
     /// When the known total was asked for, in microseconds of the counter's clock; 0 when it is not known.
     known_at: AtomicU64,
     /// The estimate replaces what the store holds instead of being added to.
     replaces: AtomicBool,
-    /// Something was promised, at some time: `others` is exact.
-    promises: AtomicBool,
-    /// Whether it was used since the last sweep, or has promises: one look is enough for an addition to know that its
-    /// own part is the total of a plain counter.
-    touched: AtomicU8,
+    /// Used since the last sweep.
+    touched: AtomicBool,
     /// Counted among the keys with pending writes.
     pub(crate) counted: AtomicBool,
     /// Whether it is in the batch that is under way, and with how much. Changed by the holder of the writer lock.
@@ -84,10 +77,10 @@ impl Cell {
             key,
             tally: Tally::new(),
             others: AtomicI64::new(0),
+            promised: AtomicI64::new(0),
             known_at: AtomicU64::new(0),
             replaces: AtomicBool::new(false),
-            promises: AtomicBool::new(false),
-            touched: AtomicU8::new(TOUCHED),
+            touched: AtomicBool::new(true),
             counted: AtomicBool::new(false),
             batch: AtomicU8::new(NOT_IN_BATCH),
             seen: AtomicBool::new(false),
@@ -124,9 +117,7 @@ impl Cell {
         } else {
             self.tally.settle(taken, known.own);
         }
-        if let Some(others) = known.others {
-            self.others.store(others, SeqCst);
-        }
+        self.others.store(known.others, SeqCst);
         self.known_at.store(at, SeqCst);
     }
 
@@ -137,33 +128,9 @@ impl Cell {
         }
     }
 
-    /// Counts an addition to the estimate that is not summed with others. Gives the estimate, or `None`, and nothing
-    /// changed, when it would not fit. For plain counters.
-    pub(crate) fn promise(&self, count: i64, _: &Totals<'_>) -> Option<i64> {
-        let promised = self.others.load(SeqCst).checked_add(count)?;
-        let base = self.tally.acknowledged();
-        let pending = self.tally.pending();
-        let estimate = i128::from(base) + i128::from(pending) + i128::from(promised);
-        let estimate = i64::try_from(estimate).ok()?;
-        self.promises.store(true, SeqCst);
-        self.set_promised(promised);
-        Some(estimate)
-    }
-
-    /// It was acknowledged, or never will be. For the committer.
-    pub(crate) fn unpromise(&self, count: i64, _: &Totals<'_>) {
-        self.set_promised(self.others.load(SeqCst).wrapping_sub(count));
-    }
-
-    fn set_promised(&self, promised: i64) {
-        // An addition that sees the mark of before answers as if it had come before.
-        self.others.store(promised, SeqCst);
-        self.touched.store(if promised == 0 { TOUCHED } else { PROMISING }, SeqCst);
-    }
-
     /// For the committer: what to send, and no longer dirty.
     pub(crate) fn take(&self, _: &Totals<'_>) -> (i64, Option<i64>) {
-        let delta = self.tally.take();
+        let delta = self.tally.take().wrapping_sub(self.promised.load(SeqCst));
         let replaces = self.replaces.swap(false, SeqCst);
         (delta, replaces.then(|| self.tally.acknowledged().wrapping_add(delta)))
     }
@@ -173,8 +140,36 @@ impl Cell {
         self.replaces.swap(replaces, SeqCst)
     }
 
-    pub(crate) fn is_pending(&self) -> bool {
-        self.tally.pending() != 0 || self.replaces.load(SeqCst)
+    /// What is added and not acknowledged, but what was promised.
+    pub(crate) fn pending(&self, _: &Totals<'_>) -> i64 {
+        self.tally.pending().wrapping_sub(self.promised.load(SeqCst))
+    }
+
+    pub(crate) fn is_pending(&self, totals: &Totals<'_>) -> bool {
+        self.pending(totals) != 0 || self.replaces.load(SeqCst)
+    }
+
+    /// Adds what is to be sent by itself, and gives the estimate; `None`, and nothing changed, when that would not fit.
+    pub(crate) fn promise(&self, count: i64, totals: &Totals<'_>) -> Option<i64> {
+        if !self.has_room_beside_batch(count, totals) {
+            return None;
+        }
+        let estimate = self.tally.add_checked(count)?;
+        self.promised.fetch_add(count, SeqCst);
+        Some(estimate)
+    }
+
+    /// `promised` of it is part of `total`, which the store answered to a request sent `at`. For plain counters.
+    pub(crate) fn settle_promised(&self, promised: i64, total: i64, at: u64, totals: &Totals<'_>) {
+        self.promised.fetch_sub(promised, SeqCst);
+        self.settle(promised, Known { own: total, others: 0 }, at, totals);
+    }
+
+    /// `promised` of it will never reach the store, or is in the total already. The next use reads that.
+    pub(crate) fn forget_promised(&self, promised: i64, totals: &Totals<'_>) {
+        self.promised.fetch_sub(promised, SeqCst);
+        self.forget(promised, totals);
+        self.forget_total();
     }
 
     /// So much of what is pending is under way from now on.
@@ -223,12 +218,6 @@ impl Cell {
     #[cold]
     fn with_others_checked(&self, own: i64, others: i64) -> i64 {
         let base = self.tally.acknowledged();
-        if self.promises.load(SeqCst) {
-            let pending = i128::from(own.wrapping_sub(base));
-            let sum = i128::from(base) + i128::from(others) + pending;
-            // Between the ends of the range then.
-            return sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-        }
         base.wrapping_add(others).saturating_add(own.wrapping_sub(base))
     }
 
@@ -236,20 +225,19 @@ impl Cell {
     #[inline]
     pub(crate) fn touch(&self) {
         // A store only when it changes something: the line stays shared between readers.
-        if self.touched.load(Relaxed) == UNTOUCHED {
-            _ = self.touched.compare_exchange(UNTOUCHED, TOUCHED, SeqCst, SeqCst);
+        if !self.touched.load(Relaxed) {
+            self.touched.store(true, Relaxed);
         }
     }
 
-    /// Whether it is protected, and nothing is promised.
     #[inline]
-    pub(crate) fn is_touched_only(&self) -> bool {
-        self.touched.load(Relaxed) == TOUCHED
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched.load(Relaxed)
     }
 
     /// For the sweep: whether the cell was used since the last one.
     pub(crate) fn untouch(&self) -> bool {
-        self.touched.compare_exchange(TOUCHED, UNTOUCHED, SeqCst, SeqCst) != Err(UNTOUCHED)
+        self.touched.swap(false, Relaxed)
     }
 
     /// Says that the total was read. True when the caller must put the cell on the refresh list.

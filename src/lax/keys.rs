@@ -30,7 +30,7 @@ impl<L: Ledger> Engine<L> {
     #[inline]
     pub(crate) fn add_quickly(self: &Arc<Self>, cell: &Arc<Cell>, count: i64) -> Option<i64> {
         // A dirty cell is counted among the pending ones already.
-        let ready = cell.is_touched_only() && cell.tally.is_dirty() && self.shared().gate.is_open();
+        let ready = cell.is_touched() && cell.tally.is_dirty() && self.shared().gate.is_open();
         let own = if ready { cell.tally.add_fast(count)? } else { return None };
         self.mark(cell);
         Some(own)

@@ -74,9 +74,6 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     /// Counts `pending` to what the key held before.
     fn held_besides(written: &mut Self::Written, pending: i64);
 
-    /// How a key stands that nobody has anything in.
-    const NOTHING: Known;
-
     /// Does each addition under its token, once. Also one that is sent again.
     async fn add_promised(
         &self,
@@ -89,11 +86,6 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     /// How long the store surely remembers a token.
     fn tokens_last(&self) -> Duration {
         Duration::MAX
-    }
-
-    /// How a key stands whose total is this counter's own.
-    fn held(total: i64) -> Known {
-        Known { own: total, others: None }
     }
 
     /// Removes every counter, or the own part of each.

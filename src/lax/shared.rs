@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    cell::Cell,
+    cell::{Cell, Totals},
     gate::Gate,
     inbox::Inbox,
     ledger::{Delta, Ledger},
@@ -123,7 +123,7 @@ impl<L: Ledger> Shared<L> {
         };
         let cells = self.table.all();
         // Keep the lock until the report is complete: the committer takes it before it drops pending sums.
-        let _totals = self.table.totals();
+        let totals = self.table.totals();
         self.gate.give_up();
         let under_way = self.under_way.lock().clone();
         let sent: HashMap<_, _, foldhash::fast::RandomState> = under_way
@@ -132,7 +132,7 @@ impl<L: Ledger> Shared<L> {
             .map(|delta| (Arc::as_ptr(&delta.cell), delta.count))
             .collect();
         for cell in &cells {
-            report_cell(cell, sent.get(&Arc::as_ptr(cell)).copied(), &mut report);
+            report_cell(cell, sent.get(&Arc::as_ptr(cell)).copied(), &mut report, &totals);
         }
         report.pending.sort_unstable();
         report.unknown.sort_unstable();
@@ -150,15 +150,15 @@ impl<L: Ledger> Shared<L> {
     }
 }
 
-fn report_cell(cell: &Cell, sent: Option<i64>, report: &mut Unflushed) {
-    let left = cell.tally.pending();
+fn report_cell(cell: &Cell, sent: Option<i64>, report: &mut Unflushed, totals: &Totals<'_>) {
+    let left = cell.pending(totals);
     // Just about to be sent, or perhaps not.
     let sent = sent.or_else(|| cell.is_in_batch().then_some(left));
     if let Some(sent) = sent {
         report.unknown.push((cell.key.clone(), sent));
     }
     let left = left.wrapping_sub(sent.unwrap_or(0));
-    if left != 0 || sent.is_none() && cell.is_pending() {
+    if left != 0 || sent.is_none() && cell.is_pending(totals) {
         report.pending.push((cell.key.clone(), left));
     }
 }

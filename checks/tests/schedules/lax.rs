@@ -62,6 +62,16 @@ impl<L: Ledger> Engine<L> {
         self.shared().table.all()
     }
 
+    /// Whether no cell has anything pending.
+    pub(crate) fn is_clean(&self) -> bool {
+        let cells = self.all_cells();
+        let totals = self.shared().table.totals();
+        let clean = |cell: &Arc<Cell>| {
+            cell.tally.pending() == 0 && !cell.is_pending(&totals) && !cell.tally.is_dirty()
+        };
+        cells.iter().all(clean)
+    }
+
     /// Between two batches: whether all cells with additions to commit, and no others, count as pending.
     pub(crate) async fn counts_what_is_dirty(&self) -> bool {
         let _between = self.background.committer().await;

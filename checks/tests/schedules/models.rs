@@ -77,7 +77,7 @@ async fn add(engine: Arc<Engine<Plain>>, key: RedisKey, count: i64, times: usize
 /// Nothing is pending, and nothing is counted as pending, once all is flushed.
 fn assert_idle(engine: &Arc<Engine<Plain>>) {
     assert!(!engine.has_pending(), "the count of pending keys has drifted");
-    assert!(engine.all_cells().iter().all(|cell| !cell.is_pending() && !cell.tally.is_dirty()));
+    assert!(engine.is_clean());
 }
 
 #[test]

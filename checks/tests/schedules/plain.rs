@@ -18,7 +18,7 @@ pub(crate) struct Plain<B: ?Sized = dyn Backend> {
 }
 
 pub(crate) fn known(total: i64) -> Known {
-    Known { own: total, others: None }
+    Known { own: total, others: 0 }
 }
 
 impl Engine<Plain> {

@@ -155,8 +155,6 @@ impl<B: crate::backend::Backend + ?Sized> Ledger for Plain<B> {
 
     const ADDS_IN_DOUBT: bool = true;
 
-    const NOTHING: Known = Known { own: 0, others: None };
-
     async fn add_promised(
         &self,
         promises: &[Promise],

@@ -43,7 +43,7 @@ impl<B: Backend + ?Sized> Plain<B> {
 }
 
 fn known(total: i64) -> Known {
-    Known { own: total, others: None }
+    Known { own: total, others: 0 }
 }
 
 #[async_trait]
@@ -97,8 +97,6 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
             Err(_) => (write.change == Change::Remove && Self::replaces(write)).then(|| known(0)),
         }
     }
-
-    const NOTHING: Known = Known { own: 0, others: None };
 
     async fn add_promised(
         &self,

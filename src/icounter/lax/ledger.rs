@@ -23,8 +23,7 @@ pub(super) struct Slices<B: ?Sized> {
 }
 
 fn known(standing: &Standing) -> Known {
-    let others = standing.total.wrapping_sub(standing.slice);
-    Known { own: standing.slice, others: Some(others) }
+    Known { own: standing.slice, others: standing.total.wrapping_sub(standing.slice) }
 }
 
 #[async_trait]
@@ -84,11 +83,9 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
         match outcome {
             Ok(written) => Some(known(&written.new)),
             // What is no number is removed, and refused.
-            Err(_) => removed.then_some(Self::NOTHING),
+            Err(_) => removed.then_some(Known { own: 0, others: 0 }),
         }
     }
-
-    const NOTHING: Known = Known { own: 0, others: Some(0) };
 
     const ADDS_IN_DOUBT: bool = false;
 

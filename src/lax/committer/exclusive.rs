@@ -82,8 +82,12 @@ impl<'c, L: Ledger> Committer<'c, L> {
             cells.iter().map(|(cell, _)| address(cell)).collect();
         let promises = self.send_promises_of(|cell| all.contains(&address(cell)));
         promises.await.map_err(not_applied)?;
-        let depended_on = cells.iter().filter(|(cell, replaced)| !replaced && cell.is_pending());
-        let first = depended_on.map(|(cell, _)| Arc::clone(cell)).collect();
+        let first = {
+            let totals = shared.table.totals();
+            let depended_on =
+                cells.iter().filter(|(cell, replaced)| !replaced && cell.is_pending(&totals));
+            depended_on.map(|(cell, _)| Arc::clone(cell)).collect()
+        };
         self.commit(first).await.map_err(not_applied)?;
         // What the store does not take was written before, too: it goes where the rest went.
         let cells = cells.into_iter().map(|(cell, replaced)| {
@@ -118,9 +122,9 @@ impl<'c, L: Ledger> Committer<'c, L> {
             }
             return Err(error);
         }
-        let left = affected.cells.iter().zip(known_at).map(|(_, known_at)| match scope {
-            Scope::Total => (L::NOTHING, at),
-            Scope::Slice => (Known { own: 0, others: None }, known_at),
+        let left = affected.cells.iter().zip(known_at).map(|(affected, known_at)| match scope {
+            Scope::Total => (Known { own: 0, others: 0 }, at),
+            Scope::Slice => (Known { own: 0, others: affected.cell.others() }, known_at),
         });
         let left: Vec<_> = left.collect();
         let totals = shared.table.totals();
@@ -156,7 +160,7 @@ impl<'c> Affected<'c> {
         let totals = table.totals();
         let take = |(cell, all): (Arc<Cell>, bool)| {
             let (pending, replaced) = if all {
-                (cell.tally.pending(), cell.set_replaces(false, &totals))
+                (cell.pending(&totals), cell.set_replaces(false, &totals))
             } else {
                 (0, false)
             };

@@ -11,7 +11,7 @@ use crate::{
     DistkitError,
     backend::{AddedOnce, BackendError, Outcome},
     lax::{
-        cell::{Cell, Known, address},
+        cell::{Cell, address},
         ledger::Ledger,
         promises::{BATCH, Promise},
         report::{TokenFate, UnflushedToken},
@@ -135,7 +135,7 @@ impl<L: Ledger> Committer<'_, L> {
         &self,
         items: &[Promise],
         outcomes: &[Outcome<AddedOnce>],
-    ) -> Vec<(Arc<Cell>, Known, u64)> {
+    ) -> Vec<(Arc<Cell>, i64, u64)> {
         let mut cells = HashMap::<_, _, foldhash::fast::RandomState>::default();
         for (Promise { cell, .. }, outcome) in items.iter().zip(outcomes) {
             if !outcome.as_ref().is_ok_and(|added| !added.replayed) {
@@ -149,7 +149,7 @@ impl<L: Ledger> Committer<'_, L> {
         // What cannot be read is read at its next use.
         let totals = self.shared.ledger.read(&cells).await.unwrap_or_default();
         let known = cells.into_iter().zip(totals);
-        known.filter_map(|(cell, known)| Some((cell, known.ok()?, at))).collect()
+        known.filter_map(|(cell, known)| Some((cell, known.ok()?.own, at))).collect()
     }
 
     fn settle_promises(
@@ -158,21 +158,28 @@ impl<L: Ledger> Committer<'_, L> {
         outcomes: Vec<Outcome<AddedOnce>>,
         resent: bool,
         at: u64,
-        read: &[(Arc<Cell>, Known, u64)],
+        read: &[(Arc<Cell>, i64, u64)],
     ) {
         let shared = self.shared;
         let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
         shared.ledger.counts().add(Count::Refused, refused);
         let totals = shared.table.totals();
         let mut losses = shared.losses.lock();
+        // What is part of each total that was read.
+        let mut parts: Vec<_> = read.iter().map(|(cell, ..)| (address(cell), 0_i64)).collect();
+        parts.sort_unstable();
         for (promise, outcome) in items.iter().zip(outcomes) {
             let Promise { cell, token, count } = promise;
-            cell.unpromise(*count, &totals);
-            let fate = match outcome {
-                Ok(added) if !added.replayed => {
-                    cell.settle(0, L::held(added.total), at, &totals);
-                    continue;
+            match (parts.binary_search_by_key(&address(cell), |(cell, _)| *cell), &outcome) {
+                (Ok(place), _) => parts[place].1 = parts[place].1.wrapping_add(*count),
+                (_, Ok(added)) if !added.replayed => {
+                    cell.settle_promised(*count, added.total, at, &totals);
                 }
+                _ => cell.forget_promised(*count, &totals),
+            }
+            let fate = match outcome {
+                // An addition of a request that was sent again may have found itself.
+                Ok(added) if !added.replayed || resent => continue,
                 Ok(added) => TokenFate::Replayed { answer: added.total },
                 Err(refusal) => {
                     tracing::error!(
@@ -183,15 +190,15 @@ impl<L: Ledger> Committer<'_, L> {
                     TokenFate::Refused(refusal)
                 }
             };
-            cell.forget_total();
-            // An addition of a request that was sent again may have found itself.
-            let is_own = resent && matches!(fate, TokenFate::Replayed { .. });
-            if !is_own && losses.tokens.len() < MAX_REPORTS {
+            if losses.tokens.len() < MAX_REPORTS {
                 losses.tokens.push(UnflushedToken::of(promise, fate));
             }
         }
-        for (cell, known, at) in read {
-            cell.settle(0, *known, *at, &totals);
+        // In one step each, so that no estimate goes down in between.
+        for (cell, total, at) in read {
+            if let Ok(place) = parts.binary_search_by_key(&address(cell), |(cell, _)| *cell) {
+                cell.settle_promised(parts[place].1, *total, *at, &totals);
+            }
         }
     }
 
@@ -209,8 +216,7 @@ impl<L: Ledger> Committer<'_, L> {
                     prefix = shared.ledger.prefix(), key = %cell.key, %token, delta = count,
                     "it is unknown whether the store has this addition; it is not sent again"
                 );
-                cell.unpromise(*count, &totals);
-                cell.forget_total();
+                cell.forget_promised(*count, &totals);
                 if losses.tokens.len() < MAX_REPORTS {
                     losses.tokens.push(UnflushedToken::of(promise, TokenFate::Unknown));
                 }
@@ -226,8 +232,7 @@ impl<L: Ledger> Committer<'_, L> {
         let dropped = self.shared.promises.take_all();
         let totals = self.shared.table.totals();
         for Promise { cell, count, .. } in dropped {
-            cell.unpromise(count, &totals);
-            cell.forget_total();
+            cell.forget_promised(count, &totals);
         }
         self.writer.schedule.promises_sent();
         self.writer.promise_outage.ended();
