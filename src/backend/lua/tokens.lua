@@ -104,9 +104,19 @@ if not held[1] then
 elseif held[2] ~= keep then
   return { err = 'KEEP ' .. (held[2] or '') .. ' ' .. keep }
 end
+if lost == '' then
+  lost = false
+end
+
+local now = math.floor(tonumber(age) / half)
+-- Whether what is lost would have been forgotten by now.
+local past = lost and now >= HALVES
+if past then
+  lost = false
+end
 
 -- Which buckets are live now.
-local now, stored, count = math.floor(tonumber(age) / half), held[3] or '', tonumber(held[4] or '0')
+local stored, count = held[3] or '', tonumber(held[4] or '0')
 local live, dead, last = {}, held[5] or '', nil
 for number, of, parts, before in string.gmatch(stored, '(%d+) (%d+) (%d+) (%d+)') do
   last = { tonumber(number), tonumber(of), tonumber(parts), tonumber(before) }
@@ -327,14 +337,12 @@ local function answer_all()
         return failed(reply, BITS + buckets)
       end
     end
-    local past = lost and now >= HALVES
     if past or not held[1] and not lost then
-      -- What is lost would have been forgotten by now, or nothing is. Before the index, which is not to be lost unnoticed.
+      -- Before the index, which is not to be lost unnoticed.
       reply = try('HSET', shape, 'layout', '1', 'shards', shards, 'tokens', generation, 'keep', keep)
       if type(reply) == 'table' then
         return failed(reply, 3)
       end
-      lost = false
     end
     if clock or opens or dead ~= (held[5] or '') or (lost and '1' or '') ~= (held[6] or '') then
       reply = try(
@@ -366,7 +374,4 @@ local function answer_all()
   return answer
 end
 
-if lost == '' then
-  lost = false
-end
 return answer_all()

@@ -134,7 +134,7 @@ impl MemoryBackend {
     ///
     /// Until they would have been forgotten anyway, additions under tokens that the store does not know are refused.
     pub fn lose_tokens(&self, space: &Space) {
-        self.locked(|state, now| state.lose_tokens(now, space));
+        self.locked(|state, _| state.lose_tokens(space));
     }
 
     /// How many tokens the space remembers, those that were forbidden included.

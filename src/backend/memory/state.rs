@@ -86,7 +86,7 @@ impl State {
         self.check_keep(space, half)?;
         self.keeps.entry(space.prefix().clone()).or_insert(half);
         let now = now.as_secs();
-        let tokens = self.tokens.entry(space.clone()).or_insert_with(|| Tokens::new(half, now));
+        let tokens = self.tokens.entry(space.clone()).or_insert_with(|| Tokens::new(half));
         tokens.advance(now);
         Ok((tokens, &mut self.plain))
     }
@@ -118,9 +118,9 @@ impl State {
         }
     }
 
-    pub(super) fn lose_tokens(&mut self, now: Duration, space: &Space) {
+    pub(super) fn lose_tokens(&mut self, space: &Space) {
         if let Some(tokens) = self.tokens.get_mut(space) {
-            tokens.lose(now.as_secs());
+            tokens.lose();
         }
     }
 

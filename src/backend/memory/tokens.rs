@@ -16,8 +16,8 @@ const LONGEST_STEP: u64 = 60;
 #[derive(Debug)]
 pub(super) struct Tokens {
     half: u64,
-    /// The store's time when the age was last looked at.
-    seen: u64,
+    /// The store's time when the age was last looked at, since the records began.
+    seen: Option<u64>,
     age: u64,
     /// Each with its bucket.
     records: BTreeMap<(RedisKey, Token), (u64, Resolved)>,
@@ -26,13 +26,13 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) fn new(half: u64, now: u64) -> Self {
-        Self { half, seen: now, age: 0, records: BTreeMap::new(), lost: false }
+    pub(super) fn new(half: u64) -> Self {
+        Self { half, seen: None, age: 0, records: BTreeMap::new(), lost: false }
     }
 
     /// Loses all records, and knows so.
-    pub(super) fn lose(&mut self, now: u64) {
-        *self = Self { lost: true, ..Self::new(self.half, now) };
+    pub(super) fn lose(&mut self) {
+        *self = Self { lost: true, ..Self::new(self.half) };
     }
 
     pub(super) fn len(&self) -> usize {
@@ -40,14 +40,15 @@ impl Tokens {
     }
 
     fn age_at(&self, now: u64) -> u64 {
-        self.age + now.saturating_sub(self.seen).min(LONGEST_STEP)
+        let passed = self.seen.map_or(0, |seen| now.saturating_sub(seen));
+        self.age + passed.min(LONGEST_STEP)
     }
 
     /// Moves the age, and drops what is too old.
     pub(super) fn advance(&mut self, now: u64) {
         let before = self.age / self.half;
         self.age = self.age_at(now);
-        self.seen = now;
+        self.seen = Some(now);
         let bucket = self.age / self.half;
         if bucket != before {
             self.records.retain(|_, (kept, _)| *kept + BUCKETS > bucket);
