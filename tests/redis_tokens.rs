@@ -209,9 +209,9 @@ async fn past_buckets_are_removed_a_few_keys_at_a_time() {
             total.unwrap();
         }
         let live = server.cli(&["HGET", &name("tok"), "live"]);
-        assert!(live.contains(" 0 16 0;") && live.ends_with(" 0 128 2500"), "{live}");
+        assert!(live.contains(" 0 16 0;") && live.ends_with(" 0 512 2500"), "{live}");
         let past = buckets(&server);
-        assert_eq!(parts(&server).len(), 16 + 128);
+        assert!((16 + 480..=16 + 512).contains(&parts(&server).len()));
         for (_, total) in counter.inc_once_all(&items).await.unwrap() {
             assert!(total.unwrap() <= 5000, "found in either of them");
         }
@@ -229,7 +229,7 @@ async fn past_buckets_are_removed_a_few_keys_at_a_time() {
             let now = parts(&server).len();
             assert!(left <= now + 8, "{} keys at once", left - now);
             (left, requests) = (now, requests + 1);
-            assert!(requests < 100);
+            assert!(requests < 200);
         }
         let left = names(&server);
         let is_past = |name: &String| past.iter().any(|past| name.contains(past));

@@ -41,7 +41,7 @@ local FIRST, EXACT = 7, 9007199254740992
 local WIDTH = KINDS == 'a' and 3 or 2
 -- How many tokens a part has on average when its bucket is full, and when a bucket is made for as many as before.
 local FULL, PLANNED = 128, 64
-local FEWEST, GROWTH, MOST = 16, 8, 1048576
+local FEWEST, GROWTH, MOST = 16, 32, 1048576
 -- A bucket is live during its own half and the two after it.
 local HALVES = 3
 local try = redis.pcall
@@ -118,11 +118,13 @@ end
 -- Which buckets are live now.
 local stored, count = held[3] or '', tonumber(held[4] or '0')
 local live, dead, last = {}, held[5] or '', nil
+local changed = false
 for number, of, parts, before in string.gmatch(stored, '(%d+) (%d+) (%d+) (%d+)') do
   last = { tonumber(number), tonumber(of), tonumber(parts), tonumber(before) }
   if last[2] + HALVES > now then
     live[#live + 1] = last
   else
+    changed = true
     dead = dead .. (dead == '' and '' or ';') .. number .. ' ' .. parts .. ' 0'
   end
 end
@@ -141,13 +143,16 @@ elseif opens then
     end
   end
   live[#live + 1] = { number, now, parts, before }
-  count = 0
+  count, changed = 0, true
 end
-local texts = {}
-for i, bucket in ipairs(live) do
-  texts[i] = string.format('%.0f %.0f %.0f %.0f', bucket[1], bucket[2], bucket[3], bucket[4])
+local wanted = stored
+if changed then
+  local texts = {}
+  for i, bucket in ipairs(live) do
+    texts[i] = string.format('%.0f %.0f %.0f %.0f', bucket[1], bucket[2], bucket[3], bucket[4])
+  end
+  wanted = table.concat(texts, ';')
 end
-local wanted = table.concat(texts, ';')
 if wanted ~= view then
   return { 1, wanted, dead }
 end
@@ -326,7 +331,8 @@ end
 local function answer_all()
   local answer = { 0, dead }
   if not reads then
-    local reply = denied()
+    -- What one item does can be taken back.
+    local reply = items > 1 and denied()
     if reply then
       return reply
     end
