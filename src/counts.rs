@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 #[cfg(feature = "metrics")]
-use crate::stats::gauge;
+use crate::gauges::labels;
 use crate::{
     DistkitError,
     backend::BackendError,
+    gauges::{GaugePart, Gauges, Level},
     outage::{Chain, Outage, Standing},
     stats::{Count, Stats},
 };
@@ -28,9 +29,7 @@ pub(crate) struct Counts {
     kind: &'static str,
     prefix: Box<str>,
     engines: AtomicUsize,
-    /// What was last pending in each engine: the gauges are of all.
-    #[cfg(feature = "metrics")]
-    levels: Mutex<Vec<Level>>,
+    gauges: GaugePart,
     #[cfg(feature = "metrics")]
     labels: Vec<metrics::Label>,
 }
@@ -73,27 +72,9 @@ impl LinkState {
 /// How far apart outages are at least that are logged.
 const BETWEEN_OUTAGES: Duration = Duration::from_secs(5);
 
-/// What is pending in a lax counter.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Level {
-    pub(crate) pending_keys: u64,
-    pub(crate) oldest: Option<Duration>,
-}
-
-#[cfg(feature = "metrics")]
-impl Level {
-    /// Of two engines of a counter.
-    fn merge(self, other: Self) -> Self {
-        Self {
-            pending_keys: self.pending_keys.saturating_add(other.pending_keys),
-            oldest: self.oldest.max(other.oldest),
-        }
-    }
-}
-
 impl Counts {
-    /// Of counters of this kind under the prefix, which label the metrics.
-    pub(crate) fn new(kind: &'static str, prefix: &str) -> Arc<Self> {
+    /// Of a shard of counters of this kind under the prefix, which label the metrics.
+    pub(crate) fn new(kind: &'static str, prefix: &str, gauges: &Arc<Gauges>) -> Arc<Self> {
         let counts = Self {
             numbers: Default::default(),
             link: Link::default(),
@@ -101,13 +82,9 @@ impl Counts {
             kind,
             prefix: prefix.into(),
             engines: AtomicUsize::new(0),
+            gauges: gauges.part(),
             #[cfg(feature = "metrics")]
-            levels: Mutex::default(),
-            #[cfg(feature = "metrics")]
-            labels: vec![
-                metrics::Label::from_static_parts("counter", kind),
-                metrics::Label::new("prefix", prefix.to_owned()),
-            ],
+            labels: labels(kind, prefix),
         };
         #[cfg(feature = "metrics")]
         counts.begin_at_zero();
@@ -169,12 +146,7 @@ impl Counts {
             link.up_since.get_or_insert_with(Instant::now);
             self.link.up.store(true, Relaxed);
             // With the lock, so that the gauges end up as the last request left them.
-            #[cfg(feature = "metrics")]
-            {
-                self.set(gauge::REACHABLE, 1.0);
-                self.set(gauge::UNREACHABLE_FOR, 0.0);
-                self.set(gauge::LAST_OUTAGE, link.last_outage.unwrap_or_default().as_secs_f64());
-            }
+            self.gauges.set_link(None, link.last_outage);
             let ended = link.outage.ended();
             ended.filter(|_| std::mem::take(&mut link.in_log))
         };
@@ -198,11 +170,7 @@ impl Counts {
             let began = self.last_answer().map_or(sent, |answer| answer.max(sent));
             let since = *link.down_since.get_or_insert(began);
             self.add(Count::Outages, usize::from(begins));
-            #[cfg(feature = "metrics")]
-            {
-                self.set(gauge::REACHABLE, 0.0);
-                self.set(gauge::UNREACHABLE_FOR, since.elapsed().as_secs_f64());
-            }
+            self.gauges.set_link(Some(since), link.last_outage);
             // A lax counter's flushes log how they fail, once for all that waits for them.
             if self.kind.starts_with("strict") { link.line_due(since) } else { None }
         };
@@ -243,26 +211,8 @@ impl Counts {
     }
 
     /// Sets the gauges of what is pending, of which this is an engine's part. `stats()` asks the engines.
-    #[cfg(feature = "metrics")]
     pub(crate) fn set_level(&self, engine: usize, level: impl FnOnce() -> Level) {
-        let mut levels = self.levels.lock();
-        if levels.len() <= engine {
-            levels.resize(engine + 1, Level::default());
-        }
-        levels[engine] = level();
-        let all = levels.iter().copied().fold(Level::default(), Level::merge);
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        self.set(gauge::PENDING_KEYS, all.pending_keys as f64);
-        self.set(gauge::OLDEST_PENDING, all.oldest.unwrap_or_default().as_secs_f64());
-    }
-
-    /// Without metrics there are no gauges.
-    #[cfg(not(feature = "metrics"))]
-    pub(crate) fn set_level(&self, _: usize, _: impl FnOnce() -> Level) {}
-
-    #[cfg(feature = "metrics")]
-    fn set(&self, name: &'static str, value: f64) {
-        metrics::gauge!(name, self.labels.clone()).set(value);
+        self.gauges.set_level(engine, level);
     }
 
     pub(crate) fn stats(&self, level: Level) -> Stats {

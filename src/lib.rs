@@ -1,8 +1,21 @@
-// The README's examples use these features; as doctests they keep it true.
-#![cfg_attr(all(feature = "counter", feature = "redis-rs"), doc = include_str!("../README.md"))]
+#![cfg_attr(feature = "counter", doc = include_str!("lib.md"))]
 #![cfg_attr(
-    not(all(feature = "counter", feature = "redis-rs")),
+    not(feature = "counter"),
     doc = "Distributed counters for tokio services that share a Redis or Valkey server."
+)]
+// The page links to items of every feature.
+#![cfg_attr(
+    not(all(
+        feature = "counter",
+        feature = "instance-aware-counter",
+        feature = "trypema",
+        feature = "redis-rs-cluster",
+        feature = "redis-rs-tls",
+        feature = "fred-tls",
+        feature = "conformance",
+        feature = "metrics"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -20,6 +33,7 @@ pub mod counter;
 #[cfg_attr(docsrs, doc(cfg(feature = "instance-aware-counter")))]
 pub mod icounter;
 
+// Its examples use these features.
 #[cfg(all(
     any(doc, doctest),
     feature = "counter",
@@ -29,12 +43,21 @@ pub mod icounter;
     feature = "redis-rs-tls",
     feature = "fred-tls"
 ))]
-#[doc = include_str!("../docs/production.md")]
-pub mod production {}
-
-#[cfg(all(any(doc, doctest), feature = "counter"))]
-#[doc = include_str!("../docs/recipes.md")]
-pub mod recipes {}
+/// [choosing]: crate::guide::choosing
+/// [connecting]: crate::guide::connecting
+/// [testing]: crate::guide::testing
+/// [errors]: crate::guide::errors
+/// [shutdown]: crate::guide::shutdown
+/// [instances]: crate::guide::instances
+/// [guarantees]: crate::guide::guarantees
+/// [recipes]: crate::guide::recipes
+/// [store]: crate::guide::store
+/// [operating]: crate::guide::operating
+/// [clusters]: crate::guide::clusters
+/// [migration]: crate::guide::migration
+///
+#[doc = include_str!("../docs/guide/README.md")]
+pub mod guide;
 
 #[cfg(feature = "trypema")]
 #[cfg_attr(docsrs, doc(cfg(feature = "trypema")))]
@@ -61,6 +84,8 @@ mod detached;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
 mod detached_tests;
 mod error;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod gauges;
 mod key;
 mod key_filter;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
@@ -149,3 +174,8 @@ pub use listing::Listing;
 #[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
 pub use stats::Stats;
 pub use token::Token;
+
+/// The examples of README.md, compiled.
+#[cfg(all(doctest, feature = "counter", feature = "redis-rs"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -15,6 +15,7 @@ use crate::{
     KeyFilter, RedisKey,
     backend::{Applied, Backend, BackendError, Cursor, Outcome, Page, ReplayGuard, Space, missing},
     counts::Counts,
+    gauges::Gauges,
     shards::Shards,
     stats::Count,
     strict::Sender,
@@ -41,19 +42,27 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         shards: u16,
         kind: &'static str,
     ) -> Shards<Self> {
-        let each = |space: &Space| Self::new(Arc::clone(&store), space.clone(), kind);
-        Shards::spaces(prefix, shards).map(each)
+        Self::counted(&store, &Shards::spaces(prefix.clone(), shards), &prefix, kind)
     }
 
-    /// With numbers of its own, for counters of the kind.
-    fn new(store: Arc<B>, space: Space, kind: &'static str) -> Self {
-        let counts = Counts::new(kind, space.prefix());
-        Self { store, space, counts }
+    /// The same shards, with numbers of their own, for counters of the kind.
+    pub(crate) fn counted_apart(shards: &Shards<Self>, kind: &'static str) -> Shards<Self> {
+        let first = shards.first();
+        Self::counted(&first.store, &shards.map(|shard| shard.space.clone()), first.prefix(), kind)
     }
 
-    /// The same space, with numbers of its own.
-    pub(crate) fn counted_apart(&self, kind: &'static str) -> Self {
-        Self::new(Arc::clone(&self.store), self.space.clone(), kind)
+    fn counted(
+        store: &Arc<B>,
+        spaces: &Shards<Space>,
+        prefix: &RedisKey,
+        kind: &'static str,
+    ) -> Shards<Self> {
+        let gauges = Gauges::new(kind, prefix);
+        spaces.map(|space| Self {
+            store: Arc::clone(store),
+            space: space.clone(),
+            counts: Counts::new(kind, prefix, &gauges),
+        })
     }
 
     pub(crate) fn counts(&self) -> &Counts {

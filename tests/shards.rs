@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use distkit::{
-    CounterComparator, DistkitError, RedisKey,
+    CounterComparator, DistkitError, KeyFilter, RedisKey,
     backend::{
         BackendError, SliceChange, SliceWrite, Space, Write,
         memory::{MemoryBackend, MemoryLink},
@@ -432,7 +432,7 @@ async fn a_shutdown_names_what_is_left_by_shard() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_joins_a_shard_when_it_first_uses_it() {
+async fn an_instance_joins_a_shard_when_it_first_writes_there() {
     let (store, shards) = (MemoryBackend::new(), 4);
     let spaces = Space::shards_of(prefix(), shards);
     let names = one_of_each(shards);
@@ -447,7 +447,10 @@ async fn an_instance_joins_a_shard_when_it_first_uses_it() {
             spaces.iter().map(in_it).collect()
         };
         counter.inc(&names[2], 1).await.unwrap();
+        // The lax one's is sent a lag later.
+        sleep(3 * LAG).await;
         assert_eq!(joined(), [false, false, true, false]);
+        counter.get(&names[1]).await.unwrap();
         counter.slices(&names[1]).await.unwrap();
         counter.clear_on_instance().await.unwrap();
         assert_eq!(joined(), [false, false, true, false], "nothing is its own elsewhere");
@@ -609,6 +612,82 @@ async fn a_copy_gets_another_number_of_shards_and_is_exact() {
     store.corrupt(&Space::new(key("old")), &names[0], "abc");
     let error = copy_prefix(&of("old", 1), &of("fourth", 3)).await.unwrap_err();
     assert!(matches!(error, DistkitError::CounterError { key, .. } if key == names[0]));
+}
+
+/// Instance-aware counters are those of living instances: a prefix that nobody uses has none.
+#[tokio::test(start_paused = true)]
+async fn a_copy_leaves_slices_where_they_are_until_nobody_is_left() {
+    let store = MemoryBackend::new();
+    let plain = |name: &str, shards| CounterOptions::new(key(name), store.clone()).shards(shards);
+    let shared = |name: &str, shards| {
+        StrictInstanceAwareCounter::new(
+            StrictInstanceAwareCounterOptions::new(key(name), store.clone())
+                .shards(shards)
+                .dead_instance_threshold_ms(LEASE_MS),
+        )
+    };
+    let names = keys(20);
+    let (leaves, crashes) = (shared("old", 1), shared("old", 1));
+    let counter = StrictCounter::new(plain("old", 1));
+    for name in &names {
+        counter.inc(name, 3).await.unwrap();
+        leaves.inc(name, 1).await.unwrap();
+        crashes.inc(name, 2).await.unwrap();
+    }
+    // Those of expired instances may be listed, without a slice.
+    let left = async || {
+        let listed = shared("old", 1).list_slices(&KeyFilter::all()).into_map().await.unwrap();
+        listed.values().filter(|counter| !counter.slices.is_empty()).count()
+    };
+    assert_eq!(copy_prefix(&plain("old", 1), &plain("new", 7)).await.unwrap(), 20);
+    assert_eq!(left().await, 20, "what still lives is seen");
+    let new = shared("new", 7);
+    for name in &names {
+        assert_eq!(new.get(name).await.unwrap(), (0, 0));
+        assert_eq!(new.inc(name, 5).await.unwrap(), (5, 5));
+        assert_eq!(leaves.get(name).await.unwrap(), (3, 1));
+    }
+
+    leaves.leave().await.unwrap();
+    assert_eq!(left().await, 20);
+    drop(crashes);
+    sleep(Duration::from_millis(LEASE_MS + 1)).await;
+    assert_eq!(left().await, 0, "nobody is left");
+    assert_eq!(copy_prefix(&plain("old", 1), &plain("new", 7)).await.unwrap(), 20);
+    assert_eq!(new.get(&names[0]).await.unwrap(), (5, 5));
+}
+
+/// A process that only reads in a shard needs no lease there, and sees what the others count.
+#[tokio::test(start_paused = true)]
+async fn of_several_shards_a_read_joins_none() {
+    let (store, shards) = (MemoryBackend::new(), 4);
+    let names = one_of_each(shards);
+    let (writer, link) = (strict_instance(&store.link(), shards), store.link());
+    let reader = strict_instance(&link, shards);
+    for name in &names {
+        writer.inc(name, 7).await.unwrap();
+    }
+    let all: Vec<_> = names.iter().collect();
+    for (_, total) in reader.get_all(&all).await.unwrap() {
+        assert_eq!(total.unwrap(), (7, 0));
+    }
+    assert_eq!(reader.stats().joins, 0);
+    assert_eq!(reader.inc(&names[1], 1).await.unwrap(), (8, 1));
+    assert_eq!(reader.stats().joins, 1);
+    let requests = |shard| link.shard(shard).requests();
+    let before = [requests(0), requests(1)];
+    sleep(Duration::from_millis(3 * LEASE_MS)).await;
+    assert_eq!(requests(0), before[0], "no heartbeat where there is no slice");
+    assert!(requests(1) > before[1]);
+    // Joined once, it reads as a member, which it is no longer if nobody heard of it: its slice comes back.
+    store.lose_members(&Space::shards_of(prefix(), shards)[1]);
+    assert_eq!(reader.get(&names[1]).await.unwrap().1, 1);
+    assert_eq!(reader.get(&names[0]).await.unwrap(), (7, 0));
+    // With one shard the first operation joins, whatever it is.
+    let alone = MemoryBackend::new();
+    let only = strict_instance(&alone.link(), 1);
+    assert_eq!(only.get(&names[0]).await.unwrap(), (0, 0));
+    assert_eq!(only.stats().joins, 1);
 }
 
 /// Answers get lost, and the copy is begun again until it succeeds.

@@ -11,7 +11,7 @@ use std::{
 
 use distkit::{
     RedisKey,
-    backend::{IntoBackend, Layered, MetricsLayer, Store, connect, memory::MemoryBackend},
+    backend::{IntoBackend, Layered, MetricsLayer, Space, Store, connect, memory::MemoryBackend},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
@@ -270,6 +270,75 @@ async fn a_link_that_is_cut_and_restored() {
             && scrape.of(PENDING, "lax", prefix) == 0.0
     });
     lost.await;
+}
+
+/// The shards of a counter have one series between them: the worst of all, and the sum.
+#[tokio::test]
+async fn one_shard_of_three_that_is_unreachable() {
+    LazyLock::force(&EXPORTER);
+    let (prefix, shards) = ("three_shards", 3);
+    let link = MemoryBackend::new().link();
+    let options = CounterOptions::new(key(prefix), link.clone())
+        .shards(shards)
+        .unknown_after(Duration::from_millis(200));
+    let (strict, lax) = (StrictCounter::new(options.clone()), LaxCounter::new(options));
+    let of = |shard| {
+        let names = (0..).map(|n| key(&format!("k{n}")));
+        names.into_iter().find(|name| Space::shard_of(name, shards) == shard).unwrap()
+    };
+    let keys: Vec<_> = (0..shards).map(of).collect();
+    for key in &keys {
+        strict.inc(key, 1).await.unwrap();
+        lax.inc(key, 1).await.unwrap();
+    }
+    lax.flush().await.unwrap();
+
+    for cut in 0..shards {
+        link.shard(cut).cut();
+        strict.inc(&keys[usize::from(cut)], 1).await.unwrap_err();
+        lax.inc(&keys[usize::from(cut)], 1).await.unwrap();
+        scrape_until("an outage", |scrape| scrape.of(REACHABLE, "lax", prefix) == 0.0).await;
+        // What the others do afterwards does not hide it.
+        for (shard, key) in (0..).zip(&keys).filter(|(shard, _)| *shard != cut) {
+            let held = strict.inc(key, 1).await.unwrap();
+            lax.inc(key, 1).await.unwrap();
+            timeout(DEADLINE, async {
+                while strict.get(key).await.unwrap() == held {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await
+            .unwrap();
+            scrape_until("one key pending", |scrape| scrape.of(PENDING, "lax", prefix) == 1.0)
+                .await;
+            let amid = Scrape::now().await;
+            for kind in ["strict", "lax"] {
+                assert_eq!(amid.of(REACHABLE, kind, prefix), 0.0, "{kind}, {cut} {shard}");
+                assert!(amid.of(UNREACHABLE_FOR, kind, prefix) > 0.0, "{kind}, {cut} {shard}");
+            }
+            assert!(amid.of(OLDEST, "lax", prefix) > 0.0, "{cut} {shard}");
+        }
+        link.shard(cut).restore();
+        strict.get(&keys[usize::from(cut)]).await.unwrap();
+        scrape_until("its end", |scrape| {
+            ["strict", "lax"].iter().all(|kind| {
+                scrape.of(REACHABLE, kind, prefix) == 1.0
+                    && scrape.of(UNREACHABLE_FOR, kind, prefix) == 0.0
+                    && scrape.of(PENDING, kind, prefix) == 0.0
+                    && scrape.of("distkit_store_last_outage_seconds", kind, prefix) > 0.0
+            })
+        })
+        .await;
+    }
+
+    link.cut();
+    for key in &keys {
+        lax.inc(key, 1).await.unwrap();
+    }
+    scrape_until("what is pending in all", |scrape| scrape.of(PENDING, "lax", prefix) == 3.0).await;
+    assert_eq!(lax.stats().pending_keys, 3);
+    link.restore();
+    lax.shutdown(DEADLINE).await.unwrap();
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ Options:
   --seed N         which run [default: 1]
   --instances N    how many processes, 1 to 99 [default: 5]
   --hours H        simulated time with faults, 0.02 to 1000 [default: 0.25]
+  --shards N       how many shards the prefixes have, 1 to 64, on a cluster of three nodes of which one is
+                   unreachable at times [default: 1, on a single server]
   --out FILE       where the picture goes [default: simulation-<seed>.svg in the build directory]
   --trace FILE     write each event to FILE, one a line
   --sabotage WHAT  break the store, to see that the checks notice: double-replay, stale-claims,
@@ -28,7 +30,7 @@ pub(crate) struct Args {
 impl Args {
     /// `None` when the user was given the help that was asked for.
     pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Option<Self>, String> {
-        let config = Config { seed: 1, instances: 5, hours: 0.25, sabotage: None };
+        let config = Config { seed: 1, instances: 5, hours: 0.25, shards: 1, sabotage: None };
         let mut args = Self { config, out: None, trace: None };
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
@@ -50,6 +52,7 @@ impl Args {
                 "--hours" => {
                     config.hours = parsed(&option, value(), |h| (0.02..=1000.0).contains(h))?
                 }
+                "--shards" => config.shards = parsed(&option, value(), |n| (1..=64).contains(n))?,
                 "--sabotage" => {
                     config.sabotage = Some(parsed(&option, value(), |_: &Sabotage| true)?)
                 }

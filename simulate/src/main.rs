@@ -126,6 +126,12 @@ fn print_summary(config: &Config, report: &Report) {
         "{:>9}  times the store lost who is joined, {} steps of its clock",
         stats.evictions, stats.clock_steps
     );
+    if config.shards > 1 {
+        println!(
+            "{:>9}  times that a node was unreachable; {} shards",
+            stats.node_outages, config.shards
+        );
+    }
     println!(
         "{:>9}  inspections, in which {} numbers were compared with the reference\n",
         stats.inspections, stats.comparisons

@@ -30,14 +30,15 @@ const ALIVE: RGBColor = RGBColor(226, 238, 228);
 
 fn look(kind: SpanKind) -> (RGBColor, &'static str) {
     match kind {
-        SpanKind::Dead => (RGBColor(52, 56, 66), "dead"),
+        SpanKind::Dead => (RGBColor(52, 56, 66), "crashed"),
         SpanKind::Cut => (RGBColor(216, 64, 58), "cut off"),
         SpanKind::Hung => (RGBColor(146, 84, 178), "hung"),
-        SpanKind::Flaky => (RGBColor(240, 184, 64), "slow or losing messages"),
-        SpanKind::StoreDown => (RGBColor(110, 118, 130), "store restarts"),
-        SpanKind::StoreLost => (RGBColor(196, 24, 90), "store restarts without its data"),
-        SpanKind::Evicted => (RGBColor(120, 84, 40), "store loses who is joined"),
-        SpanKind::ClockStep => (RGBColor(40, 140, 140), "store's clock steps by an hour"),
+        SpanKind::Flaky => (RGBColor(240, 184, 64), "slow or lossy"),
+        SpanKind::StoreDown => (RGBColor(110, 118, 130), "store down"),
+        SpanKind::NodeDown => (RGBColor(70, 110, 200), "node down"),
+        SpanKind::StoreLost => (RGBColor(196, 24, 90), "store emptied"),
+        SpanKind::Evicted => (RGBColor(120, 84, 40), "members lost"),
+        SpanKind::ClockStep => (RGBColor(40, 140, 140), "clock steps"),
     }
 }
 
@@ -98,10 +99,12 @@ fn draw_header(area: &Area<'_>, config: &Config, report: &Report) -> Drawn {
             Ok(area.draw(&PathElement::new([(x, 76), (x + 22, 76)], style))?)
         }
     };
-    entry(16, "really open", &boxed(OPEN))?;
-    entry(22, "the store's total", &line(TOTAL, 3))?;
-    entry(22, "what each process believes", &line(BELIEF, 1))?;
-    for kind in [
+    entry(16, "open", &boxed(OPEN))?;
+    entry(22, "total in the store", &line(TOTAL, 3))?;
+    entry(22, "estimates", &line(BELIEF, 1))?;
+    // What cannot happen needs no entry.
+    let of_clusters = (config.shards > 1).then_some(SpanKind::NodeDown);
+    let kinds = [
         SpanKind::Dead,
         SpanKind::Cut,
         SpanKind::Hung,
@@ -110,7 +113,8 @@ fn draw_header(area: &Area<'_>, config: &Config, report: &Report) -> Drawn {
         SpanKind::StoreLost,
         SpanKind::Evicted,
         SpanKind::ClockStep,
-    ] {
+    ];
+    for kind in kinds.into_iter().chain(of_clusters) {
         let (color, label) = look(kind);
         entry(16, label, &boxed(color))?;
     }
@@ -156,7 +160,7 @@ fn draw_totals(area: &Area<'_>, report: &Report, hours: Range<f64>) -> Drawn {
     let slots = samples.first().map_or(0, |sample| sample.beliefs.len());
     for slot in 0..slots {
         let belief = |sample: &Sample| Some((hours_of(sample), sample.beliefs[slot]? as f64));
-        // A process that is not there believes nothing: the line has a gap.
+        // A process that has crashed has no estimate: the line has a gap.
         for stretch in samples.split(|sample| sample.beliefs[slot].is_none()) {
             let points = stretch.iter().filter_map(belief);
             chart.draw_series(LineSeries::new(points, BELIEF.mix(0.45)))?;

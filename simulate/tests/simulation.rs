@@ -15,7 +15,7 @@ use std::{
 use engine::{Config, Report, Sabotage};
 
 fn config(seed: u64) -> Config {
-    Config { seed, instances: 4, hours: 0.1, sabotage: None }
+    Config { seed, instances: 4, hours: 0.1, shards: 1, sabotage: None }
 }
 
 fn run(config: &Config) -> Report {
@@ -43,8 +43,8 @@ fn trace(config: &Config) -> String {
 
 #[test]
 fn a_seed_gives_the_same_trace_each_time() {
-    for seed in 1..=5 {
-        let config = Config { instances: 6, ..config(seed) };
+    for (seed, shards) in [(1, 1), (2, 1), (3, 1), (4, 6), (5, 6)] {
+        let config = Config { instances: 6, shards, ..config(seed) };
         let (first, second) = (trace(&config), trace(&config));
         assert!(first.lines().count() > 1000, "hardly anything happened");
         let different = first.lines().zip(second.lines()).position(|(one, other)| one != other);
@@ -73,6 +73,23 @@ fn the_rules_hold_for_every_seed() {
         unknown += report.stats.unknown;
     }
     assert!(crashes > 0 && losses > 0 && unknown > 0, "the faults did not happen");
+}
+
+#[test]
+fn the_rules_hold_in_a_cluster_for_every_seed() {
+    let seeds = std::env::var("DISTKIT_SEEDS").map_or(16, |seeds| seeds.parse().unwrap());
+    let (mut outages, mut losses) = (0, 0);
+    for seed in 1..=seeds {
+        // Several keys in one shard, and each in one of its own.
+        let shards = if seed % 2 == 0 { 3 } else { 24 };
+        let report = run(&Config { shards, ..config(seed) });
+        if let Some(broken) = report.violation {
+            panic!("{broken}");
+        }
+        outages += report.stats.node_outages;
+        losses += report.stats.data_losses;
+    }
+    assert!(outages > 0 && losses > 0, "the faults did not happen");
 }
 
 #[test]

@@ -87,6 +87,24 @@ impl<'s> Capabilities<'s> {
 #[async_trait]
 pub trait RecordedAnswers: fmt::Debug + Send + Sync {
     /// [`Backend::apply`](super::Backend::apply) in a lane. The whole batch is one request: keep it small.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// let store = store.capabilities().recorded.expect("the memory store keeps answers");
+    /// let lane = ReplayGuard { writer: "lane-1".into(), sequence: 1, resent: false };
+    /// let writes = [Write::add(key, 2)];
+    /// let first = store.apply_recorded(&space, &writes, &lane).await?;
+    /// // The answer was lost: the same request again gets the same answer.
+    /// let lane = ReplayGuard { resent: true, ..lane };
+    /// assert_eq!(store.apply_recorded(&space, &writes, &lane).await?.outcomes, first.outcomes);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn apply_recorded(
         &self,
         space: &Space,
@@ -95,6 +113,19 @@ pub trait RecordedAnswers: fmt::Debug + Send + Sync {
     ) -> Result<Applied, BackendError>;
 
     /// [`Backend::clear`](super::Backend::clear) in a lane.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// let lane = ReplayGuard { writer: "lane-1".into(), sequence: 1, resent: false };
+    /// store.clear_recorded(&space, &lane).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError>;
 }
 
@@ -106,6 +137,24 @@ pub trait RecordedAnswers: fmt::Debug + Send + Sync {
 pub trait RecordedSliceAnswers: fmt::Debug + Send + Sync {
     /// [`InstanceBackend::apply_on`](super::InstanceBackend::apply_on) in a lane. The version is that of the
     /// original answer.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// let lane = ReplayGuard { writer: "lane-1".into(), sequence: 1, resent: false };
+    /// let write = SliceWrite::new(key, SliceChange::Add(5));
+    /// let ordered = store.apply_on_recorded(&space, &member, &[write], &lane).await?;
+    /// assert_eq!(ordered.answer.outcomes[0].as_ref().unwrap().new.slice, 5);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn apply_on_recorded(
         &self,
         space: &Space,
@@ -116,6 +165,22 @@ pub trait RecordedSliceAnswers: fmt::Debug + Send + Sync {
 
     /// [`InstanceBackend::clear_on`](super::InstanceBackend::clear_on) of [`Scope::Total`](super::Scope::Total) in a
     /// lane.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// let lane = ReplayGuard { writer: "lane-1".into(), sequence: 1, resent: false };
+    /// store.clear_on_recorded(&space, &member, &lane).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn clear_on_recorded(
         &self,
         space: &Space,

@@ -33,6 +33,23 @@ pub trait Enumeration: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// [`BackendError::NotApplied`] also for a cursor that the store did not give, or that it can no longer use.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// use distkit::KeyFilter;
+    ///
+    /// store.apply(&space, &[Write::add(key.clone(), 2)], None).await?;
+    /// let page = store.page(&space, None, &KeyFilter::all(), 100).await?;
+    /// assert_eq!(page.entries, [(key, Ok(2))]);
+    /// assert!(page.next.is_none(), "it is the last one");
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn page(
         &self,
         space: &Space,
@@ -42,6 +59,18 @@ pub trait Enumeration: fmt::Debug + Send + Sync {
     ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError>;
 
     /// How many counters the space holds.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// assert_eq!(store.count(&space).await?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn count(&self, space: &Space) -> Result<u64, BackendError>;
 }
 
@@ -58,6 +87,26 @@ pub trait SliceEnumeration: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// Those of [`Enumeration::page`].
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// use distkit::KeyFilter;
+    ///
+    /// let write = SliceWrite::new(key.clone(), SliceChange::Add(5));
+    /// store.apply_on(&space, &member, &[write], None).await?;
+    /// let page = store.page_on(&space, None, &KeyFilter::all(), 100).await?;
+    /// assert_eq!(page.entries, [key]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn page_on(
         &self,
         space: &Space,
@@ -67,6 +116,18 @@ pub trait SliceEnumeration: fmt::Debug + Send + Sync {
     ) -> Result<Page<RedisKey>, BackendError>;
 
     /// How many counters the space holds.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// assert_eq!(store.count_on(&space).await?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn count_on(&self, space: &Space) -> Result<u64, BackendError>;
 }
 

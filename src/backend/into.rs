@@ -33,6 +33,21 @@ impl<B: Store + ?Sized, A: super::Around> Store for Layered<B, A> {}
 )]
 pub trait IntoBackend<T: ?Sized = dyn Backend> {
     /// The store behind this. No I/O.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// use std::sync::Arc;
+    ///
+    /// let shared: Arc<dyn Backend> = store.into_backend();
+    /// assert_eq!(shared.read(&space, &[key]).await?, [Ok(0)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     fn into_backend(self) -> Arc<T>;
 }
 

@@ -151,6 +151,25 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Adds to, sets or removes each key, in order.
     ///
     /// An empty batch without a guard does nothing. One round trip.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// let writes = [Write::add(key.clone(), 2), Write::set(key.clone(), 7)];
+    /// let guard = ReplayGuard { writer: store.fresh_id(), sequence: 1, resent: false };
+    /// let applied = store.apply(&space, &writes, Some(&guard)).await?;
+    /// let last = applied.outcomes[1].as_ref().unwrap();
+    /// assert_eq!((last.old, last.new), (2, 7));
+    ///
+    /// let again = ReplayGuard { resent: true, ..guard };
+    /// assert!(store.apply(&space, &writes, Some(&again)).await?.replayed);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn apply(
         &self,
         space: &Space,
@@ -159,6 +178,18 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Applied, BackendError>;
 
     /// Reads each key. One round trip.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// assert_eq!(store.read(&space, &[key]).await?, [Ok(0)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn read(
         &self,
         space: &Space,
@@ -166,14 +197,52 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
 
     /// Deletes every plain counter of the space. What the store remembers of replay guards and tokens stays.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// store.apply(&space, &[Write::add(key.clone(), 2)], None).await?;
+    /// store.clear(&space).await?;
+    /// assert_eq!(store.read(&space, &[key]).await?, [Ok(0)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn clear(&self, space: &Space) -> Result<(), BackendError>;
 
     /// What the store can do besides: [`Capabilities::none`] for one that has this contract only. No I/O.
     ///
     /// A store that wraps another one answers with views of itself, or loses the other one's capabilities.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// assert!(store.capabilities().recorded.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     fn capabilities(&self) -> Capabilities<'_>;
 
     /// An id that nobody else has: random, except in a store that simulates. No I/O.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// assert_ne!(store.fresh_id(), store.fresh_id());
+    /// # Ok(())
+    /// # }
+    /// ```
     fn fresh_id(&self) -> Arc<str> {
         #[expect(clippy::disallowed_methods, reason = "the one place where random ids are made")]
         let id = uuid::Uuid::new_v4();
@@ -268,6 +337,23 @@ pub trait InstanceBackend: Backend {
     /// # Errors
     ///
     /// [`BackendError::Replaced`] if a newer instance holds the name.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// use std::time::Duration;
+    ///
+    /// let instance = Instance::new(store.fresh_id(), Duration::from_secs(30));
+    /// let joined = store.join(&space, &instance, &[]).await?;
+    /// let member = Member { incarnation: joined.incarnation, lease: instance.lease };
+    /// store.heartbeat(&space, &member).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn join(
         &self,
         space: &Space,
@@ -283,6 +369,24 @@ pub trait InstanceBackend: Backend {
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// let write = SliceWrite::new(key, SliceChange::Add(5));
+    /// let ordered = store.apply_on(&space, &member, &[write], None).await?;
+    /// let written = ordered.answer.outcomes[0].as_ref().unwrap();
+    /// assert_eq!((written.new.total, written.new.slice), (5, 5));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn apply_on(
         &self,
         space: &Space,
@@ -296,6 +400,22 @@ pub trait InstanceBackend: Backend {
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// let ordered = store.read_on(&space, &member, &[key]).await?;
+    /// assert_eq!(ordered.answer[0].as_ref().unwrap().total, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn read_on(
         &self,
         space: &Space,
@@ -310,6 +430,22 @@ pub trait InstanceBackend: Backend {
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// store.clear_on(&space, &member, Scope::Total).await?;
+    /// assert_eq!(store.totals(&space, &[key]).await?, [Ok(0)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn clear_on(
         &self,
         space: &Space,
@@ -322,15 +458,68 @@ pub trait InstanceBackend: Backend {
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// store.heartbeat(&space, &member).await?;
+    /// store.leave(&space, &member).await?;
+    /// let late = store.heartbeat(&space, &member).await;
+    /// assert!(matches!(late, Err(BackendError::NotJoined)));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError>;
 
     /// Ends the membership and removes its slices from all totals. Does nothing if it has ended.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// let write = SliceWrite::new(key.clone(), SliceChange::Add(5));
+    /// store.apply_on(&space, &member, &[write], None).await?;
+    /// store.leave(&space, &member).await?;
+    /// assert_eq!(store.totals(&space, &[key]).await?, [Ok(0)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError>;
 
     /// The total of each key, asked by a process that is no member: of all instances that are joined and whose lease
     /// has not run out. A missing key reads 0.
     ///
     /// It changes nothing: it renews no lease and collects nobody. Its cost grows with the number of slices.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// let write = SliceWrite::new(key.clone(), SliceChange::Add(5));
+    /// store.apply_on(&space, &member, &[write], None).await?;
+    /// assert_eq!(store.totals(&space, &[key]).await?, [Ok(5)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn totals(
         &self,
         space: &Space,
@@ -341,6 +530,23 @@ pub trait InstanceBackend: Backend {
     /// lease has not run out, and that have one, in ascending order of their ids. It changes nothing.
     ///
     /// A slice that is not a number reads 0.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let key = RedisKey::try_from("apples")?;
+    /// # let joined = store.join(&space, &Instance::new(store.fresh_id(), LEASE), &[]).await?;
+    /// # let member = Member { incarnation: joined.incarnation, lease: LEASE };
+    /// # const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// let write = SliceWrite::new(key.clone(), SliceChange::Add(5));
+    /// store.apply_on(&space, &member, &[write], None).await?;
+    /// assert_eq!(store.slices(&space, &key).await?[0].value, 5);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn slices(
         &self,
         space: &Space,

@@ -18,8 +18,10 @@ const PORTION: usize = 500;
 /// No process may use either prefix meanwhile. The source is only read. The target must be empty, or hold a part of an
 /// earlier, interrupted copy: call it again to complete that one. Afterwards all is read and compared once more.
 ///
-/// Instance-aware counters are not copied: their totals are those of living instances, which join the new prefix
-/// themselves. Neither are the records of requests.
+/// Instance-aware counters are not copied, and need not be: their totals are those of living instances, so a prefix that
+/// nobody uses has none once all have left or expired. This function does not look whether that is so, and leaves slices
+/// that still live in the source. An instance-aware counter's `list_slices` on the source shows them, and none
+/// when nobody is left; wait for that before the new processes start. The records of requests are not copied, either.
 ///
 /// # Errors
 ///

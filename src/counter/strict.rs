@@ -8,7 +8,7 @@ use crate::{
     DistkitError, KeyFilter, RedisKey, Stats, Token,
     answers::{keyed, named, only},
     backend::{Backend, Outcome, Resolved, TokenAdd, Write, Written},
-    counts::Level,
+    gauges::Level,
     listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},

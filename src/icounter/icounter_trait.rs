@@ -14,7 +14,9 @@ use crate::{
 /// `(total, own slice)`: the sum over all living instances, and this instance's part of it.
 pub type TotalAndSlice = (i64, i64);
 
-/// Counters of which each instance owns a slice.
+/// The operations of every instance-aware counter.
+///
+/// Each instance owns a slice of every total. The trait is dyn-compatible.
 ///
 /// `total(key)` is the sum of the slices that living instances hold under the key's current epoch. A
 /// missing key reads `(0, 0)`. Batches answer per item: the outer error concerns the whole batch, the
@@ -65,74 +67,292 @@ pub type TotalAndSlice = (i64, i64);
 /// ```
 #[async_trait]
 pub trait InstanceAwareCounterTrait: Send + Sync {
-    /// This instance's unique id. No I/O.
+    /// Returns this instance's unique id. No I/O.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// assert_ne!(a.instance_id(), b.instance_id());
+    /// # Ok(())
+    /// # }
+    /// ```
     fn instance_id(&self) -> &str;
 
-    /// Does the writes in order; one outcome for each, in the order of the writes.
+    /// Does the writes in order, and returns how each key stood before and after its write, item by item.
     ///
-    /// The other writing methods are made of this one. More than 500 items go to the store in parts. A part that
-    /// fails fails for each of its items, and later parts are not sent: their items are
-    /// [`NotApplied`](DistkitError::NotApplied).
+    /// The other writing methods are short forms of this one. More than 500 items go to the store in parts, 50 where one sets
+    /// a total. A part that fails fails for each of its items; later parts are not sent, and their items are
+    /// [`NotApplied`](DistkitError::NotApplied). An empty batch does no I/O.
     ///
     /// # Errors
     ///
-    /// For an item: [`CounterError`](DistkitError::CounterError), it was refused. As a whole, for up to 500
-    /// items, or 50 where one sets a total: those of every operation.
+    /// For an item: [`CounterError`](DistkitError::CounterError), it was refused. As a whole, for a batch of one part: those of
+    /// every operation.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// use distkit::backend::{SliceChange, SliceWrite};
+    ///
+    /// let writes = [
+    ///     SliceWrite::new(key.clone(), SliceChange::Add(10)),
+    ///     SliceWrite::new(key.clone(), SliceChange::SetSlice(7)),
+    /// ];
+    /// let outcomes = a.write_all(&writes).await?;
+    /// let last = outcomes[1].as_ref().unwrap();
+    /// assert_eq!((last.old.slice, last.new.slice), (10, 7));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn write_all(
         &self,
         writes: &[SliceWrite],
     ) -> Result<Vec<Result<Written<Standing>, DistkitError>>, DistkitError>;
 
-    /// Does one write and returns how the key stood before and after it, and whether its condition held.
+    /// Does one write, and returns how the key stood before and after it, and whether its condition held.
     ///
     /// # Errors
     ///
     /// Those of every operation.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// use distkit::{CounterComparator, backend::{SliceChange, SliceWrite}};
+    ///
+    /// let write = SliceWrite {
+    ///     key: key.clone(),
+    ///     change: SliceChange::Add(1),
+    ///     condition: CounterComparator::Lt(1),
+    /// };
+    /// assert!(a.write(write.clone()).await?.condition_met);
+    /// assert!(!b.write(write).await?.condition_met, "the total is 1 already");
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn write(&self, write: SliceWrite) -> Result<Written<Standing>, DistkitError> {
         only(self.write_all(std::slice::from_ref(&write)).await?)
     }
 
-    /// Reads many keys at once.
+    /// Reads the total and the own slice of each key. A missing key reads `(0, 0)`. An empty batch does no I/O.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation; reads are never [`OutcomeUnknown`](DistkitError::OutcomeUnknown).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// a.inc(&key, 10).await?;
+    /// b.inc(&key, 5).await?;
+    /// let answers = a.get_all(&[&key]).await?;
+    /// assert_eq!(*answers[0].1.as_ref().unwrap(), (15, 10));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn get_all<'k>(
         &self,
         keys: &[&'k RedisKey],
     ) -> Result<Vec<Keyed<'k, TotalAndSlice>>, DistkitError>;
 
-    /// Deletes `key` for every instance and gives it a new epoch: afterwards it is as never used.
-    /// Answers the old total and this instance's old slice.
+    /// Deletes the key for every instance, under a new epoch, and returns the old total and this instance's old slice.
+    ///
+    /// Slices of older epochs count nothing from then on, also those of instances that rejoin. A missing key gives `(0, 0)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation. A non-integer value is deleted and reported as
+    /// [`CounterError`](DistkitError::CounterError).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// a.inc(&key, 10).await?;
+    /// b.inc(&key, 5).await?;
+    /// assert_eq!(a.del(&key).await?, (15, 10));
+    /// assert_eq!(b.get(&key).await?, (0, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn del(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
         let write = SliceWrite::new(key.clone(), SliceChange::Remove);
         Ok(pair(&self.write(write).await?.old))
     }
 
-    /// Removes this instance's slice of `key`; the epoch stays. Answers the new total and the slice
-    /// that was removed, 0 when there was none under the current epoch.
+    /// Removes this instance's slice of the key, and returns the new total and the slice that was removed.
+    ///
+    /// The epoch stays, and so do the slices of the others. Without a slice under the current epoch the second number is 0.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// a.inc(&key, 10).await?;
+    /// b.inc(&key, 5).await?;
+    /// assert_eq!(a.del_on_instance(&key).await?, (5, 10));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn del_on_instance(&self, key: &RedisKey) -> Result<(i64, i64), DistkitError> {
         let write = SliceWrite::new(key.clone(), SliceChange::RemoveSlice);
         let written = self.write(write).await?;
         Ok((written.new.total, written.old.slice))
     }
 
-    /// Removes every instance-aware counter of the prefix, whoever wrote it. Nothing from before comes
-    /// back.
+    /// Removes every instance-aware counter of the prefix, whoever wrote it. Nothing from before comes back.
+    ///
+    /// Atomic in each shard. Memberships stay.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation, and [`InShards`](DistkitError::InShards); it may be repeated.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// a.inc(&key, 10).await?;
+    /// b.clear().await?;
+    /// assert_eq!(a.get(&key).await?, (0, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn clear(&self) -> Result<(), DistkitError>;
 
     /// Removes this instance's slices of all keys, and no other instance's.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation, and [`InShards`](DistkitError::InShards); it may be repeated.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// a.inc(&key, 10).await?;
+    /// b.inc(&key, 5).await?;
+    /// a.clear_on_instance().await?;
+    /// assert_eq!(a.get(&key).await?, (5, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn clear_on_instance(&self) -> Result<(), DistkitError>;
 
-    /// The slice of `key` that each living instance holds, in the order of their ids. Instances without
-    /// a slice are left out; a missing key gives an empty list.
+    /// Returns the slice of the key that each living instance holds, in the order of their ids.
+    ///
+    /// Instances without a slice are left out; a missing key gives an empty list. One round trip. It joins nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation; reads are never [`OutcomeUnknown`](DistkitError::OutcomeUnknown).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// a.inc(&key, 10).await?;
+    /// b.inc(&key, 5).await?;
+    /// let slices = a.slices(&key).await?;
+    /// assert_eq!(slices.iter().map(|held| held.value).sum::<i64>(), 15);
+    /// assert!(slices.iter().any(|held| held.instance_id == b.instance_id()));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError>;
 
-    /// Adds `count` to this instance's slice, and so to the total.
+    /// Adds `count`, which may be negative, to this instance's slice, and returns the new total and the slice.
     ///
-    /// A result outside of `i64` is refused as [`DistkitError::CounterError`].
+    /// # Errors
+    ///
+    /// Those of every operation. A result outside of `i64`, of the total or the slice, is refused as
+    /// [`CounterError`](DistkitError::CounterError) and changes nothing.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// assert_eq!(a.inc(&key, 10).await?, (10, 10));
+    /// assert_eq!(b.inc(&key, 5).await?, (15, 5));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn inc(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
         Ok(self.inc_if(key, CounterComparator::Nil, count).await?.0)
     }
 
-    /// Adds `count` if the condition holds for the total. Answers `(new, old)`, which are the same when
-    /// it did not hold.
+    /// Adds `count` to this instance's slice if the condition holds for the *total*, in one atomic step.
+    ///
+    /// Returns `(new, old)`, each as total and own slice: the same twice when the condition did not hold.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// use distkit::CounterComparator;
+    ///
+    /// let below_two = CounterComparator::Lt(2);
+    /// assert_eq!(a.inc_if(&key, below_two, 2).await?, ((2, 2), (0, 0)));
+    /// assert_eq!(b.inc_if(&key, below_two, 2).await?, ((2, 0), (2, 0)));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn inc_if(
         &self,
         key: &RedisKey,
@@ -142,9 +362,26 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         write_one(self, key, SliceChange::Add(count), comparator).await
     }
 
-    /// Subtracts `count` from this instance's slice.
+    /// Subtracts `count` from this instance's slice, and returns the new total and the slice. Both may be negative.
     ///
-    /// A `count` of `i64::MIN` cannot be negated and is refused like any other overflow.
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc). `i64::MIN` has no negation, and is refused without I/O.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// a.inc(&key, 10).await?;
+    /// assert_eq!(a.dec(&key, 1).await?, (9, 9));
+    /// assert!(a.dec(&key, i64::MIN).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn dec(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
         let negated = count
             .checked_neg()
@@ -187,18 +424,79 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         Ok((pair(&written.new), written.new.slice.wrapping_sub(written.old.slice)))
     }
 
-    /// `(total, own slice)` of `key`.
+    /// Reads the total and the own slice. A missing key reads `(0, 0)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation; reads are never [`OutcomeUnknown`](DistkitError::OutcomeUnknown).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// assert_eq!(a.get(&key).await?, (0, 0));
+    /// b.inc(&key, 5).await?;
+    /// assert_eq!(a.get(&key).await?, (5, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {
         self.get_all(&[key]).await?.into_iter().next().map_or(Ok((0, 0)), |(_, answer)| answer)
     }
 
-    /// Makes the total `count`, all of it this instance's slice, under a new epoch: the slices of all
-    /// other instances count as 0 from now on.
+    /// Makes the total `count`, all of it this instance's slice, under a new epoch, and returns both.
+    ///
+    /// The slices of all other instances count 0 from then on.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation. It may be repeated if nobody else writes the key.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// a.inc(&key, 10).await?;
+    /// assert_eq!(b.set(&key, 100).await?, (100, 100));
+    /// assert_eq!(a.get(&key).await?, (100, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn set(&self, key: &RedisKey, count: i64) -> Result<TotalAndSlice, DistkitError> {
         Ok(self.set_if(key, CounterComparator::Nil, count).await?.0)
     }
 
-    /// [`set`](Self::set) if the condition holds for the total. Answers `(new, old)`.
+    /// Does [`set`](Self::set) if the condition holds for the total, in one atomic step. Returns `(new, old)`, each as total
+    /// and own slice: the same twice when the condition did not hold.
+    ///
+    /// # Errors
+    ///
+    /// Those of every operation.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// use distkit::CounterComparator;
+    ///
+    /// let unset = CounterComparator::Eq(0);
+    /// assert_eq!(a.set_if(&key, unset, 7).await?, ((7, 7), (0, 0)));
+    /// assert_eq!(b.set_if(&key, unset, 8).await?, ((7, 0), (7, 0)));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn set_if(
         &self,
         key: &RedisKey,
@@ -208,7 +506,25 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         write_one(self, key, SliceChange::SetTotal(count), comparator).await
     }
 
-    /// Makes this instance's slice `count`; the total changes by the difference and the epoch stays.
+    /// Makes this instance's slice `count`, and returns the new total and the slice. The epoch stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc). It may be repeated: no one else changes this slice.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// b.inc(&key, 5).await?;
+    /// assert_eq!(a.set_on_instance(&key, 7).await?, (12, 7));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn set_on_instance(
         &self,
         key: &RedisKey,
@@ -217,8 +533,28 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         Ok(self.set_on_instance_if(key, CounterComparator::Nil, count).await?.0)
     }
 
-    /// [`set_on_instance`](Self::set_on_instance) if the condition holds for this instance's slice.
-    /// Answers `(new, old)`.
+    /// Does [`set_on_instance`](Self::set_on_instance) if the condition holds for this instance's *slice*. Returns
+    /// `(new, old)`, each as total and own slice.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// use distkit::CounterComparator;
+    ///
+    /// b.inc(&key, 5).await?;
+    /// assert_eq!(a.set_on_instance_if(&key, CounterComparator::Eq(0), 7).await?, ((12, 7), (5, 0)));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn set_on_instance_if(
         &self,
         key: &RedisKey,
@@ -228,7 +564,25 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         write_one(self, key, SliceChange::SetSlice(count), comparator).await
     }
 
-    /// This instance's slices of many keys.
+    /// Reads this instance's slice of each key.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// b.inc(&key, 5).await?;
+    /// assert_eq!(*a.get_all_on_instance(&[&key]).await?[0].1.as_ref().unwrap(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn get_all_on_instance<'k>(
         &self,
         keys: &[&'k RedisKey],
@@ -237,7 +591,28 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         Ok(answers.into_iter().map(|(key, answer)| (key, answer.map(|(_, slice)| slice))).collect())
     }
 
-    /// [`inc`](Self::inc) for many keys.
+    /// Does [`inc`](Self::inc) for each item, in order.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// for (_, answer) in a.inc_all(&[(&key, 2), (&key, 3)]).await? {
+    ///     let (total, own) = answer?;
+    ///     assert_eq!(total, own);
+    /// }
+    /// assert_eq!(a.get(&key).await?, (5, 5));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn inc_all<'k>(
         &self,
         updates: &[(&'k RedisKey, i64)],
@@ -245,7 +620,28 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         write_plain(self, updates, SliceChange::Add).await
     }
 
-    /// [`inc_if`](Self::inc_if) for many keys.
+    /// Does [`inc_if`](Self::inc_if) for each item, in order.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// use distkit::CounterComparator;
+    ///
+    /// let below_two = CounterComparator::Lt(2);
+    /// let answers = a.inc_all_if(&[(&key, below_two, 2), (&key, below_two, 2)]).await?;
+    /// assert_eq!(*answers[1].1.as_ref().unwrap(), ((2, 2), (2, 2)), "the second one did not hold");
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn inc_all_if<'k>(
         &self,
         updates: &[(&'k RedisKey, CounterComparator, i64)],
@@ -253,7 +649,26 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         write_many(self, updates, SliceChange::Add).await
     }
 
-    /// [`set`](Self::set) for many keys.
+    /// Does [`set`](Self::set) for each item, in order.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// let other = RedisKey::try_from("sessions")?;
+    /// a.set_all(&[(&key, 1), (&other, 2)]).await?;
+    /// assert_eq!(b.get(&other).await?, (2, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn set_all<'k>(
         &self,
         updates: &[(&'k RedisKey, i64)],
@@ -261,7 +676,27 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         write_plain(self, updates, SliceChange::SetTotal).await
     }
 
-    /// [`set_if`](Self::set_if) for many keys.
+    /// Does [`set_if`](Self::set_if) for each item, in order.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// use distkit::CounterComparator;
+    ///
+    /// let answers = a.set_all_if(&[(&key, CounterComparator::Eq(0), 7)]).await?;
+    /// assert_eq!(*answers[0].1.as_ref().unwrap(), ((7, 7), (0, 0)));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn set_all_if<'k>(
         &self,
         updates: &[(&'k RedisKey, CounterComparator, i64)],
@@ -269,7 +704,26 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         write_many(self, updates, SliceChange::SetTotal).await
     }
 
-    /// [`set_on_instance`](Self::set_on_instance) for many keys.
+    /// Does [`set_on_instance`](Self::set_on_instance) for each item, in order.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// b.inc(&key, 5).await?;
+    /// let answers = a.set_all_on_instance(&[(&key, 7)]).await?;
+    /// assert_eq!(*answers[0].1.as_ref().unwrap(), (12, 7));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn set_all_on_instance<'k>(
         &self,
         updates: &[(&'k RedisKey, i64)],
@@ -277,7 +731,27 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         write_plain(self, updates, SliceChange::SetSlice).await
     }
 
-    /// [`set_on_instance_if`](Self::set_on_instance_if) for many keys.
+    /// Does [`set_on_instance_if`](Self::set_on_instance_if) for each item, in order.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// use distkit::CounterComparator;
+    ///
+    /// let answers = a.set_all_on_instance_if(&[(&key, CounterComparator::Eq(0), 7)]).await?;
+    /// assert_eq!(*answers[0].1.as_ref().unwrap(), ((7, 7), (0, 0)));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn set_all_on_instance_if<'k>(
         &self,
         updates: &[(&'k RedisKey, CounterComparator, i64)],
@@ -361,11 +835,26 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         Err(listing::unsupported())
     }
 
-    /// Tells whether [`len`](Self::len) is 0. One round trip.
+    /// Returns whether [`len`](Self::len) is 0. One round trip.
     ///
     /// # Errors
     ///
     /// Those of [`len`](Self::len).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let (prefix, store) = (RedisKey::try_from("docs")?, MemoryBackend::new());
+    /// # let options = StrictInstanceAwareCounterOptions::new(prefix, store);
+    /// # let (a, b) = (StrictInstanceAwareCounter::new(options.clone()), StrictInstanceAwareCounter::new(options));
+    /// # let key = RedisKey::try_from("connections")?;
+    /// assert!(a.is_empty().await?);
+    /// a.inc(&key, 1).await?;
+    /// assert!(!b.is_empty().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn is_empty(&self) -> Result<bool, DistkitError> {
         Ok(self.len().await? == 0)
     }

@@ -2,7 +2,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -52,6 +52,8 @@ pub(crate) struct Membership<B: ?Sized> {
     acknowledged: Mutex<Acknowledged>,
     /// The latest version of this incarnation that was answered.
     latest: AtomicU64,
+    /// It was joined once.
+    has_joined: AtomicBool,
     beating: Mutex<Option<Beating>>,
 }
 
@@ -130,6 +132,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             lease: instance.lease,
             state: Arc::new(RwLock::new(State { instance, member: None })),
             in_flight: InFlight::default(),
+            has_joined: AtomicBool::new(false),
             instance: all,
             acknowledged: Mutex::default(),
             latest: AtomicU64::new(0),
@@ -280,8 +283,9 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     async fn join(self: &Arc<Self>, state: &mut State) -> Result<(), DistkitError> {
         self.check()?;
         let claim = self.acknowledged.lock().claim();
-        let rejoins = state.instance.first_joined.is_some();
+        let rejoins = self.has_joined.load(Ordering::Acquire);
         if !rejoins {
+            // Of another shard, if it was the first.
             state.instance.first_joined = self.instance.first_joined.get().copied();
         }
         let span = tracing::debug_span!(
@@ -318,6 +322,8 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         }
         let first = *self.instance.first_joined.get_or_init(|| joined.incarnation);
         state.instance.first_joined.get_or_insert(first);
+        // Before its first slice, which no look from outside may take for another's.
+        self.has_joined.store(true, Ordering::Release);
         state.member = Some(Member { incarnation: joined.incarnation, lease: self.lease });
         self.latest.store(0, Ordering::Relaxed);
         self.acknowledged.lock().restored(&claim, &joined.standings);
@@ -416,11 +422,20 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         .await
     }
 
-    /// Reads how each key stands.
+    /// Reads how each key stands. Of several shards, one is not joined for that.
     pub(crate) async fn read(
         self: &Arc<Self>,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<Standing>>, DistkitError> {
+        if self.may_look_on() {
+            self.check()?;
+            let totals = self.store.totals(keys).await?;
+            // Else its first slice may be among them.
+            if self.may_look_on() {
+                let no_slice = |total| Standing { total, ..Standing::default() };
+                return Ok(totals.into_iter().map(|total| total.map(no_slice)).collect());
+            }
+        }
         let keys: Arc<[RedisKey]> = keys.into();
         let noted = Arc::clone(&keys);
         self.as_member(
@@ -442,7 +457,6 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         .await
     }
 
-    /// The slices of all living instances. Needs no membership.
     /// The store, for what needs no membership, while the instance has not ended.
     pub(crate) fn space_store(&self) -> Result<&SpaceStore<B>, DistkitError> {
         self.check()?;
@@ -453,6 +467,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         Ok(self.space_store()?.count_on().await?)
     }
 
+    /// The slices of all living instances. Needs no membership.
     pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError> {
         self.check()?;
         Ok(self.store.slices(key).await?)
@@ -477,6 +492,11 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         .await
     }
 
+    /// Whether it has no slice in this shard, and need not join for a read.
+    fn may_look_on(&self) -> bool {
+        self.instance.shards > 1 && !self.has_joined.load(Ordering::Acquire)
+    }
+
     /// Whether it may have slices in this shard. Where there is one shard only, the first operation joins, whatever it
     /// is.
     async fn has_joined(&self) -> Result<bool, DistkitError> {
@@ -484,8 +504,9 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             return Ok(true);
         }
         self.check()?;
-        let state = self.in_flight.wait(self.state.read(), self.patience()).await;
-        Ok(state.instance.first_joined.is_some())
+        // A join that is under way is waited for.
+        let _state = self.in_flight.wait(self.state.read(), self.patience()).await;
+        Ok(self.has_joined.load(Ordering::Acquire))
     }
 
     /// Starts the heartbeat, unless it runs: it ends with the runtime that it was started on, and is replaced by one

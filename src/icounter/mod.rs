@@ -1,3 +1,5 @@
+//! [replaced]: crate::DistkitError::InstanceReplaced
+//!
 #![doc = include_str!("../../docs/instance-aware.md")]
 
 mod acknowledged;

@@ -87,7 +87,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
             max_absence: self.max_absence,
             ..Instance::new(self.stores.first().store().fresh_id(), lease)
         };
-        Membership::in_shards(&self.stores.map(|store| store.counted_apart(kind)), &instance)
+        Membership::in_shards(&SpaceStore::counted_apart(&self.stores, kind), &instance)
     }
 }
 

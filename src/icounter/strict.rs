@@ -15,7 +15,8 @@ use crate::{
     backend::{
         InstanceBackend, InstanceSlice, Outcome, Scope, SliceChange, SliceWrite, Standing, Written,
     },
-    counts::{Counts, Level},
+    counts::Counts,
+    gauges::Level,
     listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},

@@ -19,7 +19,7 @@ use super::{
     settings::Settings,
     table::Table,
 };
-use crate::{DistkitError, counts::Level, outage::Chain, stats::Count};
+use crate::{DistkitError, gauges::Level, outage::Chain, stats::Count};
 
 pub(crate) struct Shared<L> {
     pub(crate) ledger: L,

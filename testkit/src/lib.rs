@@ -47,6 +47,7 @@ pub use cluster::Cluster;
 pub use flavor::Flavor;
 pub use sentinels::Sentinels;
 pub use server::{Server, ServerBuilder};
+pub use spawn::command as command_tied_to_this_thread;
 
 use std::time::{Duration, Instant};
 

@@ -7,9 +7,9 @@ use std::{
 
 type Request = (Command, mpsc::Sender<io::Result<Child>>);
 
-/// A command that starts `program` so that the kernel kills it when this process ends, however it ends, if
-/// `setpriv` is there. For [`spawn`], without which the thread that starts it would have to stay.
-pub(crate) fn command(program: &str) -> Command {
+/// A command that starts `program` so that the kernel kills it when the thread that starts it ends, however that
+/// ends, if `setpriv` is there.
+pub fn command(program: &str) -> Command {
     if dies_with_us() {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", program]);

@@ -25,6 +25,7 @@ use crate::support::{Client, eventually, key, keys, over_both_clients};
 over_both_clients!(
     a_prefix_over_a_cluster_stays_exact,
     a_prefix_over_a_cluster_stays_exact_on_valkey,
+    a_node_that_hangs_or_is_gone_fails_no_call_to_the_others,
     other_numbers_of_shards_are_refused,
 );
 
@@ -313,6 +314,90 @@ async fn stays_exact(client: Client, server: distkit_testkit::ServerBuilder) {
         assert_eq!(lax.unsure, 0);
         let (sure, unsure) = (strict.sure + lax.sure, strict.unsure);
         assert!((sure..=sure + unsure).contains(&total), "{sure} + {unsure}: {total}");
+    }
+}
+
+/// Longer than either client waits for an answer, a connection, and between attempts to connect.
+const OUTAGE: Duration = Duration::from_secs(9);
+
+/// The one node is not replaced: nothing tells the clients to stop trying.
+async fn a_node_that_hangs_or_is_gone_fails_no_call_to_the_others(client: Client) {
+    let start = || {
+        let coverage = ["--cluster-require-full-coverage", "no"];
+        Cluster::of(Server::redis().args(&coverage))
+    };
+    let cluster = Arc::new(tokio::task::spawn_blocking(start).await.unwrap());
+    let prefix = key("spread");
+    let mut processes = Vec::new();
+    for _ in 0..2 {
+        processes.push(Arc::new(Process::start(client, &cluster, &prefix).await));
+    }
+    let rooms = keys(60);
+    for room in &rooms {
+        for process in &processes {
+            process.strict.inc(room, 1).await.unwrap();
+            process.lax.inc(room, 1).await.unwrap();
+            process.shared.inc(room, 1).await.unwrap();
+            process.shared_lax.inc(room, 1).await.unwrap();
+        }
+    }
+    flush(&processes[0]).await;
+    flush(&processes[1]).await;
+    let (victim, living) = blocking(&cluster, |cluster| {
+        let spaces = Space::shards_of(key("spread"), SHARDS);
+        // The node in whose slots the prefix's shape is: no living shard needs it any more.
+        let victim = cluster.owner(Space::new(key("spread")).slot());
+        let others = spaces.iter().filter(|space| cluster.owner(space.slot()) != victim);
+        (victim, others.map(Space::shard).collect::<Vec<_>>())
+    })
+    .await;
+    let (healthy, lost): (Vec<_>, Vec<_>) =
+        rooms.iter().partition(|room| living.contains(&Space::shard_of(room, SHARDS)));
+    let lost = lost[0];
+
+    for gone in [false, true] {
+        blocking(&cluster, move |cluster| match gone {
+            false => cluster.nodes()[victim].freeze(),
+            true => cluster.nodes()[victim].kill_9(),
+        })
+        .await;
+        // Each client finds out, and goes on to do so while the others are asked.
+        let waits = tokio::spawn({
+            let (processes, lost) = (processes.clone(), lost.clone());
+            async move {
+                for process in &processes {
+                    process.lax.inc(&lost, 1).await.unwrap();
+                }
+                processes[0].strict.inc(&lost, 1).await
+            }
+        });
+        let (began, mut longest, mut calls) = (Instant::now(), Duration::ZERO, 0);
+        while began.elapsed() < OUTAGE {
+            for room in &healthy {
+                let asked = Instant::now();
+                let held = processes[0].strict.inc(room, 1).await.unwrap();
+                let (_, slice) = processes[0].shared.inc(room, 1).await.unwrap();
+                assert!(slice > 0);
+                longest = longest.max(asked.elapsed());
+                processes[0].lax.inc(room, 1).await.unwrap();
+                processes[0].shared_lax.inc(room, 1).await.unwrap();
+                eventually("another process's flush", async || {
+                    processes[1].lax.get(room).await.unwrap() > held
+                })
+                .await;
+                calls += 1;
+            }
+        }
+        println!("{client:?}, gone={gone}: {calls} rounds, two strict calls at most {longest:?}");
+        blocking(&cluster, move |cluster| match gone {
+            false => cluster.nodes()[victim].thaw(),
+            true => cluster.nodes()[victim].restart(),
+        })
+        .await;
+        waits.await.unwrap().unwrap();
+        for process in &processes {
+            flush(process).await;
+        }
     }
 }
 

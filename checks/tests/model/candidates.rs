@@ -13,17 +13,33 @@ const TOO_MANY: usize = 4096;
 /// What a client knows of its membership, in the model's numbers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Client {
-    member: Option<u64>,
-    former: Option<u64>,
+    /// By shard.
+    memberships: BTreeMap<usize, Membership>,
+    /// The number of its first membership, in whichever shard.
     first: Option<u64>,
     /// Key -> epoch and value, as last acknowledged.
     known: BTreeMap<Key, (u64, i64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Membership {
+    current: Option<u64>,
+    former: Option<u64>,
+}
+
+/// What the store has of one shard.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Shard {
+    plain: Plain,
+    instances: Instances,
 }
 
 /// A call as it is sent: by whom, and under which number of the writer or the membership.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) who: Who,
+    /// The one that it is sent to. All keys in `ask` are in it.
+    pub(crate) shard: usize,
     /// The id of the process, which changes when it dies.
     pub(crate) id: String,
     pub(crate) ask: Ask,
@@ -36,8 +52,7 @@ pub(crate) struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Candidate {
     now: u64,
-    plain: Plain,
-    instances: Instances,
+    shards: Vec<Shard>,
     clients: BTreeMap<Who, Client>,
     /// The model's epochs, and the store's names for them.
     epochs: BTreeMap<u64, u64>,
@@ -49,16 +64,18 @@ impl Candidate {
     }
 
     pub(crate) fn lose_guards(&mut self) {
-        self.plain.lose_guards();
+        self.shards.iter_mut().for_each(|shard| shard.plain.lose_guards());
     }
 
     pub(crate) fn lose_members(&mut self) {
-        self.instances.lose_members();
+        self.shards.iter_mut().for_each(|shard| shard.instances.lose_members());
     }
 
     pub(crate) fn lose_data(&mut self) {
-        self.plain = Plain::default();
-        self.instances.lose_data();
+        for Shard { plain, instances } in &mut self.shards {
+            *plain = Plain::default();
+            instances.lose_data();
+        }
     }
 
     /// The process of `who` is gone, and its successor knows nothing.
@@ -66,13 +83,24 @@ impl Candidate {
         self.clients.remove(&who);
     }
 
-    pub(crate) fn forget_membership(&mut self, who: Who) {
+    pub(crate) fn forget_membership(&mut self, who: Who, shard: usize) {
         let client = self.clients.entry(who).or_default();
-        client.former = client.member.take().or(client.former);
+        let membership = client.memberships.entry(shard).or_default();
+        membership.former = membership.current.take().or(membership.former);
     }
 
-    pub(crate) fn forget_slices(&mut self, who: Who) {
-        self.clients.entry(who).or_default().known.clear();
+    pub(crate) fn forget_slices(&mut self, who: Who, shard: usize) {
+        let shards = self.shards.len();
+        let known = &mut self.clients.entry(who).or_default().known;
+        known.retain(|key, _| key.shard(shards) != shard);
+    }
+
+    /// The totals that somebody reads who is not joined in the shard, and has no slice there.
+    pub(crate) fn look(&self, request: &Request, keys: &[Key]) -> Answer {
+        let instances = &self.shards[request.shard].instances;
+        let stand =
+            |key: &Key| Stand { total: sum(&instances.slices(self.now, *key)), slice: 0, epoch: 0 };
+        Answer::Stands(keys.iter().map(stand).collect())
     }
 
     /// What the store does with a request, and answers.
@@ -86,13 +114,16 @@ impl Candidate {
 
     fn try_serve(
         &mut self,
-        Request { who, id, ask, sequence, resent }: &Request,
+        Request { who, shard, id, ask, sequence, resent }: &Request,
     ) -> Result<Answer, Turned> {
         let now = self.now;
+        let shards = self.shards.len();
         let client = self.clients.entry(*who).or_default();
-        let (member, former) = (client.member, client.former);
+        let Client { memberships, first, known } = client;
+        let membership = memberships.entry(*shard).or_default();
+        let (member, former) = (membership.current, membership.former);
         let member = || member.ok_or(Turned::NotJoined);
-        let (plain, instances) = (&mut self.plain, &mut self.instances);
+        let Shard { plain, instances } = &mut self.shards[*shard];
         Ok(match ask {
             Ask::PlainWrite(items) => {
                 let guard = sequence.map(|sequence| (id.as_str(), sequence));
@@ -113,15 +144,17 @@ impl Candidate {
                 Answer::Done
             }
             Ask::Join => {
-                let claims = client.known.iter().filter(|(_, (_, value))| *value != 0);
+                let claims = known
+                    .iter()
+                    .filter(|(key, (_, value))| *value != 0 && key.shard(shards) == *shard);
                 let claims: Vec<_> = claims
                     .map(|(key, (epoch, value))| Claim { key: *key, epoch: *epoch, value: *value })
                     .collect();
                 let name = who.instance_name().map(|name| name.to_string());
-                let (lease, first) = (who.threshold(), client.first);
+                let (lease, first) = (who.threshold(), *first);
                 let newcomer = Newcomer { id: id.clone(), name, lease, first };
                 let (member, stands) = instances.join(now, newcomer, &claims)?;
-                client.member = Some(member);
+                membership.current = Some(member);
                 Answer::Joined(stands)
             }
             Ask::Write(items) => {
@@ -166,24 +199,25 @@ impl Candidate {
 
     /// The client takes in the answer to its request.
     pub(crate) fn learn(&mut self, request: &Request, answer: &Answer) {
+        let (shard, shards) = (request.shard, self.shards.len());
         let client = self.clients.entry(request.who).or_default();
         let mut know = |key: Key, stand: &Stand| {
             client.known.insert(key, (stand.epoch, stand.slice));
         };
         match (&request.ask, answer) {
             (Ask::Join, Answer::Joined(stands)) => {
+                let here = |key: &Key| key.shard(shards) == shard;
                 let claimed: Vec<_> = client
                     .known
                     .iter()
-                    .filter(|(_, (_, value))| *value != 0)
+                    .filter(|(key, (_, value))| *value != 0 && here(key))
                     .map(|(key, _)| *key)
                     .collect();
-                client.known = claimed
-                    .into_iter()
-                    .zip(stands)
-                    .map(|(key, stand)| (key, (stand.epoch, stand.slice)))
-                    .collect();
-                client.first = client.first.or(client.member);
+                client.known.retain(|key, _| !here(key));
+                let stands = claimed.into_iter().zip(stands);
+                client.known.extend(stands.map(|(key, stand)| (key, (stand.epoch, stand.slice))));
+                let member = client.memberships.get(&shard).and_then(|place| place.current);
+                client.first = client.first.or(member);
             }
             (Ask::Write(items), Answer::Wrote { outcomes, .. }) => {
                 let keys = items.iter().map(|item| item.key);
@@ -200,7 +234,7 @@ impl Candidate {
                 keys.iter().zip(stands).for_each(|(key, stand)| know(*key, stand));
             }
             (Ask::Leave, _) | (_, Answer::NotJoined) if request.ask.needs_membership() => {
-                self.forget_membership(request.who);
+                self.forget_membership(request.who, shard);
             }
             _ => {}
         }
@@ -276,11 +310,17 @@ impl EpochNames {
 }
 
 /// All states that are possible.
+#[derive(Clone)]
 pub(crate) struct Candidates(Vec<Candidate>);
 
 impl Candidates {
     pub(crate) fn new() -> Self {
-        Self(vec![Candidate::default()])
+        Self::in_shards(1)
+    }
+
+    pub(crate) fn in_shards(shards: usize) -> Self {
+        let shards = vec![Shard::default(); shards];
+        Self(vec![Candidate { shards, ..Candidate::default() }])
     }
 
     pub(crate) fn each(&mut self, change: impl FnMut(&mut Candidate)) {

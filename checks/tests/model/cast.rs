@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use distkit::{CounterComparator, RedisKey};
+use distkit::{CounterComparator, RedisKey, backend::Space};
 use proptest::{prelude::*, sample::select};
 
 /// A process with a link of its own to the store.
@@ -59,6 +59,11 @@ impl Key {
 
     pub(crate) fn redis(self) -> RedisKey {
         RedisKey::try_from(self.to_string()).unwrap()
+    }
+
+    /// Its shard, of so many.
+    pub(crate) fn shard(self, shards: usize) -> usize {
+        usize::from(Space::shard_of(&self.redis(), u16::try_from(shards).unwrap()))
     }
 }
 

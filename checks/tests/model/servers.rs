@@ -32,7 +32,7 @@ impl World for RealStore {
         self.link(who as usize)
     }
 
-    fn fault(&self, who: Who, fault: Fault) {
+    fn fault(&self, who: Who, _: Option<u16>, fault: Fault) {
         let link = who as usize;
         match fault {
             // What a client says of a server that denies has tests of its own.
@@ -148,10 +148,10 @@ fn strict_counters_agree(name: &'static str, server: ServerBuilder, client: Clie
     let served = Served::by(server, client);
     check(name, CASES, &histories(), |history| {
         let history = &history.0;
-        let simulated = runtime().block_on(strict::play(&Simulated::new(), "shop", history));
+        let simulated = runtime().block_on(strict::play(&Simulated::new(), "shop", 1, history));
         compare(
             simulated,
-            served.play(async |store, prefix| strict::play(store, prefix, history).await),
+            served.play(async |store, prefix| strict::play(store, prefix, 1, history).await),
         )
     });
 }

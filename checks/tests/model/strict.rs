@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use distkit::{
     DistkitError, RedisKey,
-    backend::{Change, Refusal, Scope, SliceChange, SliceWrite, Standing, Write, Written},
+    backend::{Change, Refusal, Scope, SliceChange, SliceWrite, Space, Standing, Write, Written},
     counter::{CounterOptions, CounterTrait, StrictCounter},
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -27,26 +27,44 @@ use crate::{
 #[test]
 fn strict_counters_answer_as_the_model() {
     check("strict", 2000, &histories(), |history| {
-        runtime().block_on(play(&Simulated::new(), "shop", &history.0)).map(drop)
+        runtime().block_on(play(&Simulated::new(), "shop", 1, &history.0)).map(drop)
+    });
+}
+
+#[test]
+fn strict_counters_of_three_shards_answer_as_the_model() {
+    check("strict_3_shards", 1500, &histories(), |history| {
+        runtime().block_on(play(&Simulated::new(), "shop", 3, &history.0)).map(drop)
+    });
+}
+
+#[test]
+fn strict_counters_of_seven_shards_answer_as_the_model() {
+    check("strict_7_shards", 1500, &histories(), |history| {
+        runtime().block_on(play(&Simulated::new(), "shop", 7, &history.0)).map(drop)
     });
 }
 
 #[test]
 fn a_history_gives_the_same_transcript_each_time() {
-    check("strict_repeats", 100, &histories(), |history| {
-        let transcript = || runtime().block_on(play(&Simulated::new(), "shop", &history.0));
-        let (first, second) = (transcript()?, transcript()?);
-        if first == second { Ok(()) } else { Err(format!("{first:#?}\n{second:#?}")) }
-    });
+    for shards in [1, 7] {
+        check("strict_repeats", 100, &histories(), |history| {
+            let transcript =
+                || runtime().block_on(play(&Simulated::new(), "shop", shards, &history.0));
+            let (first, second) = (transcript()?, transcript()?);
+            if first == second { Ok(()) } else { Err(format!("{first:#?}\n{second:#?}")) }
+        });
+    }
 }
 
-/// Plays a history on a world, and gives the transcript.
+/// Plays a history on a prefix of so many shards of a world, and gives the transcript.
 pub(crate) async fn play(
     world: &impl World,
     prefix: &str,
+    shards: usize,
     history: &[Step],
 ) -> Result<Vec<String>, String> {
-    let mut player = Player::new(world, prefix);
+    let mut player = Player::new(world, prefix, shards);
     for step in history {
         if let Err(why) = player.step(step).await {
             return Err(player.story.ends(why));
@@ -63,30 +81,34 @@ struct Process {
     plain: Arc<StrictCounter>,
     shared: Arc<StrictInstanceAwareCounter>,
     deaths: usize,
-    joined: bool,
+    /// By shard.
+    joined: Vec<bool>,
     /// What every later call is answered.
     ended: Option<Answer>,
 }
 
 impl Process {
-    fn new(world: &impl World, prefix: &RedisKey, who: Who, deaths: usize) -> Self {
+    fn new(world: &impl World, prefix: &RedisKey, shards: usize, who: Who, deaths: usize) -> Self {
         let link = world.link(who);
+        let number = u16::try_from(shards).unwrap();
         let options = StrictInstanceAwareCounterOptions::new(prefix.clone(), link.clone())
+            .shards(number)
             .dead_instance_threshold_ms(who.threshold());
         let options = match who.instance_name() {
             Some(name) => options.instance_name(name),
             None => options,
         };
         // The others send each write once.
+        let plain = CounterOptions::new(prefix.clone(), link).shards(number);
         let (plain, options) = match is_guarded(who) {
-            true => (CounterOptions::new(prefix.clone(), link), options),
-            false => (CounterOptions::new(prefix.clone(), link).unguarded(), options.unguarded()),
+            true => (plain, options),
+            false => (plain.unguarded(), options.unguarded()),
         };
         Self {
             plain: StrictCounter::new(plain),
             shared: StrictInstanceAwareCounter::new(options),
             deaths,
-            joined: false,
+            joined: vec![false; shards],
             ended: None,
         }
     }
@@ -97,33 +119,53 @@ fn is_guarded(who: Who) -> bool {
     (who as usize).is_multiple_of(2)
 }
 
+/// What is wrong with the requests of a process to a shard.
+#[derive(Debug, Clone, Default)]
+struct Trouble {
+    cut: bool,
+    denied: bool,
+    losing: bool,
+}
+
+/// A call's part in a shard: what is asked there, and at which places of the call its items are.
+struct Part {
+    shard: usize,
+    ask: Ask,
+    places: Vec<usize>,
+}
+
 struct Player<'a, W> {
     world: &'a W,
     powers: Powers,
     prefix: RedisKey,
+    shards: usize,
     processes: Vec<Process>,
     /// The ids of all instances that ever were, and what the model calls them.
     ids: Vec<(String, String)>,
     candidates: Candidates,
-    cut: [bool; Who::ALL.len()],
-    denied: [bool; Who::ALL.len()],
-    losing: [bool; Who::ALL.len()],
+    /// Of each process, by shard.
+    troubles: [Vec<Trouble>; Who::ALL.len()],
+    /// The call that is being settled went to several shards.
+    split: bool,
+    /// How many faults there were: each strikes the next of the shards that have keys.
+    faults: usize,
     story: Story,
 }
 
 impl<'a, W: World> Player<'a, W> {
-    fn new(world: &'a W, prefix: &str) -> Self {
+    fn new(world: &'a W, prefix: &str, shards: usize) -> Self {
         let prefix = RedisKey::try_from(prefix).unwrap();
         let mut player = Self {
             world,
             powers: world.powers(),
             processes: Vec::new(),
             prefix,
+            shards,
             ids: Vec::new(),
-            candidates: Candidates::new(),
-            cut: Default::default(),
-            denied: Default::default(),
-            losing: Default::default(),
+            candidates: Candidates::in_shards(shards),
+            troubles: std::array::from_fn(|_| vec![Trouble::default(); shards]),
+            split: false,
+            faults: 0,
             story: Story::default(),
         };
         for who in Who::ALL {
@@ -134,7 +176,7 @@ impl<'a, W: World> Player<'a, W> {
     }
 
     fn born(&mut self, who: Who, deaths: usize) -> Process {
-        let process = Process::new(self.world, &self.prefix, who, deaths);
+        let process = Process::new(self.world, &self.prefix, self.shards, who, deaths);
         self.ids.push((process.shared.instance_id().to_owned(), who.id(deaths)));
         process
     }
@@ -148,27 +190,10 @@ impl<'a, W: World> Player<'a, W> {
                 self.candidates.each(|candidate| candidate.wait(*ms));
             }
             Step::Fault(who, fault) => {
-                let at = *who as usize;
-                let possible = match fault {
-                    Fault::Cut | Fault::Restored => self.powers.cut,
-                    // What is denied arrives.
-                    Fault::Denied => self.powers.cut && !self.losing[at],
-                    Fault::LosesRequest | Fault::LosesReply => {
-                        self.powers.lose && !self.losing[at] && !self.denied[at]
-                    }
-                };
-                if !possible {
+                let Some(struck) = self.fault(*who, *fault) else { return Ok(()) };
+                if self.shards > 1 {
+                    self.story.tell(format!("{step}, of shard {struck:?}"));
                     return Ok(());
-                }
-                self.world.fault(*who, *fault);
-                match fault {
-                    Fault::Cut => self.cut[at] = true,
-                    Fault::Denied => self.denied[at] = true,
-                    Fault::Restored => {
-                        self.cut[at] = false;
-                        self.denied[at] = false;
-                    }
-                    Fault::LosesRequest | Fault::LosesReply => self.losing[at] = true,
                 }
             }
             Step::Dies(who) => {
@@ -179,7 +204,10 @@ impl<'a, W: World> Player<'a, W> {
             // Strict counters have no guards.
             Step::LosesGuards => return Ok(()),
             Step::LosesMembers => {
-                self.world.lose_members(&distkit::backend::Space::new(self.prefix.clone()));
+                let shards = u16::try_from(self.shards).unwrap();
+                for space in Space::shards_of(self.prefix.clone(), shards) {
+                    self.world.lose_members(&space);
+                }
                 self.candidates.each(|candidate| candidate.lose_members());
             }
             Step::Restart { keep_data } => {
@@ -199,37 +227,156 @@ impl<'a, W: World> Player<'a, W> {
         Ok(())
     }
 
+    /// Strikes the requests of `who`: all, where there is one shard, else those to one of the shards that have keys. Gives
+    /// which, unless nothing came of it.
+    fn fault(&mut self, who: Who, fault: Fault) -> Option<Vec<usize>> {
+        let at = who as usize;
+        let mut struck: Vec<_> = Key::ALL.iter().map(|key| key.shard(self.shards)).collect();
+        struck.sort();
+        struck.dedup();
+        if fault != Fault::Restored {
+            self.faults += 1;
+            struck = vec![struck[self.faults % struck.len()]];
+        }
+        struck.retain(|shard| {
+            let trouble = &self.troubles[at][*shard];
+            match fault {
+                Fault::Cut | Fault::Restored => self.powers.cut,
+                // What is denied arrives.
+                Fault::Denied => self.powers.cut && !trouble.losing,
+                Fault::LosesRequest | Fault::LosesReply => {
+                    self.powers.lose && !trouble.losing && !trouble.denied
+                }
+            }
+        });
+        for shard in &struck {
+            let number = (self.shards > 1).then(|| u16::try_from(*shard).unwrap());
+            self.world.fault(who, number, fault);
+            let trouble = &mut self.troubles[at][*shard];
+            match fault {
+                Fault::Cut => trouble.cut = true,
+                Fault::Denied => trouble.denied = true,
+                Fault::Restored => (trouble.cut, trouble.denied) = (false, false),
+                Fault::LosesRequest | Fault::LosesReply => trouble.losing = true,
+            }
+        }
+        if struck.is_empty() { None } else { Some(struck) }
+    }
+
+    /// What a call asks of each shard.
+    fn parts(&self, ask: &Ask) -> Vec<Part> {
+        let shards = self.shards;
+        let part = |shard, places, ask| Part { shard, ask, places };
+        let places = |keys: Vec<Key>, shard: usize| -> Vec<usize> {
+            let here = keys.iter().enumerate().filter(|(_, key)| key.shard(shards) == shard);
+            here.map(|(place, _)| place).collect()
+        };
+        let of = |keys: Vec<Key>, of_places: &dyn Fn(&[usize]) -> Ask| -> Vec<Part> {
+            let all = (0..shards).map(|shard| (shard, places(keys.clone(), shard)));
+            all.filter(|(_, places)| !places.is_empty())
+                .map(|(shard, places)| part(shard, places.clone(), of_places(&places)))
+                .collect()
+        };
+        fn pick<T: Clone>(all: &[T], places: &[usize]) -> Vec<T> {
+            places.iter().map(|place| all[*place].clone()).collect()
+        }
+        match ask {
+            Ask::PlainWrite(items) => {
+                let keys = items.iter().map(|item| item.key).collect();
+                of(keys, &|places| Ask::PlainWrite(pick(items, places)))
+            }
+            Ask::Write(items) => {
+                let keys = items.iter().map(|item| item.key).collect();
+                of(keys, &|places| Ask::Write(pick(items, places)))
+            }
+            Ask::PlainRead(keys) => of(keys.clone(), &|places| Ask::PlainRead(pick(keys, places))),
+            Ask::Read(keys) => of(keys.clone(), &|places| Ask::Read(pick(keys, places))),
+            Ask::Remove(keys, _) | Ask::PlainRemove(keys) => of(keys.clone(), &|_| ask.clone()),
+            Ask::Slices(key) => of(vec![*key], &|_| ask.clone()),
+            Ask::PlainClear | Ask::Clear(_) | Ask::Leave => {
+                (0..shards).map(|shard| part(shard, Vec::new(), ask.clone())).collect()
+            }
+            Ask::Join | Ask::Heartbeat | Ask::LateHeartbeat => Vec::new(),
+        }
+    }
+
     async fn call(&mut self, who: Who, ask: &Ask) -> Result<(), String> {
         let (at, mut ask) = (who as usize, ask.clone());
         match &mut ask {
             // One key at a time is all that counters offer.
             Ask::Remove(keys, _) | Ask::PlainRemove(keys) => keys.truncate(1),
             // Of an unguarded batch any part may be lost, on some stores.
-            Ask::PlainWrite(items) if self.losing[at] => items.truncate(1),
+            Ask::PlainWrite(items) if self.troubles[at].iter().any(|trouble| trouble.losing) => {
+                items.truncate(1);
+            }
             _ => {}
         }
         if ask == Ask::Leave && self.processes[at].ended.is_some() {
             return Ok(());
         }
-        let given = self.processes[at].ask(&ask, &self.ids).await?;
-        self.story.tell(format!("{who}: {ask} -> {}", without_epochs(&given)));
-        let id = who.id(self.processes[at].deaths);
-        let request = Request { who, id, ask, sequence: None, resent: false };
-        // Looking on needs no membership; a counter that ended does not do it all the same.
-        let looks = matches!(request.ask, Ask::Slices(_)) && self.processes[at].ended.is_none();
-        if looks || !request.ask.needs_membership() && !matches!(request.ask, Ask::Slices(_)) {
-            return self.settle(&request, &given);
+        if self.shards > 1 {
+            // Numbers of different shards are in the order of time only: no two calls at the same.
+            self.world.advance(Duration::from_millis(1)).await;
+            self.candidates.each(|candidate| candidate.wait(1));
         }
-        if let Some(ended) = &self.processes[at].ended {
-            return if *ended == given { Ok(()) } else { Err(format!("the counter {ended}")) };
+        let parts = self.parts(&ask);
+        self.split = parts.len() > 1;
+        let given = self.processes[at].ask(&ask, &parts, &self.ids).await?;
+        let told: Vec<_> = given.iter().map(|given| without_epochs(given).to_string()).collect();
+        self.story.tell(format!("{who}: {ask} -> {}", told.join(" | ")));
+        let ended = self.processes[at].ended.clone();
+        let mut replaced = Vec::new();
+        for (Part { shard, ask, .. }, given) in parts.into_iter().zip(&given) {
+            let id = who.id(self.processes[at].deaths);
+            let request = Request { who, shard, id, ask, sequence: None, resent: false };
+            // Looking on needs no membership; a counter that ended does not do it all the same.
+            let ends_too = request.ask.needs_membership() || matches!(request.ask, Ask::Slices(_));
+            if !request.ask.needs_membership() && (ended.is_none() || !ends_too) {
+                self.settle(&request, given)?;
+                continue;
+            }
+            if let Some(ended) = &ended {
+                if ended == given {
+                    continue;
+                }
+                return Err(format!("the counter {ended}"));
+            }
+            if self.split && *given == Answer::Replaced {
+                replaced.push(request);
+                continue;
+            }
+            self.settle_as_member(&request, given)?;
+            match (&request.ask, given) {
+                (Ask::Leave, _) => self.processes[at].ended = Some(Answer::Left),
+                (_, Answer::Replaced) => self.processes[at].ended = Some(Answer::Replaced),
+                _ => {}
+            }
         }
-        let verdict = self.settle_as_member(&request, &given);
-        match (&request.ask, &given) {
-            (Ask::Leave, _) => self.processes[at].ended = Some(Answer::Left),
-            (_, Answer::Replaced) => self.processes[at].ended = Some(Answer::Replaced),
-            _ => {}
+        if replaced.is_empty() { Ok(()) } else { self.settle_replaced(&replaced) }
+    }
+
+    /// Parts of a call that were answered that the instance is replaced. One shard said so, at least; the others need not
+    /// have been asked any more, but may have been joined.
+    fn settle_replaced(&mut self, parts: &[Request]) -> Result<(), String> {
+        let mut verdict = Ok(());
+        let mut unasked = Vec::new();
+        for part in parts {
+            let before = self.candidates.clone();
+            let troubles = self.troubles.clone();
+            if let Err(why) = self.settle_as_member(part, &Answer::Replaced) {
+                (self.candidates, self.troubles) = (before, troubles);
+                unasked.push(part);
+                verdict = Err(why);
+            }
         }
-        verdict
+        if unasked.len() == parts.len() {
+            return verdict;
+        }
+        for part in unasked {
+            self.candidates.lost(&Request { ask: Ask::Join, ..part.clone() })?;
+        }
+        self.processes[parts[0].who as usize].ended = Some(Answer::Replaced);
+        Ok(())
     }
 
     /// A call of which one request is made.
@@ -237,17 +384,48 @@ impl<'a, W: World> Player<'a, W> {
         if let Some(told) = self.trouble(request, given, request.ask.is_read_only())? {
             return if told { self.candidates.lost(request) } else { Ok(()) };
         }
+        let split = self.split;
         self.candidates.answered_by(given, |candidate| {
             let answer = candidate.serve(request);
-            let agrees = same_but_epochs(&visible(&request.ask, &answer), given);
+            let agrees = same_but_epochs(&visible(&request.ask, split, &answer), given);
             (agrees, answer)
+        })
+    }
+
+    /// A read of totals in a shard where the instance is not joined.
+    fn settle_looking(
+        &mut self,
+        request: &Request,
+        keys: &[Key],
+        given: &Answer,
+    ) -> Result<(), String> {
+        if self.trouble(request, given, true)?.is_some() {
+            // Whether it arrived makes no difference.
+            return Ok(());
+        }
+        self.candidates.answered_by(given, |candidate| {
+            let answer = candidate.look(request, keys);
+            (same_but_epochs(&answer, given), answer)
         })
     }
 
     /// A call that joins before it, or during it, where that is needed.
     fn settle_as_member(&mut self, request: &Request, given: &Answer) -> Result<(), String> {
         let join = Request { ask: Ask::Join, ..request.clone() };
-        let joined = self.processes[request.who as usize].joined;
+        let joined = self.processes[request.who as usize].joined[request.shard];
+        // Of several shards, an instance joins those only where it writes.
+        if !joined && self.shards > 1 {
+            match &request.ask {
+                Ask::Read(keys) => return self.settle_looking(request, keys, given),
+                Ask::Clear(Scope::Slice) => {
+                    return match given {
+                        Answer::Done => Ok(()),
+                        _ => Err("there is nothing to clear".to_owned()),
+                    };
+                }
+                _ => {}
+            }
+        }
         if !joined && request.ask == Ask::Leave {
             return match given {
                 Answer::Done => Ok(()),
@@ -259,10 +437,11 @@ impl<'a, W: World> Player<'a, W> {
         if let Some(told) = self.trouble(first, given, not_applied)? {
             return if told { self.candidates.lost(first) } else { Ok(()) };
         }
-        self.processes[request.who as usize].joined = true;
+        self.processes[request.who as usize].joined[request.shard] = true;
+        let split = self.split;
         self.candidates.answered_by(given, |candidate| {
             let answer = as_member(candidate, joined, &join, request);
-            let agrees = same_but_epochs(&visible(&request.ask, &answer), given);
+            let agrees = same_but_epochs(&visible(&request.ask, split, &answer), given);
             (agrees, answer)
         })
     }
@@ -274,14 +453,14 @@ impl<'a, W: World> Player<'a, W> {
         given: &Answer,
         not_applied: bool,
     ) -> Result<Option<bool>, String> {
-        let at = first.who as usize;
-        if self.cut[at] || self.denied[at] {
+        let trouble = &mut self.troubles[first.who as usize][first.shard];
+        if trouble.cut || trouble.denied {
             return match given {
                 Answer::NotApplied => Ok(Some(false)),
                 _ => Err("the link is cut, or denied: nothing can have happened".to_owned()),
             };
         }
-        if !std::mem::take(&mut self.losing[at]) {
+        if !std::mem::take(&mut trouble.losing) {
             return Ok(None);
         }
         if is_guarded(first.who) && first.ask.is_guarded() {
@@ -331,7 +510,7 @@ fn as_member(candidate: &mut Candidate, joined: bool, join: &Request, request: &
             return answer;
         }
     }
-    candidate.forget_membership(join.who);
+    candidate.forget_membership(join.who, join.shard);
     let answer = candidate.serve(join);
     if answer == Answer::Replaced {
         return answer;
@@ -345,12 +524,12 @@ fn as_member(candidate: &mut Candidate, joined: bool, join: &Request, request: &
 fn learn(candidate: &mut Candidate, request: &Request, answer: &Answer) {
     candidate.learn(request, answer);
     if let (Ask::Clear(_), Answer::Done) = (&request.ask, answer) {
-        candidate.forget_slices(request.who);
+        candidate.forget_slices(request.who, request.shard);
     }
 }
 
-/// What the counters show of an answer of the store.
-fn visible(ask: &Ask, answer: &Answer) -> Answer {
+/// What the counters show of an answer of the store. `split`: to a part of a call, which is a batch.
+fn visible(ask: &Ask, split: bool, answer: &Answer) -> Answer {
     match (ask, answer) {
         (Ask::Remove(_, scope), Answer::Wrote { outcomes, .. }) => match outcomes[0] {
             Ok(Wrote { old, new, .. }) => Answer::Stands(vec![match scope {
@@ -359,7 +538,7 @@ fn visible(ask: &Ask, answer: &Answer) -> Answer {
             }]),
             Err(Overflow) => answer.clone(),
         },
-        (Ask::Write(items), Answer::Wrote { replayed, outcomes }) if items.len() == 1 => {
+        (Ask::Write(items), Answer::Wrote { replayed, outcomes }) if items.len() == 1 && !split => {
             let numbers = |stand: Stand| (stand.total, stand.slice);
             let seen = |wrote: &Wrote<Stand>| Wrote {
                 met: numbers(wrote.old) != numbers(wrote.new),
@@ -374,21 +553,67 @@ fn visible(ask: &Ask, answer: &Answer) -> Answer {
 }
 
 impl Process {
-    async fn ask(&self, ask: &Ask, ids: &[(String, String)]) -> Result<Answer, String> {
-        match self.try_ask(ask, ids).await {
-            Ok(answer) => Ok(answer),
-            Err(DistkitError::NotApplied(_)) => Ok(Answer::NotApplied),
-            Err(DistkitError::OutcomeUnknown(_)) => Ok(Answer::Unknown),
-            Err(DistkitError::InstanceReplaced) => Ok(Answer::Replaced),
-            Err(DistkitError::ShutDown) => Ok(Answer::Left),
-            Err(DistkitError::CounterError { refusal: Refusal::Overflow, .. }) => Ok(match ask {
-                Ask::PlainWrite(_) => {
-                    Answer::PlainWrote { replayed: false, outcomes: vec![Err(Overflow)] }
-                }
-                _ => Answer::Wrote { replayed: false, outcomes: vec![Err(Overflow)] },
-            }),
-            Err(error) => Err(format!("the counter fails: {error}")),
+    /// What each part of a call is answered.
+    async fn ask(
+        &self,
+        ask: &Ask,
+        parts: &[Part],
+        ids: &[(String, String)],
+    ) -> Result<Vec<Answer>, String> {
+        if let [_, _, ..] = parts {
+            return match self.ask_shards(ask, parts).await {
+                Ok(answers) => answers.into_iter().collect(),
+                Err(error) => parts.iter().map(|_| failed(ask, error.clone())).collect(),
+            };
         }
+        match self.try_ask(ask, ids).await {
+            Ok(answer) => Ok(vec![answer]),
+            Err(error) => Ok(vec![failed(ask, error)?]),
+        }
+    }
+
+    async fn ask_shards(
+        &self,
+        ask: &Ask,
+        parts: &[Part],
+    ) -> Result<Vec<Result<Answer, String>>, DistkitError> {
+        let (plain, shared) = (&self.plain, &self.shared);
+        Ok(match ask {
+            Ask::PlainWrite(items) => {
+                let outcomes = plain.write_all(&plain_writes(items)).await?;
+                let outcomes: Vec<_> = outcomes.into_iter().map(plain_wrote).collect();
+                gathered(ask, parts, outcomes, |outcomes| Answer::PlainWrote {
+                    replayed: false,
+                    outcomes,
+                })
+            }
+            Ask::Write(items) => {
+                let outcomes = shared.write_all(&shared_writes(items)).await?;
+                let outcomes: Vec<_> = outcomes.into_iter().map(shared_wrote).collect();
+                gathered(ask, parts, outcomes, |outcomes| Answer::Wrote {
+                    replayed: false,
+                    outcomes,
+                })
+            }
+            Ask::PlainRead(keys) => {
+                let keys: Vec<_> = keys.iter().map(|key| key.redis()).collect();
+                let keys: Vec<_> = keys.iter().collect();
+                let answers = plain.get_all(&keys).await?.into_iter().map(|(_, value)| value);
+                gathered(ask, parts, answers.collect(), Answer::Values)
+            }
+            Ask::Read(keys) => {
+                let keys: Vec<_> = keys.iter().map(|key| key.redis()).collect();
+                let keys: Vec<_> = keys.iter().collect();
+                let answers = shared.get_all(&keys).await?.into_iter();
+                let answers = answers.map(|(_, answer)| answer.map(stand));
+                gathered(ask, parts, answers.collect(), Answer::Stands)
+            }
+            Ask::PlainClear => in_all(ask, parts, plain.clear().await),
+            Ask::Clear(Scope::Total) => in_all(ask, parts, shared.clear().await),
+            Ask::Clear(Scope::Slice) => in_all(ask, parts, shared.clear_on_instance().await),
+            Ask::Leave => in_all(ask, parts, shared.leave().await),
+            _ => panic!("{ask} is no question to several shards"),
+        })
     }
 
     async fn try_ask(&self, ask: &Ask, ids: &[(String, String)]) -> Result<Answer, DistkitError> {
@@ -461,6 +686,57 @@ impl Process {
     }
 }
 
+/// An error as an answer.
+fn failed(ask: &Ask, error: DistkitError) -> Result<Answer, String> {
+    Ok(match error {
+        DistkitError::NotApplied(_) => Answer::NotApplied,
+        DistkitError::OutcomeUnknown(_) => Answer::Unknown,
+        DistkitError::InstanceReplaced => Answer::Replaced,
+        DistkitError::ShutDown => Answer::Left,
+        DistkitError::CounterError { refusal: Refusal::Overflow, .. } => match ask {
+            Ask::PlainWrite(_) => {
+                Answer::PlainWrote { replayed: false, outcomes: vec![Err(Overflow)] }
+            }
+            _ => Answer::Wrote { replayed: false, outcomes: vec![Err(Overflow)] },
+        },
+        error => return Err(format!("the counter fails: {error}")),
+    })
+}
+
+/// The answer of each part of a batch: of its items, or the error of the shard.
+fn gathered<T: Clone>(
+    ask: &Ask,
+    parts: &[Part],
+    items: Vec<Result<T, DistkitError>>,
+    answer: impl Fn(Vec<T>) -> Answer,
+) -> Vec<Result<Answer, String>> {
+    let of = |part: &Part| {
+        let items = part.places.iter().map(|place| items[*place].clone());
+        match items.collect::<Result<Vec<_>, _>>() {
+            Ok(items) => Ok(answer(items)),
+            Err(error) => failed(ask, error),
+        }
+    };
+    parts.iter().map(of).collect()
+}
+
+/// The answer of each shard to what all were asked.
+fn in_all(
+    ask: &Ask,
+    parts: &[Part],
+    done: Result<(), DistkitError>,
+) -> Vec<Result<Answer, String>> {
+    let of = |part: &Part| match &done {
+        Ok(()) => Ok(Answer::Done),
+        Err(DistkitError::InShards { failed: in_shards, .. }) => {
+            let here = in_shards.iter().find(|(shard, _)| usize::from(*shard) == part.shard);
+            here.map_or(Ok(Answer::Done), |(_, error)| failed(ask, error.clone()))
+        }
+        Err(error) => failed(ask, error.clone()),
+    };
+    parts.iter().map(of).collect()
+}
+
 fn stand((total, slice): TotalAndSlice) -> Stand {
     Stand { total, slice, epoch: 0 }
 }
@@ -494,21 +770,31 @@ async fn plain_one(
     Ok(Wrote { old, new, met: item.condition.matches(old) })
 }
 
+fn plain_writes(items: &[Item<Change>]) -> Vec<Write> {
+    let write = |item: &Item<Change>| Write {
+        key: item.key.redis(),
+        change: item.change,
+        condition: item.condition,
+    };
+    items.iter().map(write).collect()
+}
+
+/// An overflow is an outcome.
+fn plain_wrote(
+    outcome: Result<Written, DistkitError>,
+) -> Result<Result<Wrote<i64>, Overflow>, DistkitError> {
+    match outcome {
+        Ok(Written { old, new, condition_met: met }) => Ok(Ok(Wrote { old, new, met })),
+        Err(DistkitError::CounterError { refusal: Refusal::Overflow, .. }) => Ok(Err(Overflow)),
+        Err(error) => Err(error),
+    }
+}
+
 async fn plain_many(
     counter: &StrictCounter,
     items: &[Item<Change>],
 ) -> Result<Vec<Result<Wrote<i64>, Overflow>>, DistkitError> {
-    let writes: Vec<_> = items
-        .iter()
-        .map(|item| Write { key: item.key.redis(), change: item.change, condition: item.condition })
-        .collect();
-    let outcomes = counter.write_all(&writes).await?;
-    let wrote = |outcome: Result<Written, DistkitError>| match outcome {
-        Ok(Written { old, new, condition_met: met }) => Ok(Ok(Wrote { old, new, met })),
-        Err(DistkitError::CounterError { refusal: Refusal::Overflow, .. }) => Ok(Err(Overflow)),
-        Err(error) => Err(error),
-    };
-    outcomes.into_iter().map(wrote).collect()
+    counter.write_all(&plain_writes(items)).await?.into_iter().map(plain_wrote).collect()
 }
 
 async fn shared_one(
@@ -530,24 +816,32 @@ async fn shared_one(
     Ok(Wrote { old: stand(old), new: stand(new), met: old != new })
 }
 
+fn shared_writes(items: &[Item<SliceChange>]) -> Vec<SliceWrite> {
+    let write = |item: &Item<SliceChange>| SliceWrite {
+        key: item.key.redis(),
+        change: item.change,
+        condition: item.condition,
+    };
+    items.iter().map(write).collect()
+}
+
+/// An overflow is an outcome.
+fn shared_wrote(
+    outcome: Result<Written<Standing>, DistkitError>,
+) -> Result<Result<Wrote<Stand>, Overflow>, DistkitError> {
+    let stand = |standing: &Standing| stand((standing.total, standing.slice));
+    match outcome {
+        Ok(Written { old, new, condition_met: met }) => {
+            Ok(Ok(Wrote { old: stand(&old), new: stand(&new), met }))
+        }
+        Err(DistkitError::CounterError { refusal: Refusal::Overflow, .. }) => Ok(Err(Overflow)),
+        Err(error) => Err(error),
+    }
+}
+
 async fn shared_many(
     counter: &StrictInstanceAwareCounter,
     items: &[Item<SliceChange>],
 ) -> Result<Vec<Result<Wrote<Stand>, Overflow>>, DistkitError> {
-    let writes: Vec<_> = items
-        .iter()
-        .map(|item| SliceWrite {
-            key: item.key.redis(),
-            change: item.change,
-            condition: item.condition,
-        })
-        .collect();
-    let stand = |standing: &Standing| stand((standing.total, standing.slice));
-    let outcomes = counter.write_all(&writes).await?.into_iter().map(|outcome| match outcome {
-        Ok(Written { old, new, condition_met: met }) => {
-            Ok(Wrote { old: stand(&old), new: stand(&new), met })
-        }
-        Err(_) => Err(Overflow),
-    });
-    Ok(outcomes.collect())
+    counter.write_all(&shared_writes(items)).await?.into_iter().map(shared_wrote).collect()
 }

@@ -39,7 +39,8 @@ pub(crate) trait World {
     /// The way of this process to the store.
     fn link(&self, who: Who) -> Arc<dyn InstanceBackend>;
 
-    fn fault(&self, who: Who, fault: Fault);
+    /// Strikes the requests to one shard, or to all.
+    fn fault(&self, who: Who, shard: Option<u16>, fault: Fault);
 
     async fn advance(&self, step: Duration);
 
@@ -81,17 +82,21 @@ impl World for Simulated {
         Arc::new(self.links[who as usize].clone())
     }
 
-    fn fault(&self, who: Who, fault: Fault) {
+    fn fault(&self, who: Who, shard: Option<u16>, fault: Fault) {
         let link = &self.links[who as usize];
+        let line = match shard {
+            Some(shard) => &link.shard(shard),
+            None => link.layer(),
+        };
         match fault {
-            Fault::Cut => link.cut(),
-            Fault::Denied => link.set_denied(true),
+            Fault::Cut => line.cut(),
+            Fault::Denied => line.set_denied(true),
             Fault::Restored => {
-                link.restore();
-                link.set_denied(false);
+                line.restore();
+                line.set_denied(false);
             }
-            Fault::LosesRequest => link.lose_next_requests(1),
-            Fault::LosesReply => link.lose_next_replies(1),
+            Fault::LosesRequest => line.lose_next_requests(1),
+            Fault::LosesReply => line.lose_next_replies(1),
         }
     }
 

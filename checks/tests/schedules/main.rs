@@ -27,6 +27,9 @@ mod detached;
 #[allow(unexpected_cfgs, reason = "rate limiting has no part here")]
 #[path = "../../../src/error.rs"]
 mod error;
+#[allow(unexpected_cfgs, reason = "features that only the library has")]
+#[path = "../../../src/gauges.rs"]
+mod gauges;
 #[path = "../../../src/key.rs"]
 mod key;
 #[path = "../../../src/outage.rs"]

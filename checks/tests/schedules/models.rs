@@ -11,6 +11,7 @@ use crate::{
     backend::Write,
     counter::lax::Plain,
     counts::Counts,
+    gauges::Gauges,
     lax::{Engine, Owner, Settings, TokenFate},
     runtime::Handle,
     store::Store,
@@ -37,7 +38,7 @@ fn key(name: &str) -> RedisKey {
 }
 
 fn counter(store: &Store, settings: Settings) -> Owner<Plain> {
-    let counts = Counts::new("lax", "models");
+    let counts = Counts::new("lax", "models", &Gauges::new("lax", "models"));
     let ledger = Plain { backend: store.clone(), space: (), of: PhantomData, counts };
     Owner(Engine::new(ledger, settings))
 }

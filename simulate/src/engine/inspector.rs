@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use distkit::backend::{
-    Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Member as Seat, Space,
-    Standing,
+use distkit::{
+    RedisKey,
+    backend::{
+        Backend, BackendError, Instance, InstanceBackend, InstanceSlice, Member as Seat, Space,
+        Standing,
+    },
 };
 
 use super::{
@@ -17,12 +20,20 @@ pub(crate) struct Inspector {
     world: Arc<World>,
     id: Arc<str>,
     seats: BTreeMap<Space, Seat>,
+    /// The shards of each prefix.
+    spaces: BTreeMap<RedisKey, Vec<Space>>,
 }
 
 impl Inspector {
     pub(crate) fn new(world: Arc<World>) -> Self {
         let id = world.store.fresh_id();
-        Self { world, id, seats: BTreeMap::new() }
+        let prefixes = [Family::Traffic.prefix(), Family::Stock.prefix(), key("plain")];
+        let shards = |prefix: RedisKey| {
+            let spaces = Space::shards_of(prefix.clone(), world.config.shards);
+            (prefix, spaces)
+        };
+        let spaces = prefixes.map(shards).into();
+        Self { world, id, seats: BTreeMap::new(), spaces }
     }
 
     /// All that must hold at any moment. Nothing else runs meanwhile: the store answers at once.
@@ -84,8 +95,14 @@ impl Inspector {
         }
     }
 
+    /// The shard of a key.
+    fn space(&self, prefix: &RedisKey, key: &RedisKey) -> Space {
+        self.spaces[prefix][usize::from(Space::shard_of(key, self.world.config.shards))].clone()
+    }
+
     async fn look(&mut self, family: Family, name: &str) -> (Standing, Vec<InstanceSlice>) {
-        let (space, key, store) = (family.space(), key(name), self.world.store.clone());
+        let (key, store) = (key(name), self.world.store.clone());
+        let space = self.space(&family.prefix(), &key);
         loop {
             let lease = Duration::from_secs(3600);
             let seat = match self.seats.get(&space) {
@@ -173,8 +190,11 @@ impl Inspector {
 
     async fn check_plain(&self) {
         let world = &self.world;
-        let keys = PLAIN_KEYS.map(key);
-        let totals = world.store.read(&Space::new(key("plain")), &keys).await.unwrap();
+        let mut totals = Vec::new();
+        for name in PLAIN_KEYS.map(key) {
+            let space = self.space(&key("plain"), &name);
+            totals.append(&mut world.store.read(&space, &[name]).await.unwrap());
+        }
         let now = world.now();
         let mut model = world.model();
         let healthy: Vec<_> = (0..model.slots.len())

@@ -1,11 +1,12 @@
 use std::{sync::Arc, time::Duration};
 
+use distkit::backend::Space;
 use fastrand::Rng;
 use tokio::task::JoinHandle;
 
 use super::{
     process::Process,
-    world::{Family, HEAL, LEASE, LONGEST_TRIP, ROUND_TRIP, SpanKind, World},
+    world::{Family, HEAL, LEASE, LONGEST_TRIP, NODES, ROUND_TRIP, SpanKind, World},
 };
 
 /// The processes of one slot, one after the other.
@@ -188,6 +189,10 @@ pub(crate) async fn rule_the_store(world: Arc<World>, mut dice: Rng) {
         if sleep(&world, mean / 4 + exponential(&mut dice, mean * 3 / 4)).await {
             return;
         }
+        if world.config.shards > 1 && dice.bool() {
+            lose_a_node(&world, &mut dice).await;
+            continue;
+        }
         if dice.bool() {
             shake_the_store(&world, &mut dice);
             continue;
@@ -222,11 +227,36 @@ pub(crate) async fn rule_the_store(world: Arc<World>, mut dice: Rng) {
     }
 }
 
+/// Nobody reaches one node of the cluster for a while.
+async fn lose_a_node(world: &World, dice: &mut Rng) {
+    let (now, node) = (world.now(), dice.u16(..NODES));
+    let end = (now + length_of_fault(dice, world)).min(world.config.length());
+    world.trace.line("store", format_args!("node {node} is DOWN until {end}"));
+    world.span(None, SpanKind::NodeDown, end);
+    let settle = |down| {
+        let mut model = world.model();
+        model.node_down = down;
+        for slot in 0..model.slots.len() {
+            if down.is_some() {
+                model.trouble(slot, now, end);
+            }
+            model.settle_link(slot);
+        }
+    };
+    settle(Some((node, end)));
+    sleep(world, end - now).await;
+    settle(None);
+    world.trace.line("store", format_args!("node {node} is UP"));
+}
+
 /// The store loses who is joined, or its clock makes a step.
 fn shake_the_store(world: &World, dice: &mut Rng) {
     const HOUR: Duration = Duration::from_secs(3600);
     let now = world.now();
-    let (kind, what) = match dice.u32(0..3) {
+    // Which of two instances of one name is newer is told by the clocks of the nodes where they joined first. None of
+    // them makes such a step.
+    let kinds = if world.config.shards > 1 { 1 } else { 3 };
+    let (kind, what) = match dice.u32(0..kinds) {
         0 => (SpanKind::Evicted, "LOSES who is joined"),
         1 => (SpanKind::ClockStep, "its clock steps FORWARD"),
         _ => (SpanKind::ClockStep, "its clock steps BACK"),
@@ -245,7 +275,9 @@ fn shake_the_store(world: &World, dice: &mut Rng) {
     match what {
         "LOSES who is joined" => {
             for family in [Family::Traffic, Family::Stock] {
-                world.store.lose_members(&family.space());
+                for space in Space::shards_of(family.prefix(), world.config.shards) {
+                    world.store.lose_members(&space);
+                }
             }
         }
         "its clock steps FORWARD" => world.store.set_clock_forward(HOUR),

@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
     pub(crate) instances: usize,
     pub(crate) hours: f64,
+    /// Of each prefix.
+    pub(crate) shards: u16,
     pub(crate) sabotage: Option<Sabotage>,
 }
 
@@ -44,9 +46,12 @@ impl Config {
 /// The command that repeats a run.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, instances, hours, sabotage } = self;
+        let Self { seed, instances, hours, shards, sabotage } = self;
         write!(f, "cargo run --release -p distkit-simulate -- ")?;
         write!(f, "--seed {seed} --instances {instances} --hours {hours}")?;
+        if *shards > 1 {
+            write!(f, " --shards {shards}")?;
+        }
         match sabotage {
             Some(sabotage) => write!(f, " --sabotage {sabotage}"),
             None => Ok(()),

@@ -51,9 +51,10 @@ impl Process {
         // Half of the slots have names, so that a successor takes its predecessor's place.
         let named = slot.is_multiple_of(2);
         let instance_name = |kind: &str| named.then(|| format!("{}-{kind}", lane(slot)));
-        let prefix = |family: Family| family.space().prefix().clone();
+        let shards = world.config.shards;
         let strict = |family: Family| {
-            let mut options = StrictInstanceAwareCounterOptions::new(prefix(family), wire.clone())
+            let mut options = StrictInstanceAwareCounterOptions::new(family.prefix(), wire.clone())
+                .shards(shards)
                 .dead_instance_threshold_ms(LEASE);
             if let Some(name) = instance_name("strict") {
                 options = options.instance_name(key(&name));
@@ -61,7 +62,8 @@ impl Process {
             StrictInstanceAwareCounter::new(options)
         };
         let lax = |family: Family| {
-            let mut options = LaxInstanceAwareCounterOptions::new(prefix(family), wire.clone())
+            let mut options = LaxInstanceAwareCounterOptions::new(family.prefix(), wire.clone())
+                .shards(shards)
                 .dead_instance_threshold_ms(LEASE)
                 .allowed_lag(Duration::from_millis(LAG))
                 .flush_interval(Duration::from_millis(LAG));
@@ -70,7 +72,7 @@ impl Process {
             }
             LaxInstanceAwareCounter::new(options)
         };
-        let plain = CounterOptions::new(key("plain"), wire.clone());
+        let plain = CounterOptions::new(key("plain"), wire.clone()).shards(shards);
         let process = Self {
             slot,
             number,
@@ -108,7 +110,8 @@ impl Process {
         }
         model.slots[self.slot] =
             Slot { process: Some(self.number), link: Some(self.link.clone()), ..Slot::default() };
-        if let Some(until) = model.store_down {
+        let node_down = model.node_down.map(|(_, until)| until);
+        for until in [model.store_down, node_down].into_iter().flatten() {
             model.trouble(self.slot, now, until);
         }
         model.settle_link(self.slot);

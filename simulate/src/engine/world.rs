@@ -36,6 +36,9 @@ pub(crate) const QUIET: u64 = LONGEST_TRIP + LEASE + 2 * HEAL;
 
 pub(crate) const TRAFFIC_KEYS: [&str; 3] = ["connections", "jobs", "uploads"];
 pub(crate) const STOCK_KEYS: [&str; 2] = ["apples", "pears"];
+/// How many nodes a cluster has.
+pub(crate) const NODES: u16 = 3;
+
 pub(crate) const PLAIN_KEYS: [&str; 2] = ["hits", "misses"];
 
 pub(crate) fn key(name: &str) -> RedisKey {
@@ -61,6 +64,10 @@ pub(crate) struct Model {
     /// When the store lost data for the last time.
     pub(crate) lost_at: Option<u64>,
     pub(crate) store_down: Option<u64>,
+    /// The node of the cluster that nobody reaches.
+    pub(crate) node_down: Option<(u16, u64)>,
+    /// Any prefix's: the shards of all are on the nodes in the same way.
+    shards: Vec<Space>,
     pub(crate) stats: Stats,
     pub(crate) spans: Vec<Span>,
     violation: Option<String>,
@@ -87,11 +94,11 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    pub(crate) fn space(self) -> Space {
-        Space::new(key(match self {
+    pub(crate) fn prefix(self) -> RedisKey {
+        key(match self {
             Self::Traffic => "traffic",
             Self::Stock => "stock",
-        }))
+        })
     }
 
     pub(crate) fn keys(self) -> &'static [&'static str] {
@@ -126,6 +133,8 @@ pub(crate) enum SpanKind {
     Flaky,
     StoreDown,
     StoreLost,
+    /// A node of the cluster is unreachable.
+    NodeDown,
     /// The store takes everybody for gone.
     Evicted,
     /// The store's clock steps.
@@ -158,6 +167,7 @@ pub(crate) struct Stats {
     pub(crate) data_losses: u64,
     pub(crate) evictions: u64,
     pub(crate) clock_steps: u64,
+    pub(crate) node_outages: u64,
 }
 
 impl World {
@@ -169,6 +179,8 @@ impl World {
             stock_adrift: false,
             lost_at: None,
             store_down: None,
+            node_down: None,
+            shards: Space::shards_of(Family::Traffic.prefix(), config.shards),
             stats: Stats::default(),
             spans: Vec::new(),
             violation: None,
@@ -215,6 +227,8 @@ impl World {
             Ok(_) => model.stats.acknowledged += 1,
             Err(DistkitError::NotApplied(_)) => model.stats.not_applied += 1,
             Err(DistkitError::OutcomeUnknown(_)) => model.stats.unknown += 1,
+            // Of what concerns all shards, it happened in some.
+            Err(DistkitError::InShards { .. }) => model.stats.unknown += 1,
             Err(error) => {
                 drop(model);
                 self.broken(format!("{who} was told of {what}: {error}"));
@@ -232,6 +246,7 @@ impl World {
             SpanKind::Hung => Some(&mut model.stats.hangs),
             SpanKind::Flaky => Some(&mut model.stats.flaky),
             SpanKind::StoreDown | SpanKind::StoreLost => Some(&mut model.stats.store_restarts),
+            SpanKind::NodeDown => Some(&mut model.stats.node_outages),
             SpanKind::Evicted => Some(&mut model.stats.evictions),
             SpanKind::ClockStep => Some(&mut model.stats.clock_steps),
         };
@@ -269,9 +284,17 @@ impl Model {
         (to + HEAL > now).then_some(from)
     }
 
-    /// Cuts or restores a link as the slot's and the store's state demand.
+    /// Cuts or restores a link as the slot's, the store's and its nodes' state demand.
     pub(crate) fn settle_link(&self, slot: usize) {
         let Slot { link: Some(link), cut, .. } = &self.slots[slot] else { return };
+        let down = self.node_down.map(|(node, _)| node);
+        for node in 0..if self.shards.len() > 1 { NODES } else { 0 } {
+            if down == Some(node) {
+                link.cut_node(&self.shards, node, NODES);
+            } else {
+                link.restore_node(&self.shards, node, NODES);
+            }
+        }
         match *cut || self.store_down.is_some() {
             true if !link.is_cut() => link.cut(),
             false => link.restore(),

@@ -15,7 +15,7 @@ use super::{
     target::{Layout, Protocol, Target},
     unreachable,
 };
-use crate::backend::{self, BackendError, Store};
+use crate::backend::{self, BackendError, Store, lua::CallError};
 
 pub(super) async fn connect(target: &Target<'_>) -> Result<Arc<dyn Store>, BackendError> {
     let layout = match target.layout {
@@ -42,14 +42,21 @@ pub(super) async fn connect(target: &Target<'_>) -> Result<Arc<dyn Store>, Backe
             config.tcp.nodelay = Some(true);
             // A connection that has gone silent is replaced.
             config.unresponsive.max_timeout = Some(PATIENCE);
-            if target.layout == Layout::Cluster {
-                // The store follows redirections itself: fred mixes up answers.
-                config.max_redirections = 0;
-            }
         })
         .set_policy(ReconnectPolicy::new_exponential(0, 20, 2000, 2))
         .build()
         .map_err(unreachable)?;
+    if target.layout == Layout::Cluster {
+        return backend::fred::cluster(client).await.map_err(why);
+    }
     let task = client.init().await.map_err(unreachable)?;
     Ok(backend::fred::owning(client, task))
+}
+
+/// Why no node of a cluster was reached.
+fn why(error: CallError) -> BackendError {
+    match error {
+        CallError::Server(error) => unreachable(error),
+        CallError::NotSent(cause) | CallError::Lost(cause) => unreachable(cause),
+    }
 }

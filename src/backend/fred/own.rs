@@ -1,22 +1,34 @@
-use std::sync::OnceLock;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use fred::{
     clients::Client,
+    error::{Error, ErrorKind},
     interfaces::ClientLike,
-    types::{ConnectHandle, config::ConnectionConfig},
+    types::{
+        ConnectHandle,
+        config::{Config, Server, ServerConfig},
+    },
 };
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::backend::lua::CallError;
 
 /// A client that nobody else uses, so that it may be replaced when its background task has ended.
 #[derive(Debug)]
 pub(super) struct Own {
-    /// What to make the client from.
+    /// What to make the client from: all but `config`.
     model: Client,
-    /// Told by a failed redirection instead of followed: see [`Own::like`].
-    connection: ConnectionConfig,
+    config: Config,
+    /// Where its background task runs, as long as that runtime lives.
+    home: Option<Handle>,
     running: Mutex<Option<Running>>,
     making: tokio::sync::Mutex<()>,
-    made: OnceLock<()>,
+    /// The running one was connected. One that never was ends with each attempt to connect.
+    was_connected: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -26,26 +38,29 @@ struct Running {
 }
 
 impl Own {
-    /// A client with `model`'s settings that does not follow redirections: when fred follows ASK, it
-    /// takes answers of other calls on the shared connection for that of its ASKING. Connects at first
-    /// use.
-    pub(super) fn like(model: &Client) -> Self {
-        let mut connection = model.connection_config().clone();
-        connection.max_redirections = 0;
-        Self {
-            model: model.clone(),
-            connection,
-            running: Mutex::new(None),
-            making: tokio::sync::Mutex::default(),
-            made: OnceLock::new(),
-        }
+    /// A client with `model`'s settings for one server of a cluster. Connects at first use.
+    pub(super) fn of_node(model: &Client, server: Server, home: Option<Handle>) -> Self {
+        let mut config = model.client_config();
+        config.server = ServerConfig::Centralized { server };
+        Self::new(model.clone(), config, home, None)
     }
 
     /// A client that is connected already.
     pub(super) fn started(client: Client, task: ConnectHandle) -> Self {
-        let own = Self::like(&client);
-        *own.running.lock() = Some(Running { client, task });
-        own
+        let config = client.client_config();
+        let running = Running { client: client.clone(), task };
+        Self::new(client, config, None, Some(running))
+    }
+
+    fn new(model: Client, config: Config, home: Option<Handle>, running: Option<Running>) -> Self {
+        Self {
+            model,
+            config,
+            home,
+            was_connected: AtomicBool::new(running.is_some()),
+            running: Mutex::new(running),
+            making: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The client, if its task runs.
@@ -63,22 +78,42 @@ impl Own {
         if let Some(client) = self.running() {
             return client;
         }
-        if self.made.set(()).is_err() {
+        if self.was_connected.swap(false, Relaxed) {
             tracing::warn!(
                 target: "distkit::connection",
                 "the background task of a fred client has ended; connecting anew"
             );
         }
         let client = Client::new(
-            self.model.client_config(),
+            self.config.clone(),
             Some(self.model.perf_config()),
-            Some(self.connection.clone()),
+            Some(self.model.connection_config().clone()),
             self.model.client_reconnect_policy(),
         );
         client.set_resolver(self.model.inner().get_resolver().await).await;
-        let task = client.connect();
+        let task = self.start(&client);
         *self.running.lock() = Some(Running { client: client.clone(), task });
         client
+    }
+
+    /// Not on the caller's runtime, if it can be helped: that one may be driven for this call only.
+    fn start(&self, client: &Client) -> ConnectHandle {
+        if let Some(home) = &self.home {
+            let _home = home.enter();
+            let task = client.connect();
+            // As it is at once on a runtime that has shut down.
+            if !task.is_finished() {
+                return task;
+            }
+        }
+        client.connect()
+    }
+
+    /// The client, connected.
+    pub(super) async fn connected(&self) -> Result<Client, CallError> {
+        let client = connected(self.client().await).await?;
+        self.was_connected.store(true, Relaxed);
+        Ok(client)
     }
 }
 
@@ -89,4 +124,30 @@ impl Drop for Own {
             running.task.abort();
         }
     }
+}
+
+/// The client as soon as it is connected, which it may be doing just now.
+pub(super) async fn connected(client: Client) -> Result<Client, CallError> {
+    if !client.is_connected() {
+        let connecting = tokio::time::timeout(super::CONNECTING, client.wait_for_connect()).await;
+        // Also a connection that was made just before the wait began counts.
+        if !client.is_connected() {
+            return Err(match connecting {
+                Ok(Err(error)) => CallError::NotSent(Arc::new(error)),
+                _ => not_sent("the client is not connected to the server"),
+            });
+        }
+    }
+    // The client goes on to say that it is connected, and takes commands that nobody will send.
+    if client.inner().has_command_rx() {
+        return Err(not_sent(
+            "the fred client's background task has ended: give the client a reconnect policy, or call \
+             its connect",
+        ));
+    }
+    Ok(client)
+}
+
+pub(super) fn not_sent(text: &'static str) -> CallError {
+    CallError::NotSent(Arc::new(Error::new(ErrorKind::IO, text)))
 }

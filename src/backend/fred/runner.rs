@@ -1,8 +1,5 @@
 use std::{
-    sync::{
-        Arc, Once,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Once},
     time::Duration,
 };
 
@@ -18,19 +15,23 @@ use tokio::time::Instant;
 
 use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
 
-use super::own::Own;
+use super::{
+    CONNECTING,
+    cluster::{Cluster, LOOKS, Node},
+    own::{self, Own},
+};
 
 /// For a client that has no `default_command_timeout`, which would wait for ever.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a command waits for a client that is connecting just now.
-const CONNECTING: Duration = Duration::from_millis(500);
 
 /// How long a command is repeated while a cluster moves its slot.
 const MOVING: Duration = Duration::from_secs(5);
 
 /// The pauses between these attempts: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// How often a command is sent whose answer is lost with its connection.
+const ATTEMPTS: u32 = 3;
 
 /// How often a command that waits for its answer looks whether anybody can still get one.
 const WATCH: Duration = Duration::from_millis(200);
@@ -52,29 +53,30 @@ impl Source {
 
 /// The clients that carry the commands.
 enum Carriers {
-    /// The user's.
-    Lent(Source),
-    Own {
-        all: Vec<Own>,
-        next: AtomicUsize,
-    },
+    Server(Single),
+    Nodes(Cluster),
 }
 
-impl Carriers {
+/// Those of a single server.
+enum Single {
+    /// The user's.
+    Lent(Source),
+    Own(Box<Own>),
+}
+
+impl Single {
     fn all(&self) -> Vec<Client> {
         match self {
             Self::Lent(source) => source.clients().to_vec(),
-            Self::Own { all, .. } => all.iter().filter_map(Own::running).collect(),
+            Self::Own(own) => own.running().into_iter().collect(),
         }
     }
 
-    async fn client(&self) -> Client {
+    async fn connected(&self) -> Result<Client, CallError> {
         match self {
-            Self::Lent(Source::Client(client)) => client.clone(),
-            Self::Lent(Source::Pool(pool)) => pool.next_connected().clone(),
-            Self::Own { all, next } => {
-                all[next.fetch_add(1, Ordering::Relaxed) % all.len()].client().await
-            }
+            Self::Own(own) => own.connected().await,
+            Self::Lent(Source::Client(client)) => own::connected(client.clone()).await,
+            Self::Lent(Source::Pool(pool)) => own::connected(pool.next_connected().clone()).await,
         }
     }
 }
@@ -82,15 +84,11 @@ impl Carriers {
 pub struct Runner {
     carriers: Carriers,
     options: Options,
-    cluster: bool,
 }
 
 impl Runner {
     pub(super) fn new(source: Source) -> Self {
         let clients = source.clients();
-        let of_cluster = clients.first().is_some_and(Client::is_clustered);
-        let follows = |client: &Client| client.connection_config().max_redirections != 0;
-        let (cluster, options) = Self::settings(clients);
         static WARNED: Once = Once::new();
         if clients.iter().any(|client| client.client_reconnect_policy().is_none()) {
             WARNED.call_once(|| {
@@ -100,75 +98,57 @@ impl Runner {
                 );
             });
         }
-        let carriers = if of_cluster && clients.iter().any(follows) {
-            Carriers::Own {
-                all: clients.iter().map(Own::like).collect(),
-                next: AtomicUsize::new(0),
-            }
-        } else {
-            Carriers::Lent(source)
+        let options = Self::options(clients);
+        let of_cluster = clients.first().is_some_and(Client::is_clustered);
+        let carriers = match Cluster::like(clients) {
+            Some(cluster) if of_cluster => Carriers::Nodes(cluster),
+            _ => Carriers::Server(Single::Lent(source)),
         };
-        Self { carriers, options, cluster }
+        Self { carriers, options }
     }
 
-    /// Over a client that nobody else uses, connected by `task`.
+    /// Over a client of a single server that nobody else uses, connected by `task`.
     pub(super) fn owning(client: Client, task: ConnectHandle) -> Self {
-        let (cluster, options) = Self::settings(std::slice::from_ref(&client));
-        let all = vec![Own::started(client, task)];
-        Self { carriers: Carriers::Own { all, next: AtomicUsize::new(0) }, options, cluster }
+        let options = Self::options(std::slice::from_ref(&client));
+        Self {
+            carriers: Carriers::Server(Single::Own(Box::new(Own::started(client, task)))),
+            options,
+        }
     }
 
-    fn settings(clients: &[Client]) -> (bool, Options) {
-        let cluster = clients.first().is_some_and(Client::is_clustered);
-        let mut options = Options::default();
-        if !cluster {
-            options.max_attempts = Some(1);
+    /// Connects to the nodes of a cluster; nothing for a single server.
+    pub(super) async fn connect(&self) -> Result<(), CallError> {
+        match &self.carriers {
+            Carriers::Nodes(cluster) => cluster.connect().await,
+            Carriers::Server(_) => Ok(()),
         }
+    }
+
+    fn options(clients: &[Client]) -> Options {
+        let mut options = Options { max_attempts: Some(1), ..Options::default() };
         if clients.iter().any(|client| client.perf_config().default_command_timeout.is_zero()) {
             options.timeout = Some(TIMEOUT);
         }
-        (cluster, options)
+        options
     }
-
-    async fn connected(&self) -> Result<Client, CallError> {
-        let client = self.carriers.client().await;
-        if !client.is_connected() {
-            let connecting = tokio::time::timeout(CONNECTING, client.wait_for_connect()).await;
-            // Also a connection that was made just before the wait began counts.
-            if !client.is_connected() {
-                return Err(match connecting {
-                    Ok(Err(error)) => CallError::NotSent(Arc::new(error)),
-                    _ => not_connected("the client is not connected to the server"),
-                });
-            }
-        }
-        // The client goes on to say that it is connected, and takes commands that nobody will send.
-        if client.inner().has_command_rx() {
-            return Err(not_connected(
-                "the fred client's background task has ended: give the client a reconnect policy, or \
-                 call its connect",
-            ));
-        }
-        Ok(client)
-    }
-}
-
-fn not_connected(text: &'static str) -> CallError {
-    CallError::NotSent(Arc::new(Error::new(ErrorKind::IO, text)))
 }
 
 fn encode(command: Command<'_>) -> (CustomCommand, Vec<Value>) {
-    // Fred routes a custom command by no other policy: any other goes by its first argument.
-    let hash = match command.args.get(usize::from(command.key_at)) {
-        Some(Arg::Text(key)) => ClusterHash::Custom(redis_keyslot(key.as_bytes())),
-        _ => ClusterHash::Offset(command.key_at.into()),
-    };
     let args = command.args.iter().map(|arg| match *arg {
         Arg::Text(text) => Value::String(text.into()),
         Arg::Bytes(bytes) => Value::from(bytes),
         Arg::Int(number) => Value::Integer(number),
     });
-    (CustomCommand::new_static(command.name, hash, false), args.collect())
+    // A client has one server only.
+    (CustomCommand::new_static(command.name, ClusterHash::FirstKey, false), args.collect())
+}
+
+/// The slot of a command's key.
+fn slot(command: Command<'_>) -> Option<u16> {
+    match command.args.get(usize::from(command.key_at)) {
+        Some(Arg::Text(key)) => Some(redis_keyslot(key.as_bytes())),
+        _ => None,
+    }
 }
 
 fn reply(frame: Resp3Frame) -> Result<Reply, CallError> {
@@ -201,74 +181,121 @@ fn failed(error: Error) -> CallError {
         | ErrorKind::Url
         | ErrorKind::InvalidCommand
         | ErrorKind::InvalidArgument
-        // A redirection that is not followed.
-        | ErrorKind::Routing
         | ErrorKind::Backpressure => CallError::NotSent(Arc::new(error)),
         _ => CallError::Lost(Arc::new(error)),
     }
 }
 
-/// Whether the cluster turned a command down because it moves the slot, or fred knew no node for it.
-fn moving(error: &CallError) -> bool {
-    match error {
-        CallError::NotSent(cause) => {
-            cause.downcast_ref::<Error>().is_some_and(|error| *error.kind() == ErrorKind::Routing)
-        }
-        CallError::Server(error) => error.turned_down_for_topology(),
-        CallError::Lost(_) => false,
+/// Whether the client lost patience: then its caller's is over, too.
+fn timed_out(error: &CallError) -> bool {
+    let CallError::Lost(cause) = error else { return false };
+    cause.downcast_ref::<Error>().is_some_and(|error| *error.kind() == ErrorKind::Timeout)
+}
+
+/// The node that a command goes to, of a cluster whose nodes may take each other's place meanwhile.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    cluster: &'a Cluster,
+    node: &'a Arc<Node>,
+    slot: Option<u16>,
+}
+
+impl Place<'_> {
+    /// Whether the slot was found to be served by another node.
+    async fn is_left(self) -> bool {
+        self.cluster.look_again(None, LOOKS.1).await;
+        self.cluster.moved_from(self.node, self.slot)
     }
 }
 
 impl Runner {
-    /// Sends again while the slot moves. What comes here from a cluster is recognised by its lane or
-    /// guard, or harmless.
     async fn send(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
-        let began = Instant::now();
-        let mut pause = PAUSES.0;
-        loop {
-            let answer = self.send_once(client, command).await;
-            let again = self.cluster
-                && answer.as_ref().is_err_and(moving)
-                && began.elapsed() + pause < MOVING;
-            if !again {
-                let resends = self.resends();
-                return answer.map_err(|e| if resends { e.of_last_attempt() } else { e });
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
-        }
-    }
-
-    async fn send_once(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
-        let answer = self.exchange(client, command).await;
+        let answer = self.exchange(client, command, None).await;
         if matches!(&answer, Err(CallError::Server(error)) if error.code == "READONLY") {
             self.reconnect(client).await;
         }
         answer
     }
 
-    async fn exchange(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
+    /// Sends to the node that serves the slot; again while the slot moves, where another node has taken the place of
+    /// the first, and a few times where the connection was lost. What comes here from a cluster is recognised by its
+    /// lane or guard, or harmless.
+    async fn follow(&self, cluster: &Cluster, command: Command<'_>) -> Result<Reply, CallError> {
+        let slot = slot(command);
+        let (began, mut pause) = (Instant::now(), PAUSES.0);
+        let mut lost = 0;
+        loop {
+            let node = match cluster.node(slot).await {
+                Ok(node) => node,
+                Err(error) if lost > 0 => return Err(error.of_last_attempt()),
+                Err(error) => return Err(error),
+            };
+            let place = Place { cluster, node: &node, slot };
+            let answer = match node.connected().await {
+                Ok(client) => self.exchange(&client, command, Some(place)).await,
+                Err(error) => Err(error),
+            };
+            let again = match &answer {
+                Err(CallError::Server(error)) if error.turned_down_for_topology() => {
+                    match &*error.code {
+                        "MOVED" => cluster.look_again(Some(&node), LOOKS.0).await,
+                        _ => cluster.look_again(None, LOOKS.1).await,
+                    }
+                    true
+                }
+                Err(CallError::NotSent(_)) => place.is_left().await,
+                Err(error @ CallError::Lost(_)) => {
+                    lost += 1;
+                    lost < ATTEMPTS && !timed_out(error)
+                }
+                _ => false,
+            };
+            if !again || began.elapsed() + pause >= MOVING {
+                return answer.map_err(|e| if lost > 0 { e.of_last_attempt() } else { e });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    async fn exchange(
+        &self,
+        client: &Client,
+        command: Command<'_>,
+        place: Option<Place<'_>>,
+    ) -> Result<Reply, CallError> {
         let (command, args) = encode(command);
         let client = client.with_options(&self.options);
         let mut sending = std::pin::pin!(client.custom_raw(command, args));
         loop {
+            let watch = std::pin::pin!(async {
+                tokio::time::sleep(WATCH).await;
+                match place {
+                    Some(place) => place.is_left().await,
+                    None => false,
+                }
+            });
             // Not tokio's select: where a task's budget is spent, it polls nothing, and the commands of a
             // pipeline would be sent in another order.
-            let watch = std::pin::pin!(tokio::time::sleep(WATCH));
-            if let Either::Left((answer, _)) = select(sending.as_mut(), watch).await {
-                return answer.map_err(failed).and_then(reply);
-            }
-            // A command that comes as the background task ends stays in the queue for good.
-            if client.inner().has_command_rx() {
-                let text = "the fred client's background task has ended meanwhile";
-                return Err(CallError::Lost(Arc::new(Error::new(ErrorKind::IO, text))));
-            }
+            let left = match select(sending.as_mut(), watch).await {
+                Either::Left((answer, _)) => return answer.map_err(failed).and_then(reply),
+                Either::Right((left, _)) => left,
+            };
+            let why = if left {
+                "another node of the cluster has taken the place of the one that was asked"
+            } else if client.inner().has_command_rx() {
+                // A command that comes as the background task ends stays in the queue for good.
+                "the fred client's background task has ended meanwhile"
+            } else {
+                continue;
+            };
+            return Err(CallError::Lost(Arc::new(Error::new(ErrorKind::IO, why))));
         }
     }
 
     /// A client would stay with a server that was demoted to a replica.
     async fn reconnect(&self, client: &Client) {
-        if !self.cluster && client.client_reconnect_policy().is_some() {
+        if client.client_reconnect_policy().is_some() {
             let _ = tokio::time::timeout(CONNECTING, client.force_reconnection()).await;
         }
     }
@@ -276,23 +303,41 @@ impl Runner {
 
 impl ScriptRunner for Runner {
     async fn run(&self, command: Command<'_>) -> Result<Reply, CallError> {
-        self.send(&self.connected().await?, command).await
+        match &self.carriers {
+            Carriers::Server(single) => self.send(&single.connected().await?, command).await,
+            Carriers::Nodes(cluster) => self.follow(cluster, command).await,
+        }
     }
 
     async fn probe(&self, command: Command<'_>) -> Result<Reply, CallError> {
-        self.exchange(&self.connected().await?, command).await
+        match &self.carriers {
+            Carriers::Server(single) => {
+                self.exchange(&single.connected().await?, command, None).await
+            }
+            Carriers::Nodes(cluster) => self.follow(cluster, command).await,
+        }
     }
 
+    /// Those of a cluster need not: a replica names its primary.
     async fn leave_replica(&self) {
-        for client in self.carriers.all() {
-            self.reconnect(&client).await;
+        if let Carriers::Server(single) = &self.carriers {
+            for client in single.all() {
+                self.reconnect(&client).await;
+            }
         }
     }
 
     /// The client joins commands of concurrent callers by itself, in the order in which they were
     /// polled first. Its own pipeline gives one error for several commands when a connection breaks.
     async fn pipeline(&self, commands: &[Command<'_>]) -> Vec<Result<Reply, CallError>> {
-        match self.connected().await {
+        let single = match &self.carriers {
+            Carriers::Server(single) => single,
+            Carriers::Nodes(cluster) => {
+                return join_all(commands.iter().map(|command| self.follow(cluster, *command)))
+                    .await;
+            }
+        };
+        match single.connected().await {
             Ok(client) => {
                 join_all(commands.iter().map(|command| self.send(&client, *command))).await
             }
@@ -306,6 +351,6 @@ impl ScriptRunner for Runner {
     }
 
     fn resends(&self) -> bool {
-        self.cluster
+        matches!(self.carriers, Carriers::Nodes(_))
     }
 }

@@ -79,10 +79,10 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         let max_pending = share(settings.max_pending, stores.number());
         let settings = Settings { max_pending, ..settings };
         let owner = |store: &SpaceStore<B>| {
-            let ledger = Plain { store: store.counted_apart("lax"), keep_tokens, strict };
+            let ledger = Plain { store: store.clone(), keep_tokens, strict };
             Arc::new(Owner(Engine::new(ledger, settings)))
         };
-        Arc::new(Self { owners: stores.map(owner) })
+        Arc::new(Self { owners: SpaceStore::counted_apart(&stores, "lax").map(owner) })
     }
 
     /// The store.

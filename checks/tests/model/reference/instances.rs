@@ -5,7 +5,8 @@ use distkit::backend::{Scope, SliceChange};
 use super::{Item, Outcomes, Overflow, Stand, Wrote, plain::room};
 use crate::cast::Key;
 
-/// Numbers a membership, greater than any before.
+/// Numbers a membership, greater than any before in its shard: the time in microseconds, or one more than the last. So
+/// memberships in different shards are in an order, too.
 type Member = u64;
 type Epoch = u64;
 
@@ -153,7 +154,7 @@ impl Instances {
             return Err(Turned::Replaced);
         }
         self.joined.retain(|_, joined| !namesake(joined));
-        self.last_member += 1;
+        self.last_member = (self.last_member + 1).max(now * 1000);
         let who = self.last_member;
         let (lease_ends, first) = (now + lease, first.unwrap_or(who));
         let (sequence, refused) = Default::default();

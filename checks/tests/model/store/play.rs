@@ -188,7 +188,7 @@ impl<'a, W: World> Player<'a, W> {
     }
 
     fn fault(&mut self, who: Who, fault: Fault) {
-        self.world.fault(who, fault);
+        self.world.fault(who, None, fault);
         match fault {
             Fault::Cut => self.cut[who as usize] = true,
             Fault::Denied => self.denied[who as usize] = true,
@@ -229,14 +229,15 @@ impl<'a, W: World> Player<'a, W> {
         }
         if ask == Ask::Join {
             self.clients[at].forget_membership();
-            self.candidates.each(|candidate| candidate.forget_membership(who));
+            self.candidates.each(|candidate| candidate.forget_membership(who, 0));
         }
         let client = &mut self.clients[at];
         let resent = sequence.is_some_and(|sequence| sequence <= client.sent);
         if let (Ask::PlainWrite(_), Some(sequence)) = (&ask, sequence) {
             client.sent = client.sent.max(sequence);
         }
-        let request = Request { who, id: client.id.clone(), ask, sequence, resent };
+        let id = client.id.clone();
+        let request = Request { who, shard: 0, id, ask, sequence, resent };
         let given = self.request(&request).await?;
         let number = sequence.map_or(String::new(), |number| format!(" (batch {number})"));
         let shown = self.epochs.name(given.clone());
@@ -316,7 +317,7 @@ impl Client {
     async fn request(
         &mut self,
         space: &Space,
-        Request { who, id, ask, sequence, resent }: &Request,
+        Request { who, id, ask, sequence, resent, .. }: &Request,
         last_incarnation: &mut u64,
     ) -> Result<Result<Answer, String>, BackendError> {
         let backend = self.backend.clone();
