@@ -175,9 +175,9 @@ pub(crate) async fn play(
                 tokens.forbid(&space, &dummy, keep).await.map_err(fail)?;
                 let item = TokenAdd { key: name, count: 1, token };
                 let lost = dice.bool();
-                world.fault(who, if lost { Fault::LosesRequest } else { Fault::LosesReply });
+                world.fault(who, None, if lost { Fault::LosesRequest } else { Fault::LosesReply });
                 let outcome = tokens.add_once(&space, std::slice::from_ref(&item), keep).await;
-                world.fault(who, Fault::Restored);
+                world.fault(who, None, Fault::Restored);
                 if !matches!(&outcome, Err(error) if error.may_have_happened()) {
                     return Err(format!("step {step}: {outcome:?} although a message got lost"));
                 }
