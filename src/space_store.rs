@@ -2,7 +2,9 @@
 //!
 //! A store that gives another number of answers than it was asked for is not trusted with any.
 
-use std::{future::Future, sync::Arc, time::Duration};
+#[cfg(feature = "counter")]
+use std::time::Duration;
+use std::{future::Future, sync::Arc};
 
 use tokio::time::Instant;
 

@@ -39,7 +39,26 @@ use crate::{RedisKey, Token};
 /// 38. **Apart from counters.** Assignments, removals and [`clear`](super::Backend::clear) forget no token.
 #[async_trait]
 pub trait Tokens: fmt::Debug + Send + Sync {
-    /// Adds each item's count, in order, unless its token was used. One request; keep it to some hundred items.
+    /// Adds each item's count, in order, unless its token was used. One request; keep it to some hundred items. A missing
+    /// key starts from 0.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use distkit::{RedisKey, Token, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let (key, token) = (RedisKey::try_from("sold")?, Token::new("order-4711")?);
+    /// # let day = Duration::from_secs(86_400);
+    /// let item = TokenAdd { key, count: 3, token };
+    /// let first = store.add_once(&space, &[item.clone()], day).await?;
+    /// assert_eq!(first, [Ok(AddedOnce { total: 3, replayed: false })]);
+    /// let again = store.add_once(&space, &[item], day).await?;
+    /// assert_eq!(again, [Ok(AddedOnce { total: 3, replayed: true })]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn add_once(
         &self,
         space: &Space,
@@ -47,7 +66,25 @@ pub trait Tokens: fmt::Debug + Send + Sync {
         keep: Duration,
     ) -> Result<Vec<Outcome<AddedOnce>>, BackendError>;
 
-    /// Tells what is remembered of each token. Changes nothing.
+    /// Tells what is remembered of each token. Changes nothing. One request.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use distkit::{RedisKey, Token, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let (key, token) = (RedisKey::try_from("sold")?, Token::new("order-4711")?);
+    /// # let day = Duration::from_secs(86_400);
+    /// let asked = [(key.clone(), token.clone())];
+    /// assert_eq!(store.resolve(&space, &asked, day).await?, [Ok(Resolved::Unseen)]);
+    /// store.add_once(&space, &[TokenAdd { key, count: 3, token }], day).await?;
+    /// let done = Resolved::Done { amount: 3, answer: 3 };
+    /// assert_eq!(store.resolve(&space, &asked, day).await?, [Ok(done)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn resolve(
         &self,
         space: &Space,
@@ -55,7 +92,24 @@ pub trait Tokens: fmt::Debug + Send + Sync {
         keep: Duration,
     ) -> Result<Vec<Outcome<Resolved>>, BackendError>;
 
-    /// Tells what is remembered of each token, and forbids those of which nothing is.
+    /// Tells what is remembered of each token, and forbids those of which nothing is. One request.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use distkit::{RedisKey, Token, backend::{*, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryBackend::new();
+    /// # let space = Space::new(RedisKey::try_from("shop")?);
+    /// # let (key, token) = (RedisKey::try_from("sold")?, Token::new("order-4711")?);
+    /// # let day = Duration::from_secs(86_400);
+    /// let asked = [(key.clone(), token.clone())];
+    /// assert_eq!(store.forbid(&space, &asked, day).await?, [Ok(Resolved::Forbidden)]);
+    /// let late = store.add_once(&space, &[TokenAdd { key, count: 3, token }], day).await?;
+    /// assert_eq!(late, [Err(Refusal::TokenForbidden)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn forbid(
         &self,
         space: &Space,

@@ -51,6 +51,7 @@ pub(crate) use cell::{Cell, Known};
 pub(crate) use engine::{Engine, Owner};
 pub(crate) use hold::Hold;
 pub(crate) use ledger::{Committed, Delta, Ledger};
+#[cfg(feature = "counter")]
 pub(crate) use promises::Promise;
 pub use report::{TokenFate, Unflushed, UnflushedShard, UnflushedToken};
 #[cfg(feature = "instance-aware-counter")]
