@@ -28,7 +28,7 @@ macro_rules! numbers {
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
-            /// Keys with writes that the store has not acknowledged, those in flight included.
+            /// Keys with writes that the store has not acknowledged, those in flight included, and additions under tokens.
             pub pending_keys: u64,
             /// The age of the oldest such write; `None` without one. Never less than the true age.
             pub oldest_pending: Option<Duration>,

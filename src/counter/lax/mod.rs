@@ -229,8 +229,9 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
     /// sent when it is back, unless that takes most of a day (the latter is then said once more). [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
     /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
-    /// place holds something else than a number is kept and tried again. All else is in the store. Where
-    /// several keys are concerned, the log names each. [`ShutDown`](DistkitError::ShutDown): an earlier
+    /// place holds something else than a number is kept and tried again. All else is in the store.
+    /// Also an addition under a token may have been refused: see [`inc_once`](Self::inc_once). Where several keys
+    /// are concerned, the log names each. [`ShutDown`](DistkitError::ShutDown): an earlier
     /// [`shutdown`](Self::shutdown) reported what is lost.
     pub async fn flush(&self) -> Result<(), DistkitError> {
         done_in_all(self.owners.all(|owner| owner.0.flush()).await)
