@@ -17,7 +17,7 @@ use crate::{
     DistkitError,
     backend::BackendError,
     gauges::{GaugePart, Gauges, Level},
-    outage::{Chain, Outage, Standing},
+    outage::{Chain, Standing, Told},
     stats::{Count, Stats},
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Counts {
 struct Link {
     /// It answered the last request: then an answer changes nothing, and takes no lock.
     up: AtomicBool,
+    /// It refused the last write: else one that it takes changes nothing.
+    refuses: AtomicBool,
     /// When the last answer came, in microseconds since the counter was made, plus 1; 0 before the first.
     answered: AtomicU64,
     state: Mutex<LinkState>,
@@ -49,28 +51,18 @@ struct LinkState {
     up_since: Option<Instant>,
     down_since: Option<Instant>,
     last_outage: Option<Duration>,
-    outage: Outage,
-    /// The log tells of it.
-    in_log: bool,
-    /// When it was last told of one.
-    logged: Option<Instant>,
+    outage: Told,
+    /// Since when the store answers and refuses writes.
+    refused_since: Option<Instant>,
+    refusal: Told,
 }
 
-impl LinkState {
-    /// Notes a failure of the outage that began then. Gives how it stands if the log is to be told.
-    fn line_due(&mut self, began: Instant) -> Option<Standing> {
-        let standing = self.outage.failed(began)?;
-        // A store that answers every second request must not fill the log.
-        if !self.in_log && self.logged.is_some_and(|logged| logged + BETWEEN_OUTAGES > began) {
-            return None;
-        }
-        (self.in_log, self.logged) = (true, Some(Instant::now()));
-        Some(standing)
-    }
+/// What a request does to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
 }
-
-/// How far apart outages are at least that are logged.
-const BETWEEN_OUTAGES: Duration = Duration::from_secs(5);
 
 impl Counts {
     /// Of a shard of counters of this kind under the prefix, which label the metrics.
@@ -115,14 +107,61 @@ impl Counts {
     }
 
     /// Notes what became of a request that was sent then.
-    pub(crate) fn answered<T>(&self, sent: Instant, answer: &Result<T, BackendError>) {
+    pub(crate) fn answered<T>(&self, sent: Instant, kind: Kind, answer: &Result<T, BackendError>) {
         match answer {
+            Err(error) if kind == Kind::Write && error.refuses_writes() => {
+                self.add(Count::FailedRequests, 1);
+                self.refused(sent, error);
+                self.reachable();
+                return;
+            }
             Err(error @ (BackendError::NotApplied(_) | BackendError::OutcomeUnknown(_))) => {
                 self.add(Count::FailedRequests, 1);
                 self.unreachable(sent, error);
             }
             // Also an error of its own is an answer.
             _ => self.reachable(),
+        }
+        if kind == Kind::Write && answer.is_ok() && self.link.refuses.load(Relaxed) {
+            self.takes_writes();
+        }
+    }
+
+    /// The store answers, and refused what was sent then.
+    #[cold]
+    fn refused(&self, sent: Instant, error: &BackendError) {
+        let due = {
+            let mut link = self.link.state.lock();
+            self.link.refuses.store(true, Relaxed);
+            let since = *link.refused_since.get_or_insert(sent);
+            self.gauges.set_refused(Some(since));
+            // As for outages.
+            if self.kind.starts_with("strict") { link.refusal.failed(since) } else { None }
+        };
+        if let Some(Standing { attempts, lasted }) = due {
+            tracing::warn!(
+                target: "distkit::store",
+                prefix = &*self.prefix, counter = self.kind, attempts, ?lasted, error = %Chain(error),
+                "the store refuses writes"
+            );
+        }
+    }
+
+    #[cold]
+    fn takes_writes(&self) {
+        let ended = {
+            let mut link = self.link.state.lock();
+            self.link.refuses.store(false, Relaxed);
+            link.refused_since = None;
+            self.gauges.set_refused(None);
+            link.refusal.ended()
+        };
+        if let Some(Standing { attempts, lasted }) = ended {
+            tracing::info!(
+                target: "distkit::store",
+                prefix = &*self.prefix, counter = self.kind, failed_attempts = attempts, ?lasted,
+                "the store takes writes again"
+            );
         }
     }
 
@@ -147,8 +186,7 @@ impl Counts {
             self.link.up.store(true, Relaxed);
             // With the lock, so that the gauges end up as the last request left them.
             self.gauges.set_link(None, link.last_outage);
-            let ended = link.outage.ended();
-            ended.filter(|_| std::mem::take(&mut link.in_log))
+            link.outage.ended()
         };
         if let Some(Standing { attempts, lasted }) = ended {
             tracing::info!(
@@ -172,7 +210,7 @@ impl Counts {
             self.add(Count::Outages, usize::from(begins));
             self.gauges.set_link(Some(since), link.last_outage);
             // A lax counter's flushes log how they fail, once for all that waits for them.
-            if self.kind.starts_with("strict") { link.line_due(since) } else { None }
+            if self.kind.starts_with("strict") { link.outage.failed(since) } else { None }
         };
         if let Some(Standing { attempts, lasted }) = due {
             tracing::warn!(
@@ -181,6 +219,17 @@ impl Counts {
                 "requests to the store fail"
             );
         }
+    }
+
+    /// The store lost data, since then at the earliest: counted, and said in the log.
+    pub(crate) fn lost(&self, what: &'static str, since: Option<Instant>) {
+        self.add(Count::Losses, 1);
+        let within = since.map(|since| tracing::field::debug(since.elapsed()));
+        tracing::warn!(
+            target: "distkit::store",
+            prefix = &*self.prefix, counter = self.kind, lost = what, within,
+            "the store lost data"
+        );
     }
 
     /// Counts what callers are told of a write: that it did not happen, an unknown outcome, or a refusal.
@@ -226,6 +275,7 @@ impl Counts {
         stats.reachable_for = link.up_since.map(|since| since.elapsed());
         stats.unreachable_for = link.down_since.map(|since| since.elapsed());
         stats.last_outage = link.last_outage;
+        stats.writes_refused_for = link.refused_since.map(|since| since.elapsed());
         stats
     }
 }

@@ -48,7 +48,7 @@ pub enum DistkitError {
 
     /// The store was away for so long that as many keys have pending writes as
     /// `CounterOptions::max_pending_keys` allows.
-    #[error("{limit} keys have pending writes, the limit of `max_pending_keys`")]
+    #[error("as many keys have pending writes as `max_pending_keys` allows: {limit}")]
     TooManyPending {
         /// The limit: of several shards, the share of the one that the key belongs to.
         limit: usize,

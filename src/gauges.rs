@@ -50,6 +50,8 @@ struct Part {
     levels: Vec<Level>,
     /// `None` before the first request.
     link: Option<Link>,
+    /// Since when its store refuses writes.
+    refused_since: Option<Instant>,
 }
 
 /// A shard's part of the gauges.
@@ -100,6 +102,7 @@ impl GaugePart {
     pub(crate) fn set_link(&self, down_since: Option<Instant>, last_outage: Option<Duration>) {
         let mut parts = self.all.parts.lock();
         parts[self.place].link = Some(Link { down_since, last_outage });
+        self.all.show_refused(&parts);
         let links = || parts.iter().filter_map(|part| part.link);
         let down_since = links().filter_map(|link| link.down_since).min();
         let last_outage = links().filter_map(|link| link.last_outage).max();
@@ -107,6 +110,25 @@ impl GaugePart {
         let down_for = down_since.map(|since| since.elapsed()).unwrap_or_default();
         self.all.set(gauge::UNREACHABLE_FOR, down_for.as_secs_f64());
         self.all.set(gauge::LAST_OUTAGE, last_outage.unwrap_or_default().as_secs_f64());
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Gauges {
+    fn show_refused(&self, parts: &[Part]) {
+        let since = parts.iter().filter_map(|part| part.refused_since).min();
+        let refused = since.map(|since| since.elapsed()).unwrap_or_default();
+        self.set(gauge::WRITES_REFUSED_FOR, refused.as_secs_f64());
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl GaugePart {
+    /// Sets the gauge of since when the store, which answers, refuses writes.
+    pub(crate) fn set_refused(&self, since: Option<Instant>) {
+        let mut parts = self.all.parts.lock();
+        parts[self.place].refused_since = since;
+        self.all.show_refused(&parts);
     }
 }
 
@@ -126,6 +148,8 @@ impl GaugePart {
     pub(crate) fn set_level(&self, _: usize, _: impl FnOnce() -> Level) {}
 
     pub(crate) fn set_link(&self, _: Option<Instant>, _: Option<Duration>) {}
+
+    pub(crate) fn set_refused(&self, _: Option<Instant>) {}
 }
 
 /// The labels of a counter's metrics.

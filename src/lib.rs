@@ -68,6 +68,8 @@ mod answers;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter", feature = "redis-rs"))]
 mod backoff;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+mod counted;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(
     not(all(feature = "counter", feature = "instance-aware-counter")),
     allow(dead_code, reason = "each family has uses for a part of it")
@@ -96,6 +98,12 @@ mod key_filter;
 mod lax;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod listing;
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+#[cfg_attr(
+    not(all(feature = "counter", feature = "instance-aware-counter")),
+    allow(dead_code, reason = "each family finds losses in its own way")
+)]
+mod losses;
 #[cfg(all(test, feature = "counter", feature = "metrics"))]
 mod observability_tests;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]

@@ -58,6 +58,40 @@ impl Current {
         Standing { attempts: self.attempts, lasted: self.since.elapsed() }
     }
 }
+
+/// An outage, and what the log tells of it.
+#[derive(Default)]
+pub(crate) struct Told {
+    outage: Outage,
+    /// The log tells of it.
+    in_log: bool,
+    /// When it was last told of one.
+    logged: Option<Instant>,
+}
+
+impl Told {
+    /// Notes a failure of the outage that began then. Gives how it stands if the log is to be told.
+    pub(crate) fn failed(&mut self, began: Instant) -> Option<Standing> {
+        let standing = self.outage.failed(began)?;
+        let now = Instant::now();
+        // A store that answers every second request must not fill the log. One that then fails for good is in it later.
+        if !self.in_log && self.logged.is_some_and(|logged| logged + BETWEEN_OUTAGES > now) {
+            return None;
+        }
+        (self.in_log, self.logged) = (true, Some(now));
+        Some(standing)
+    }
+
+    /// Notes that it has ended. Gives how it was if the log is to be told.
+    pub(crate) fn ended(&mut self) -> Option<Standing> {
+        let ended = self.outage.ended();
+        ended.filter(|_| std::mem::take(&mut self.in_log))
+    }
+}
+
+/// How far apart outages are at least that are logged.
+const BETWEEN_OUTAGES: Duration = Duration::from_secs(5);
+
 /// An error with all its sources, for a line in the log.
 pub(crate) struct Chain<'e>(pub(crate) &'e (dyn std::error::Error + 'static));
 

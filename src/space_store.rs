@@ -16,8 +16,10 @@ use crate::backend::{
 use crate::{
     KeyFilter, RedisKey,
     backend::{Applied, Backend, BackendError, Cursor, Outcome, Page, ReplayGuard, Space, missing},
-    counts::Counts,
+    counted::counted as noun,
+    counts::{Counts, Kind},
     gauges::Gauges,
+    losses::{Loss, Losses},
     shards::Shards,
     stats::Count,
     strict::Sender,
@@ -26,7 +28,7 @@ use crate::{
 use crate::{
     Token,
     backend::{AddedOnce, Enumeration, Resolved, TokenAdd, Tokens, Write},
-    strict::send_again,
+    strict::{Answered, send_again},
 };
 
 /// The counters of one prefix in a store.
@@ -34,6 +36,7 @@ pub(crate) struct SpaceStore<B: ?Sized> {
     store: Arc<B>,
     space: Space,
     counts: Arc<Counts>,
+    losses: Arc<Losses>,
 }
 
 impl<B: Backend + ?Sized> SpaceStore<B> {
@@ -64,6 +67,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
             store: Arc::clone(store),
             space: space.clone(),
             counts: Counts::new(kind, prefix, &gauges),
+            losses: Arc::default(),
         })
     }
 
@@ -74,12 +78,13 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     /// Counts the request, and notes whether the store answered it.
     async fn sent<T>(
         &self,
+        kind: Kind,
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         self.counts.add(Count::Requests, 1);
         let sent = Instant::now();
         let answer = request.await;
-        self.counts.answered(sent, &answer);
+        self.counts.answered(sent, kind, &answer);
         answer
     }
 
@@ -90,15 +95,23 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         self.counts.add(Count::Resent, usize::from(lane.resent));
-        self.sent(request).await
+        self.sent(Kind::Write, request).await
     }
 
     /// Notes that no answer came in any attempt since then: the last one was cut short.
     fn ended<T>(&self, begun: Instant, answer: Result<T, BackendError>) -> Result<T, BackendError> {
-        if let Err(error @ BackendError::OutcomeUnknown(_)) = &answer {
-            self.counts.unreachable(begun, error);
+        match &answer {
+            Err(error @ BackendError::OutcomeUnknown(_)) => self.counts.unreachable(begun, error),
+            Err(BackendError::Forgotten) => self.lost(self.losses.forgotten()),
+            _ => {}
         }
         answer
+    }
+
+    fn lost(&self, loss: Option<Loss>) {
+        if let Some(loss) = loss {
+            self.counts.lost(loss.what.name(), loss.since);
+        }
     }
 
     pub(crate) fn store(&self) -> &Arc<B> {
@@ -121,7 +134,16 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
-        let applied = self.sent(self.store.apply(&self.space, writes, guard)).await?;
+        let sent = Instant::now();
+        let applied = self.sent(Kind::Write, self.store.apply(&self.space, writes, guard)).await;
+        match (&applied, guard) {
+            (Ok(applied), Some(guard)) => {
+                self.lost(self.losses.of_writer(guard, sent, applied.record.as_ref()));
+            }
+            (Err(BackendError::Forgotten), _) => self.lost(self.losses.forgotten()),
+            _ => {}
+        }
+        let applied = applied?;
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -141,8 +163,9 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
             self.sent_in(&lane, store.apply_recorded(&self.space, writes, &lane)).await
         };
         let begun = Instant::now();
-        let applied =
+        let Answered { answer: applied, before } =
             self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        self.lost(self.losses.in_lane(applied.record.as_ref(), before));
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
     }
@@ -159,11 +182,12 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let request = |lane| async move {
             self.sent_in(&lane, store.clear_recorded(&self.space, &lane)).await
         };
-        self.ended(Instant::now(), sender.send(|| self.store.fresh_id(), deadline, request).await)
+        let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
+        self.ended(Instant::now(), sent).map(drop)
     }
 
     pub(crate) async fn read(&self, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let totals = self.sent(self.store.read(&self.space, keys)).await?;
+        let totals = self.sent(Kind::Read, self.store.read(&self.space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
@@ -176,13 +200,13 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         count: usize,
     ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
         let request = self.enumeration()?.page(&self.space, from, filter, count);
-        let mut page = self.sent(request).await?;
+        let mut page = self.sent(Kind::Read, request).await?;
         page.entries.retain(|(key, _)| filter.matches(key));
         Ok(page)
     }
 
     pub(crate) async fn count(&self) -> Result<u64, BackendError> {
-        self.sent(self.enumeration()?.count(&self.space)).await
+        self.sent(Kind::Read, self.enumeration()?.count(&self.space)).await
     }
 
     fn enumeration(&self) -> Result<&dyn Enumeration, BackendError> {
@@ -197,7 +221,8 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         resent: bool,
     ) -> Result<Vec<Outcome<AddedOnce>>, BackendError> {
         self.counts.add(Count::Resent, usize::from(resent));
-        let added = self.sent(self.tokens()?.add_once(&self.space, items, keep)).await?;
+        let added =
+            self.sent(Kind::Write, self.tokens()?.add_once(&self.space, items, keep)).await?;
         counted(items.len(), &added)?;
         if !resent {
             // Else it may be an earlier attempt of this request.
@@ -224,7 +249,8 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         tokens: &[(RedisKey, Token)],
         keep: Duration,
     ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
-        let known = self.sent(self.tokens()?.resolve(&self.space, tokens, keep)).await?;
+        let known =
+            self.sent(Kind::Read, self.tokens()?.resolve(&self.space, tokens, keep)).await?;
         counted(tokens.len(), &known).map_err(BackendError::with_nothing_applied)?;
         Ok(known)
     }
@@ -239,7 +265,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let store = self.tokens()?;
         let request = |resent| {
             self.counts.add(Count::Resent, usize::from(resent));
-            self.sent(store.forbid(&self.space, tokens, keep))
+            self.sent(Kind::Write, store.forbid(&self.space, tokens, keep))
         };
         let known = match deadline {
             Some(deadline) => self.ended(Instant::now(), send_again(deadline, request).await)?,
@@ -254,7 +280,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     }
 
     pub(crate) async fn clear(&self) -> Result<(), BackendError> {
-        self.sent(self.store.clear(&self.space)).await
+        self.sent(Kind::Write, self.store.clear(&self.space)).await
     }
 }
 
@@ -265,9 +291,15 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         instance: &Instance,
         claims: &[Slice],
     ) -> Result<Joined, BackendError> {
-        let joined = self.sent(self.store.join(&self.space, instance, claims)).await?;
+        let joined = self.sent(Kind::Write, self.store.join(&self.space, instance, claims)).await?;
+        self.lost(self.losses.joined(joined.born));
         counted(claims.len(), &joined.standings)?;
         Ok(joined)
+    }
+
+    /// Notes that the store took back what it had answered this instance.
+    pub(crate) fn went_back(&self) {
+        self.lost(Some(self.losses.went_back()));
     }
 
     pub(crate) async fn apply_on(
@@ -277,7 +309,7 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         sequence: Option<u64>,
     ) -> Result<Ordered<Applied<Standing>>, BackendError> {
         let request = self.store.apply_on(&self.space, member, writes, sequence);
-        let ordered = self.sent(request).await?;
+        let ordered = self.sent(Kind::Write, request).await?;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -299,8 +331,8 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
             self.sent_in(&lane, store.apply_on_recorded(space, member, writes, &lane)).await
         };
         let begun = Instant::now();
-        let ordered =
-            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
+        let ordered = self.ended(begun, sent)?.answer;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -321,14 +353,14 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
                 let clear = |lane| async move {
                     self.sent_in(&lane, store.clear_on_recorded(space, member, &lane)).await
                 };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
             }
             // It does no harm when it is done twice: nothing of this instance's is under way meanwhile.
             (Scope::Slice, _) => {
                 let clear = |lane| async move {
                     self.sent_in(&lane, self.store.clear_on(space, member, scope)).await
                 };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await)
+                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
             }
         }
     }
@@ -338,32 +370,32 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         member: &Member,
         keys: &[RedisKey],
     ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        let ordered = self.sent(self.store.read_on(&self.space, member, keys)).await?;
+        let ordered = self.sent(Kind::Read, self.store.read_on(&self.space, member, keys)).await?;
         counted(keys.len(), &ordered.answer).map_err(BackendError::with_nothing_applied)?;
         Ok(ordered)
     }
 
     pub(crate) async fn clear_on(&self, member: &Member, scope: Scope) -> Result<(), BackendError> {
-        self.sent(self.store.clear_on(&self.space, member, scope)).await
+        self.sent(Kind::Write, self.store.clear_on(&self.space, member, scope)).await
     }
 
     pub(crate) async fn heartbeat(&self, member: &Member) -> Result<(), BackendError> {
-        self.sent(self.store.heartbeat(&self.space, member)).await
+        self.sent(Kind::Write, self.store.heartbeat(&self.space, member)).await
     }
 
     pub(crate) async fn leave(&self, member: &Member) -> Result<(), BackendError> {
-        self.sent(self.store.leave(&self.space, member)).await
+        self.sent(Kind::Write, self.store.leave(&self.space, member)).await
     }
 
     pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.sent(self.store.slices(&self.space, key)).await
+        self.sent(Kind::Read, self.store.slices(&self.space, key)).await
     }
 
     pub(crate) async fn totals(
         &self,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let totals = self.sent(self.store.totals(&self.space, keys)).await?;
+        let totals = self.sent(Kind::Read, self.store.totals(&self.space, keys)).await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
@@ -376,13 +408,13 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         count: usize,
     ) -> Result<Page<RedisKey>, BackendError> {
         let request = self.slice_enumeration()?.page_on(&self.space, from, filter, count);
-        let mut page = self.sent(request).await?;
+        let mut page = self.sent(Kind::Read, request).await?;
         page.entries.retain(|key| filter.matches(key));
         Ok(page)
     }
 
     pub(crate) async fn count_on(&self) -> Result<u64, BackendError> {
-        self.sent(self.slice_enumeration()?.count_on(&self.space)).await
+        self.sent(Kind::Read, self.slice_enumeration()?.count_on(&self.space)).await
     }
 
     fn slice_enumeration(&self) -> Result<&dyn SliceEnumeration, BackendError> {
@@ -396,6 +428,7 @@ impl<B: ?Sized> Clone for SpaceStore<B> {
             store: Arc::clone(&self.store),
             space: self.space.clone(),
             counts: Arc::clone(&self.counts),
+            losses: Arc::clone(&self.losses),
         }
     }
 }
@@ -430,7 +463,7 @@ fn counted<T>(asked: usize, answers: &[T]) -> Result<(), BackendError> {
     if answers.len() == asked {
         return Ok(());
     }
-    let answered = answers.len();
-    let text = format!("the store gave {answered} answers to a request for {asked} items");
+    let (given, wanted) = (noun(answers.len(), "answer"), noun(asked, "item"));
+    let text = format!("the store gave {given} to a request for {wanted}");
     Err(BackendError::outcome_unknown(text))
 }

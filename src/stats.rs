@@ -36,10 +36,14 @@ macro_rules! numbers {
             /// answer.
             pub reachable_for: Option<Duration>,
             /// Since how long ago no request was answered, counted from when the first of them was sent; `None` while
-            /// the store answers, and before the first failure. A request that the store turns down as a whole counts as unanswered: it takes nothing.
+            /// the store answers, and before the first failure. A request that the store turns down as a whole counts as
+            /// unanswered, unless it refuses writes: see `writes_refused_for`.
             pub unreachable_for: Option<Duration>,
             /// How long the last outage took that has ended.
             pub last_outage: Option<Duration>,
+            /// Since how long ago the store, which is reachable, has refused writes: a full disk or memory, a read-only
+            /// replica, a missing right. Counted from when the first of them was sent; `None` once it took one again.
+            pub writes_refused_for: Option<Duration>,
             $($(#[doc = $doc])+ pub $field: u64,)+
         }
 
@@ -57,6 +61,7 @@ macro_rules! numbers {
                     reachable_for: reachable.filter(|_| unreachable_for.is_none()),
                     unreachable_for,
                     last_outage: self.last_outage.max(other.last_outage),
+                    writes_refused_for: self.writes_refused_for.max(other.writes_refused_for),
                     $($field: self.$field.saturating_add(other.$field),)+
                 }
             }
@@ -113,6 +118,9 @@ numbers! {
     resent: Resent = "distkit_resent_total" of every,
     /// Times that the store was found unreachable after it had answered, or at first.
     outages: Outages = "distkit_outages_total" of every,
+    /// Times that the store was found to have lost data: it was emptied, a part of it is gone, or a replica that was
+    /// behind took its place. A counter finds it with its next guarded write, an instance-aware one when it rejoins.
+    losses: Losses = "distkit_store_losses_total" of every,
     /// Items of writes that the store refused: a sum that leaves `i64`, or a key that holds no number. What is kept
     /// and tried again counts each time.
     refused: Refused = "distkit_refused_total" of every,
@@ -171,11 +179,18 @@ pub(crate) mod gauge {
     pub(crate) const UNREACHABLE_FOR: &str = "distkit_store_unreachable_seconds";
     pub(crate) const LAST_OUTAGE: &str = "distkit_store_last_outage_seconds";
 
-    pub(crate) const LIST: [(&str, &str, &str); 5] = [
+    pub(crate) const WRITES_REFUSED_FOR: &str = "distkit_store_writes_refused_seconds";
+
+    pub(crate) const LIST: [(&str, &str, &str); 6] = [
         ("pending_keys", PENDING_KEYS, "Keys with writes that the store has not acknowledged."),
         ("oldest_pending", OLDEST_PENDING, "The age of the oldest of them."),
         ("reachable_for", REACHABLE, "1 if the last request was answered, else 0."),
         ("unreachable_for", UNREACHABLE_FOR, "Since how long ago no request was answered, else 0."),
         ("last_outage", LAST_OUTAGE, "How long the last outage took that has ended."),
+        (
+            "writes_refused_for",
+            WRITES_REFUSED_FOR,
+            "Since how long ago the store, which answers, has refused writes, else 0.",
+        ),
     ];
 }

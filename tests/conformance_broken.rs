@@ -273,7 +273,7 @@ impl Broken {
                 Ok(Written { old: value, new: value, condition_met: true })
             })
             .collect();
-        Applied { replayed: true, outcomes }
+        Applied { replayed: true, record: None, outcomes }
     }
 
     /// The first sending's outcomes when the batch is not new.
@@ -365,7 +365,11 @@ impl Backend for Broken {
             self.limit(Fault::FailsOnBigRemovals, writes.len())?;
         }
         let Some(guard) = guard else {
-            return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes).await });
+            return Ok(Applied {
+                replayed: false,
+                record: None,
+                outcomes: self.write_all(space, writes).await,
+            });
         };
         self.limit(Fault::FailsOnBigGuardedBatches, writes.len())?;
         let known = self.writers.lock().unwrap().contains_key(&self.writer(space, guard));
@@ -392,7 +396,7 @@ impl Backend for Broken {
         if !(self.is(Fault::EmptyBatchesUseNothingUp) && writes.is_empty()) {
             self.remember(space, guard, outcomes.clone());
         }
-        Ok(Applied { replayed: false, outcomes })
+        Ok(Applied { replayed: false, record: None, outcomes })
     }
 
     async fn read(

@@ -61,7 +61,7 @@ fn each_variant_says_its_own_part_and_no_other() {
         ),
         (
             DistkitError::TooManyPending { limit: 7 },
-            "7 keys have pending writes, the limit of `max_pending_keys`",
+            "as many keys have pending writes as `max_pending_keys` allows: 7",
         ),
         (DistkitError::ShutDown, "the counter is shut down"),
         (DistkitError::InstanceReplaced, "a newer instance has taken this instance's name"),

@@ -156,6 +156,33 @@ async fn an_outage_of_strict_calls_has_a_beginning_and_an_end() {
     assert!(ends[0].contains("failed_attempts=600 lasted=600s"), "{ends:?}");
 }
 
+/// Reads are answered in between, and end nothing.
+#[tokio::test(start_paused = true)]
+async fn refused_writes_give_a_line_when_they_begin_and_one_when_they_end() {
+    let (log, _guard) = Log::start();
+    let link: MemoryLink = MemoryBackend::new().link();
+    let counter = StrictCounter::new(CounterOptions::new(key("shop"), link.clone()));
+    let a = key("a");
+    counter.inc(&a, 1).await.unwrap();
+    link.set_writes_refused(true);
+    for _ in 0..4 {
+        counter.inc(&a, 1).await.unwrap_err();
+        counter.get(&a).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let begun = log.lines("", "distkit::store");
+    assert_eq!(begun.len(), 1, "{begun:#?}");
+    for part in ["WARN", "the store refuses writes", "counter=\"strict\"", "takes no writes"] {
+        assert!(begun[0].contains(part), "{} lacks {part}", begun[0]);
+    }
+    link.set_writes_refused(false);
+    counter.inc(&a, 1).await.unwrap();
+    let lines = log.lines("", "distkit::store");
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines[1].contains("INFO") && lines[1].contains("the store takes writes again"));
+    assert!(lines[1].contains("failed_attempts=4 lasted=4s"), "{lines:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_lax_counter_says_which_one_it_is() {
     let (log, _guard) = Log::start();

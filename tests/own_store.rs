@@ -84,14 +84,14 @@ impl Backend for MapStore {
                 let now = data.totals.get(&place).copied().unwrap_or(0);
                 Ok(Written { old: now, new: now, condition_met: true })
             });
-            return Ok(Applied { replayed: true, outcomes: outcomes.collect() });
+            return Ok(Applied { replayed: true, record: None, outcomes: outcomes.collect() });
         }
         let outcomes: Vec<_> = writes.iter().map(|write| data.write(space, write)).collect();
         if let (Some(writer), Some(guard)) = (writer, guard) {
             let refused = outcomes.iter().map(|outcome| outcome.clone().err()).collect();
             data.writers.insert(writer, (guard.sequence, refused));
         }
-        Ok(Applied { replayed: false, outcomes })
+        Ok(Applied { replayed: false, record: None, outcomes })
     }
 
     async fn read(

@@ -186,6 +186,54 @@ async fn writes_that_did_not_happen_are_counted() {
     assert_eq!((bed.strict.stats().not_applied, bed.lax.stats().not_applied), (2, 1));
 }
 
+/// A full disk: reads are answered all the time.
+#[tokio::test(start_paused = true)]
+async fn refused_writes_are_told_from_an_outage_from_their_beginning_to_their_end() {
+    let bed = bed();
+    let k = key("k");
+    bed.strict.inc(&k, 1).await.unwrap();
+    bed.lax.inc(&k, 1).await.unwrap();
+    bed.lax.flush().await.unwrap();
+    bed.link.set_writes_refused(true);
+    bed.lax.inc(&k, 1).await.unwrap();
+    for _ in 0..30 {
+        bed.strict.inc(&k, 1).await.unwrap_err();
+        bed.strict.get(&k).await.unwrap();
+        sleep(SECOND).await;
+    }
+    let stats = bed.strict.stats();
+    assert_eq!(stats.writes_refused_for, Some(30 * SECOND));
+    assert_eq!((stats.unreachable_for, stats.outages), (None, 0));
+    assert_eq!((stats.failed_requests, stats.not_applied), (30, 30));
+    let stats = bed.lax.stats();
+    assert!(stats.writes_refused_for.unwrap() > 29 * SECOND, "{stats:?}");
+    assert!(stats.oldest_pending.unwrap() > 29 * SECOND, "{stats:?}");
+    assert_eq!((stats.unreachable_for, stats.outages), (None, 0));
+
+    bed.link.set_writes_refused(false);
+    bed.strict.get(&k).await.unwrap();
+    assert!(bed.strict.stats().writes_refused_for.is_some(), "a read does not tell");
+    bed.strict.inc(&k, 1).await.unwrap();
+    assert_eq!(bed.strict.stats().writes_refused_for, None);
+    sleep(2 * SECOND).await;
+    assert_eq!(bed.lax.stats().writes_refused_for, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_whose_writes_are_refused_says_so() {
+    let link = MemoryBackend::new().link();
+    let counter = StrictInstanceAwareCounter::new(StrictInstanceAwareCounterOptions::new(
+        prefix(),
+        link.clone(),
+    ));
+    counter.inc(&key("k"), 1).await.unwrap();
+    link.set_writes_refused(true);
+    counter.inc(&key("k"), 1).await.unwrap_err();
+    sleep(SECOND).await;
+    let stats = counter.stats();
+    assert_eq!((stats.writes_refused_for, stats.outages), (Some(SECOND), 0));
+}
+
 /// A key that is added to while an attempt fails goes back to where new additions are.
 #[tokio::test(start_paused = true)]
 async fn what_is_pending_does_not_grow_younger_when_it_is_added_to_amid_a_failing_attempt() {
@@ -387,6 +435,7 @@ fn merged_numbers_are_sums_and_the_worse_of_both() {
         let mut stats = Stats::default();
         (stats.pending_keys, stats.flushes, stats.outages) = (pending_keys, flushes, flushes);
         (stats.oldest_pending, stats.last_outage) = (some(oldest), some(oldest));
+        stats.writes_refused_for = some(oldest);
         (stats.reachable_for, stats.unreachable_for) = (some(up), some(down));
         stats
     };

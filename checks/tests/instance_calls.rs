@@ -52,7 +52,7 @@ fn written(new: Standing) -> Written<Standing> {
 
 fn applied(version: u64, slices: &[i64]) -> Ordered<Applied<Standing>> {
     let outcomes = slices.iter().map(|n| Ok(written(standing(*n, *n)))).collect();
-    ordered(version, Applied { replayed: false, outcomes })
+    ordered(version, Applied { replayed: false, record: None, outcomes })
 }
 
 fn lost() -> BackendError {
@@ -71,7 +71,9 @@ fn joins(store: &mut MockStore, order: &mut Sequence) {
         .withf(move |instance, slices| *instance == newcomer && slices.is_empty())
         .times(1)
         .in_sequence(order)
-        .returning(|_, _| Ok(Joined { incarnation: Incarnation(1), standings: Vec::new() }));
+        .returning(|_, _| {
+            Ok(Joined { incarnation: Incarnation(1), born: None, standings: Vec::new() })
+        });
 }
 
 /// A later join, which brings `claims` as it is told and gets them all back.
@@ -85,7 +87,7 @@ fn joins_again(store: &mut MockStore, order: &mut Sequence, incarnation: u64, cl
         .in_sequence(order)
         .returning(move |_, slices| {
             let standings = slices.iter().map(|s| Ok(standing(s.value, s.value))).collect();
-            Ok(Joined { incarnation: Incarnation(incarnation), standings })
+            Ok(Joined { incarnation: Incarnation(incarnation), born: None, standings })
         });
 }
 
@@ -137,7 +139,10 @@ async fn each_strict_operation_is_one_call() {
             .in_sequence(&mut order)
             .returning(move |_, _, _| {
                 let removed = Ok(Written { old: standing(4, 4), ..written(standing(0, 0)) });
-                Ok(ordered(version, Applied { replayed: false, outcomes: vec![removed] }))
+                Ok(ordered(
+                    version,
+                    Applied { replayed: false, record: None, outcomes: vec![removed] },
+                ))
             });
     }
     for scope in [Scope::Slice, Scope::Total] {
@@ -209,10 +214,9 @@ async fn an_instance_that_is_not_joined_joins_once_and_does_the_operation() {
 #[tokio::test(start_paused = true)]
 async fn an_operation_joins_a_bounded_number_of_times() {
     let mut store = MockStore::new();
-    store
-        .expect_join()
-        .times(1 + 4)
-        .returning(|_, _| Ok(Joined { incarnation: Incarnation(1), standings: Vec::new() }));
+    store.expect_join().times(1 + 4).returning(|_, _| {
+        Ok(Joined { incarnation: Incarnation(1), born: None, standings: Vec::new() })
+    });
     store.expect_apply_on().times(1 + 4).returning(|_, _, _| Err(BackendError::NotJoined));
     let error = strict(store).inc(&key("a"), 1).await.unwrap_err();
     assert!(matches!(error, DistkitError::NotApplied(BackendError::NotJoined)), "{error}");
@@ -341,7 +345,7 @@ async fn a_lax_set_is_sent_once_and_then_fenced() {
     let set = vec![write("a", SliceChange::SetTotal(9))];
     applies(&mut store, &mut order, 1, set, Some(1), Err(lost()));
     applies(&mut store, &mut order, 1, vec![], Some(1), Err(lost()));
-    let fenced = Applied { replayed: true, outcomes: Vec::new() };
+    let fenced = Applied { replayed: true, record: None, outcomes: Vec::new() };
     applies(&mut store, &mut order, 1, vec![], Some(1), Ok(ordered(15, fenced)));
     let counter = lax(store);
     let a = key("a");

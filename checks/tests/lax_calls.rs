@@ -35,7 +35,7 @@ fn applied(writes: &[Write]) -> Applied {
         };
         Ok(Written { old: 0, new, condition_met: true })
     };
-    Applied { replayed: false, outcomes: writes.iter().map(written).collect() }
+    Applied { replayed: false, record: None, outcomes: writes.iter().map(written).collect() }
 }
 
 fn lost() -> BackendError {
@@ -113,7 +113,7 @@ async fn a_batch_is_sent_again_as_it_was() {
         .in_sequence(&mut order)
         .returning(|_, _| {
             let written = Written { old: 5, new: 12, condition_met: true };
-            Ok(Applied { replayed: false, outcomes: vec![Ok(written)] })
+            Ok(Applied { replayed: false, record: None, outcomes: vec![Ok(written)] })
         });
     let counter = counter(calls);
     let a = key("a");
@@ -146,7 +146,7 @@ async fn a_set_is_sent_once_and_then_fenced() {
         .withf(|writes, g| writes.is_empty() && *g == again(1))
         .times(1)
         .in_sequence(&mut order)
-        .returning(|_, _| Ok(Applied { replayed: true, outcomes: Vec::new() }));
+        .returning(|_, _| Ok(Applied { replayed: true, record: None, outcomes: Vec::new() }));
     let counter = counter(calls);
     let a = key("a");
     counter.inc(&a, 0).await.unwrap();

@@ -27,7 +27,7 @@ fn written(old: i64, new: i64) -> Outcome<Written> {
 }
 
 fn applied(outcomes: Vec<Outcome<Written>>) -> Result<Applied, BackendError> {
-    Ok(Applied { replayed: false, outcomes })
+    Ok(Applied { replayed: false, record: None, outcomes })
 }
 
 /// A store that takes these writes, once, without a guard, and nothing else.
@@ -208,7 +208,7 @@ async fn a_store_that_miscounts_is_not_trusted() {
     let store = store_for(writes, applied(vec![written(0, 1)]));
     let error = counter(store).inc_all(&[(&k, 1), (&k, 2)]).await.unwrap_err();
     assert!(
-        distkit_testkit::chain(&error).contains("1 answers") && error.may_have_happened(),
+        distkit_testkit::chain(&error).contains("1 answer to") && error.may_have_happened(),
         "{error}"
     );
 }

@@ -116,6 +116,9 @@ pub(crate) struct Doctor {
     /// Findings that are known and accepted, by their codes.
     #[arg(long, value_name = "CODE", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
+    /// Notes count as findings, too.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Look at the server only, not at the counters.
     #[arg(long)]
     pub(crate) server_only: bool,

@@ -1,6 +1,11 @@
 //! What ends a command early.
 
-use distkit::{DistkitError, backend::BackendError};
+use distkit::{
+    DistkitError,
+    backend::{BackendError, operator::is_unreachable},
+};
+
+use crate::server::url;
 
 /// Why a command could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +36,21 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// The address of the server that does not answer, and what tells so. `at` is the URL that was given.
+    pub(crate) fn unreachable(&self, at: &str) -> Option<(String, String)> {
+        match self {
+            Self::Unusable { address, source: error @ BackendError::NotApplied(cause) }
+                if is_unreachable(error) =>
+            {
+                Some((address.clone(), chain(cause)))
+            }
+            Self::Store(BackendError::NotApplied(cause) | BackendError::OutcomeUnknown(cause)) => {
+                Some((url::address(at), format!("it stopped answering: {}", chain(cause))))
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn failed(text: impl Into<String>) -> Self {
         Self::Failed(text.into())
     }

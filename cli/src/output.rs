@@ -42,3 +42,8 @@ pub(crate) fn print<T: Serialize>(
         written => Ok(written?),
     }
 }
+
+/// "1 server", "2 servers".
+pub(crate) fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}

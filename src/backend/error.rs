@@ -58,10 +58,26 @@ pub enum BackendError {
     Replaced,
 }
 
+/// Marks a cause.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct WritesRefused(Box<dyn Error + Send + Sync>);
+
 impl BackendError {
     /// A [`NotApplied`](Self::NotApplied) for `cause`.
     pub fn not_applied(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::NotApplied(cause.into().into())
+    }
+
+    /// A [`NotApplied`](Self::NotApplied) for `cause`, of a store that answers and takes no writes: a full disk or memory,
+    /// a read-only replica, a missing right. Counters say so in their numbers, apart from an unreachable store.
+    pub fn writes_refused(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::not_applied(WritesRefused(cause.into()))
+    }
+
+    /// Whether it is one of [`writes_refused`](Self::writes_refused).
+    pub fn refuses_writes(&self) -> bool {
+        matches!(self, Self::NotApplied(cause) if cause.is::<WritesRefused>())
     }
 
     /// An [`OutcomeUnknown`](Self::OutcomeUnknown) for `cause`.

@@ -78,6 +78,9 @@ pub struct Standing {
 pub struct Joined {
     /// The new membership.
     pub incarnation: Incarnation,
+    /// Which life of the space's instance-aware counters this is: greater after the store lost them, or what it needs
+    /// to tell old claims from new ones. `None` where the store does not tell.
+    pub born: Option<u64>,
     /// For each claimed slice, in order, how its key stands now. A slice that was put back shows its
     /// value; one that was dropped as stale shows 0.
     pub standings: Vec<Outcome<Standing>>,

@@ -29,7 +29,17 @@ pub(crate) struct Lanes {
 struct Lane {
     id: Arc<str>,
     sequence: u64,
+    acknowledged: Option<Acknowledged>,
     used: Instant,
+}
+
+/// The latest operation of a lane that the server acknowledged.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "counter"), allow(dead_code, reason = "plain counters look for losses"))]
+pub(crate) struct Acknowledged {
+    pub(crate) sequence: u64,
+    /// When it was sent.
+    pub(crate) sent: Instant,
 }
 
 /// A lane in use for one operation; it is free again when this is dropped.
@@ -41,6 +51,7 @@ pub(crate) struct Ticket<'a> {
     lanes: &'a Lanes,
     id: Arc<str>,
     sequence: u64,
+    acknowledged: Option<Acknowledged>,
 }
 
 impl Lanes {
@@ -53,15 +64,15 @@ impl Lanes {
             }
             idle.pop()
         };
-        let (id, sequence) = match idle {
-            Some(lane) => (lane.id, lane.sequence),
+        let (id, sequence, acknowledged) = match idle {
+            Some(lane) => (lane.id, lane.sequence, lane.acknowledged),
             None => {
                 let process = self.process.get_or_init(fresh_id);
                 let number = self.opened.fetch_add(1, Ordering::Relaxed);
-                (format!("{process}:{number}").into(), 0)
+                (format!("{process}:{number}").into(), 0, None)
             }
         };
-        Ticket { lanes: self, id, sequence: sequence + 1 }
+        Ticket { lanes: self, id, sequence: sequence + 1, acknowledged }
     }
 }
 
@@ -72,10 +83,19 @@ impl Ticket<'_> {
     }
 }
 
+#[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
+impl Ticket<'_> {
+    /// The operation was sent then, and answered. Gives the one that was before it.
+    pub(crate) fn acknowledge(&mut self, sent: Instant) -> Option<Acknowledged> {
+        self.acknowledged.replace(Acknowledged { sequence: self.sequence, sent })
+    }
+}
+
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let id = Arc::clone(&self.id);
-        let lane = Lane { id, sequence: self.sequence, used: Instant::now() };
+        let (sequence, acknowledged) = (self.sequence, self.acknowledged);
+        let lane = Lane { id, sequence, acknowledged, used: Instant::now() };
         self.lanes.idle.lock().push(lane);
     }
 }

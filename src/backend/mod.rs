@@ -27,9 +27,22 @@ mod lua;
 pub(crate) mod measured;
 pub mod memory;
 mod operation;
+#[cfg(any(
+    feature = "counter",
+    feature = "instance-aware-counter",
+    feature = "redis-rs",
+    feature = "fred"
+))]
+#[cfg_attr(
+    not(any(feature = "redis-rs", feature = "fred")),
+    allow(dead_code, reason = "a client says how far a request is")
+)]
+pub(crate) mod progress;
 mod raw;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+mod silence;
 mod space;
 mod tokens;
 
@@ -40,6 +53,7 @@ mod tokens;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub mod operator {
     pub use super::{
+        connect::is_unreachable,
         lua::{
             layout::{
                 LAYOUT, import, instance_names, key_tag, lanes, shape, tokens, totals, writers,
@@ -78,8 +92,8 @@ pub use lua::LuaStore;
 pub use measured::MetricsLayer;
 pub(crate) use operation::fitting;
 pub use operation::{
-    AddedOnce, Applied, Change, CounterComparator, Outcome, Refusal, ReplayGuard, TokenAdd, Write,
-    Written,
+    AddedOnce, Applied, Change, CounterComparator, GuardRecord, Outcome, Refusal, ReplayGuard,
+    TokenAdd, Write, Written,
 };
 #[cfg(feature = "redis-rs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]

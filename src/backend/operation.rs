@@ -204,12 +204,28 @@ pub struct Written<V = i64> {
     pub condition_met: bool,
 }
 
+/// What a store had on record of a guard before a batch. Counters find by it that the store lost data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuardRecord {
+    /// Which life of the space's records this is: greater after the store lost them. 0 where it is unknown.
+    pub generation: u64,
+    /// Which life of the space's totals this is: another one after the store lost them, and the same after they were
+    /// all removed. 0 where it is unknown.
+    pub totals: u64,
+    /// The latest sequence on record of the writer or lane; 0 for one without a record.
+    pub sequence: u64,
+}
+
 /// The answer to a batch of writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied<V = i64> {
     /// The batch had been applied before, under the same guard: this time nothing changed, and each
     /// outcome holds the value as it stands, as both `old` and `new`, or the refusal of the first time.
     pub replayed: bool,
+    /// Of a guarded batch on plain counters, what was on record of its guard. A store tells it where the record is not
+    /// that of the batch before, where there were no totals, and with a replay. `None` where it has nothing to tell, or
+    /// does not keep it.
+    pub record: Option<GuardRecord>,
     /// One outcome for each write, in the order of the writes.
     pub outcomes: Vec<Outcome<Written<V>>>,
 }

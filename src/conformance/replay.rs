@@ -14,7 +14,7 @@ use crate::{
 /// Sends a batch that the store has applied, and checks that it says so and answers with `standing`:
 /// for each write the value as it stands, or `None` where it must be refused as an overflow.
 async fn replay(probe: &Probe, writes: &[Write], guard: &ReplayGuard, standing: &[Option<i64>]) {
-    let Applied { replayed, outcomes } = probe.send(writes, Some(guard)).await;
+    let Applied { replayed, outcomes, .. } = probe.send(writes, Some(guard)).await;
     assert!(replayed, "sequence {} was sent again and not recognised", guard.sequence);
     for (i, (outcome, want)) in outcomes.iter().zip(standing).enumerate() {
         match (outcome, want) {

@@ -353,6 +353,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
                 prefix = self.prefix().as_str(), instance = self.id(), version, seen = seat.seen,
                 "the store lost acknowledged operations; rejoining with the acknowledged slices"
             );
+            self.store.went_back();
         } else {
             self.latest.fetch_max(version, Ordering::Relaxed);
         }

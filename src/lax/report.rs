@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::promises::Promise;
-use crate::{DistkitError, RedisKey, Token, backend::Refusal};
+use crate::{DistkitError, RedisKey, Token, backend::Refusal, counted::counted};
 
 /// What a shutdown could not bring to the store. It has been given up: nothing of it is sent later.
 #[derive(Debug, Clone, Default)]
@@ -151,12 +151,15 @@ impl Unflushed {
 
 impl fmt::Display for Unflushed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_one = |number, one, more| if number == 1 { one } else { more };
         write!(
             f,
-            "{} keys have writes that did not reach the store, {} may have them, {} were refused",
-            self.pending.len(),
+            "{} {} writes that did not reach the store, {} may have reached it, {} {} refused",
+            counted(self.pending.len(), "key"),
+            of_one(self.pending.len(), "has", "have"),
             self.unknown.len(),
-            self.refused.len()
+            self.refused.len(),
+            of_one(self.refused.len(), "was", "were"),
         )?;
         let tokens = self.tokens.iter().filter(|token| !token.is_replayed()).count();
         if tokens > 0 {
@@ -164,7 +167,8 @@ impl fmt::Display for Unflushed {
         }
         if !self.shards.is_empty() {
             let shards: Vec<_> = self.shards.iter().map(|of| of.shard.to_string()).collect();
-            write!(f, ", in shards {}", shards.join(", "))?;
+            let noun = of_one(shards.len(), "shard", "shards");
+            write!(f, ", in {noun} {}", shards.join(", "))?;
         }
         Ok(())
     }

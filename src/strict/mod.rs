@@ -4,6 +4,8 @@
 
 mod options;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod sender;
 mod settle;
 
@@ -17,6 +19,8 @@ use tokio::{
 
 pub(crate) use options::strict_options;
 pub(crate) use queue::{Joint, Queue};
+#[cfg(feature = "counter")]
+pub(crate) use sender::Answered;
 pub(crate) use sender::Sender;
 #[cfg(feature = "counter")]
 pub(crate) use sender::send_again;

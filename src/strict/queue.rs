@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +26,8 @@ use super::{
 use crate::{
     DistkitError, RedisKey,
     answers::{named, only},
-    backend::{BackendError, Outcome, Refusal},
+    backend::{BackendError, Outcome, Refusal, progress::Progress},
+    counted::counted,
 };
 
 /// How many keys one request has at most.
@@ -142,7 +144,7 @@ impl<T: Tally> Queue<T> {
                 return Ok(None);
             }
             if state.waiting >= max_waiting {
-                let text = format!("{max_waiting} calls are waiting to be sent");
+                let text = format!("{} waiting to be sent already", counted(max_waiting, "call"));
                 return Err(BackendError::not_applied(text).into());
             }
             let (reply, answer) = oneshot::channel();
@@ -214,23 +216,32 @@ impl<T: Tally> Queue<T> {
             return Vec::new();
         }
         let calls = parts.iter().map(Vec::len).sum();
-        if calls > 1 {
-            self.joint.note_joined(calls);
-        }
         let began = Instant::now();
         let deadline = parts.iter().flatten().filter_map(|waiter| waiter.deadline).max();
         let answer = {
-            let mut request = self.joint.add(&items, deadline);
+            let progress = Progress::default();
+            let mut request = pin!(progress.of(self.joint.add(&items, deadline)));
             loop {
                 // Those who wait for less long give up before.
                 let next = earliest(&parts, deadline);
-                let Some(next) = next else { break request.await };
+                let Some(next) = next else { break Some(request.await) };
                 match timeout_at(next, &mut request).await {
-                    Ok(answer) => break answer,
+                    Ok(answer) => break Some(answer),
+                    Err(_) if progress.is_waiting() => break None,
                     Err(_) => give_up(&mut parts, next),
                 }
             }
         };
+        let Some(answer) = answer else {
+            // Nothing was sent, nor will be: the others' additions go without those that are late.
+            let groups = items.into_iter().zip(parts);
+            let groups = groups.map(|((key, _), waiters)| Group { key, waiters }).collect();
+            Box::pin(self.commit(groups)).await;
+            return Vec::new();
+        };
+        if calls > 1 {
+            self.joint.note_joined(calls);
+        }
         let outcomes = match answer {
             Ok(outcomes) => outcomes,
             Err(error) => {

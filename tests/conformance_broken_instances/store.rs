@@ -170,7 +170,7 @@ impl Instances {
             }
             standings.push(Ok(self.standing(&claim.key, inc)));
         }
-        Ok(Joined { incarnation: Incarnation(inc), standings })
+        Ok(Joined { incarnation: Incarnation(inc), born: None, standings })
     }
 
     fn put_back(&mut self, inc: u64, claim: &Slice) {

@@ -21,6 +21,9 @@ mod lax;
 mod limits;
 mod linearizable;
 mod listing;
+#[path = "../support/log.rs"]
+mod log;
+mod operating;
 mod outages;
 mod races;
 mod replicas;

@@ -159,6 +159,13 @@ async fn follows(client: Client, builder: ServerBuilder, fail_over: fn(&Sentinel
         assert!(total <= sure + unsure, "{what}: {sure} + {unsure}, but {total}");
         assert!(*sure > 20 && total > 20, "{what}: {sure} acknowledged, {total} stored");
     }
+    // Whoever lost acknowledged writes hears of it.
+    for (stats, what, at) in [(strict.stats(), "strict", 0), (lax.stats(), "lax", 1)] {
+        let lost = counted[at].sure - totals[at];
+        // An addition of unknown outcome may make up for one that was lost.
+        assert!(lost <= 0 || stats.losses > 0, "{what}: {lost} lost, {stats:?}");
+        println!("{client:?} {what}: {} losses noticed", stats.losses);
+    }
     // An instance puts back what was acknowledged, unless it has joined a primary that came back empty.
     if sentinels
         .servers()

@@ -153,7 +153,7 @@ impl<'a> Player<'a> {
                     resent: number != Number::Next,
                 });
                 let answer = world.link(*link).apply(&space, writes, guard.as_ref()).await;
-                show(answer, |Applied { replayed, outcomes }| {
+                show(answer, |Applied { replayed, outcomes, .. }| {
                     format!("{}{outcomes:?}", if replayed { "again " } else { "" })
                 })
             }
@@ -189,7 +189,7 @@ impl<'a> Player<'a> {
             Claims::Former => actor.former.values().cloned().collect(),
         };
         let answer = actor.backend.join(&self.space, &actor.instance, &claims).await;
-        show(answer, |Joined { incarnation, standings }| {
+        show(answer, |Joined { incarnation, standings, .. }| {
             actor.instance.first_joined.get_or_insert(incarnation);
             actor.member = Some(Member { incarnation, lease: actor.instance.lease });
             actor.sequence = 0;
@@ -232,7 +232,7 @@ impl<'a> Player<'a> {
             Step::ApplyOn { writes, guard, .. } => {
                 let sequence = guard.map(|number| next(&mut actor.sequence, number));
                 let answer = backend.apply_on(space, &member, writes, sequence).await;
-                show(answer, |Ordered { answer: Applied { replayed, outcomes }, .. }| {
+                show(answer, |Ordered { answer: Applied { replayed, outcomes, .. }, .. }| {
                     let lines = writes.iter().zip(outcomes).map(|(write, written)| {
                         let line = outcome(&written, |written| names.written(written));
                         actor.learn(&write.key, written.map(|written| written.new));

@@ -18,6 +18,8 @@ mod answers;
 #[path = "../schedules/backend.rs"]
 #[allow(unused_imports, reason = "made for other models besides")]
 mod backend;
+#[path = "../../../src/counted.rs"]
+mod counted;
 #[allow(unexpected_cfgs, reason = "features that only the library has")]
 #[path = "../../../src/error.rs"]
 mod error;

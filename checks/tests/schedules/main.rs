@@ -19,6 +19,8 @@ extern crate tokio as real_tokio;
 mod answers;
 #[path = "../../../src/backoff.rs"]
 mod backoff;
+#[path = "../../../src/counted.rs"]
+mod counted;
 #[allow(unexpected_cfgs, reason = "features that only the library has")]
 #[path = "../../../src/counts.rs"]
 mod counts;

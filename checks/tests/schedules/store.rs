@@ -94,7 +94,7 @@ impl Store {
                 }
                 Ok(Written { old, new: *total, condition_met: true })
             });
-            Applied { replayed, outcomes: outcomes.collect() }
+            Applied { replayed, record: None, outcomes: outcomes.collect() }
         })
         .await
     }

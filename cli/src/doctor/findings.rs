@@ -11,6 +11,8 @@ pub(crate) enum Severity {
     Error,
     /// Counts can be lost, or something does not work as it could.
     Warning,
+    /// Of interest to some. Does not change the exit status, unless by `--strict`.
+    Note,
 }
 
 macro_rules! codes {
@@ -38,6 +40,8 @@ macro_rules! codes {
 }
 
 codes! {
+    Unreachable "unreachable" Error
+        "start the server, or mend the address, the network, TLS or the password that the finding names"
     WritesRefused "writes-refused" Error
         "mend what the server names (disk, memory, replicas): until then no counter can be written"
     Replica "replica" Error
@@ -57,7 +61,7 @@ codes! {
     ForeignTotal "foreign-total" Error
         "find out who wrote that; distkit set KEY VALUE replaces it, HDEL removes it"
     SpaceHalfLost "space-half-lost" Error
-        "find out who deletes or evicts keys. Living instances make theirs whole again at their next operation, and what expired ones had is lost; the shape of plain counters is made by the next process that starts to write"
+        "find out who deletes or evicts keys. Living instances make theirs whole again at their next operation, and what expired ones had is lost; plain totals that are gone are lost; the shape is made by the next process that starts to write"
     TotalDisagrees "total-disagrees" Error
         "a torn append-only file or a stranger's write: distkit set -i KEY VALUE gives the key a total that is right"
     AofTorn "aof-torn" Error
@@ -70,8 +74,6 @@ codes! {
         "CONFIG SET appendfsync everysec, or always where no acknowledged write may be lost"
     AofFailing "aof-failing" Warning
         "see the server's log: the last rewrite of the append-only file failed"
-    VersionTrypema "version-trypema" Warning
-        "trypema's Redis and hybrid limiters need Redis 7.2 or Valkey 8; without them: --allow version-trypema"
     MemoryNearlyFull "memory-nearly-full" Warning
         "raise maxmemory, or move something away: a full server refuses writes or evicts"
     ClockOff "clock-off" Warning
@@ -84,6 +86,8 @@ codes! {
         "a write was claimed, and its answer never recorded: a torn append-only file, or a write that was answered as partly applied"
     OrphanKey "orphan-key" Warning
         "no part of a counter: a newer version's, a stranger's, or a rest. Look, then DEL it"
+    VersionTrypema "version-trypema" Note
+        "upgrade where trypema's Redis or hybrid limiters are used: they need Redis 7.2 or Valkey 8"
 }
 
 impl Code {

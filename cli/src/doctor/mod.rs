@@ -21,7 +21,7 @@ use landscape::Landscape;
 use crate::{
     args::Doctor,
     error::{Error, Result},
-    output::{print, printable},
+    output::{counted, print, printable},
     server::space,
 };
 
@@ -57,19 +57,43 @@ pub(crate) async fn run(
     let only = prefix.map(space).transpose()?;
 
     let mut found = Findings::default();
-    let landscape = Landscape::of(at, &mut found).await?;
+    let seen = match look(at, &only, options, &mut found).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            let Some((at, what)) = error.unreachable(at) else { return Err(error) };
+            found.add(Code::Unreachable, &at, what);
+            Seen::default()
+        }
+    };
+    let (findings, unchecked) = found.into_list(&allowed);
+    let report = Report { servers: seen.servers, prefixes: seen.prefixes, findings, unchecked };
+    print(json, &report, shown)?;
+    let least = if options.strict { Severity::Note } else { Severity::Warning };
+    Ok(report.findings.iter().all(|finding| finding.severity > least))
+}
+
+/// What was looked at.
+#[derive(Default)]
+struct Seen {
+    servers: Vec<String>,
+    prefixes: usize,
+}
+
+async fn look(
+    at: &str,
+    only: &Option<Space>,
+    options: &Doctor,
+    found: &mut Findings,
+) -> Result<Seen> {
+    let landscape = Landscape::of(at, found).await?;
     for server in &landscape.nodes {
-        if let Some(info) = node::check(server, &mut found).await? {
-            aof::check(server, at, &info, &mut found).await?;
+        if let Some(info) = node::check(server, found).await? {
+            aof::check(server, at, &info, found).await?;
         }
     }
-    let prefixes =
-        if options.server_only { 0 } else { counters(&landscape, &only, &mut found).await? };
-    let (findings, unchecked) = found.into_list(&allowed);
+    let prefixes = if options.server_only { 0 } else { counters(&landscape, only, found).await? };
     let servers = landscape.nodes.iter().map(|server| server.name.clone()).collect();
-    let report = Report { servers, prefixes, findings, unchecked };
-    print(json, &report, shown)?;
-    Ok(report.findings.is_empty())
+    Ok(Seen { servers, prefixes })
 }
 
 async fn counters(
@@ -123,6 +147,7 @@ fn shown(report: &Report) -> String {
         let severity = match finding.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Note => "note",
         };
         lines.push(format!("{severity}[{}] {}", finding.code, printable(&finding.at)));
         lines.extend(finding.examples.iter().map(|what| format!("    {}", printable(what))));
@@ -132,15 +157,18 @@ fn shown(report: &Report) -> String {
         lines.push(format!("    -> {}", finding.remedy));
     }
     lines.extend(report.unchecked.iter().map(|what| format!("not checked: {}", printable(what))));
-    let verdict = match report.findings.len() {
+    let notes = report.findings.iter().filter(|f| f.severity == Severity::Note).count();
+    let mut verdict = match report.findings.len() - notes {
         0 => "nothing is wrong".to_owned(),
-        1 => "1 finding".to_owned(),
-        several => format!("{several} findings"),
+        several => counted(several, "finding", "findings"),
     };
+    if notes > 0 {
+        verdict += &format!(", {}", counted(notes, "note", "notes"));
+    }
     lines.push(format!(
-        "{verdict}: {} server(s), {} prefix(es) looked at",
-        report.servers.len(),
-        report.prefixes
+        "{verdict}: {}, {} looked at",
+        counted(report.servers.len(), "server", "servers"),
+        counted(report.prefixes, "prefix", "prefixes"),
     ));
     lines.join("\n")
 }

@@ -129,6 +129,12 @@ pub(super) async fn check(
         })
         .await?;
     }
+    let counted = shape.get("totals").is_some_and(|life| !life.ends_with('-'));
+    if counted && server.number("EXISTS", &[&key]).await? == 0 {
+        let what =
+            format!("{key} is gone, and {} says that there were counters", operator::shape(space));
+        found.add(Code::SpaceHalfLost, at, what);
+    }
     guards(server, at, &operator::writers(space), shape.get("guards"), false, found).await?;
     guards(server, at, &operator::lanes(space), shape.get("lanes"), true, found).await
 }

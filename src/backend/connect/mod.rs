@@ -117,7 +117,19 @@ fn crypto() -> Arc<rustls::crypto::CryptoProvider> {
 
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 fn unreachable(error: impl std::fmt::Display) -> BackendError {
-    target::unusable(format!("cannot connect to the server: {error}"))
+    BackendError::not_applied(Unreachable(error.to_string()))
+}
+
+/// Why no connection was made, as text: a client's error may not live as long.
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to the server: {0}")]
+struct Unreachable(String);
+
+/// Whether [`connect`] failed at the server, and not at its URL.
+#[cfg(any(feature = "redis-rs", feature = "fred"))]
+pub fn is_unreachable(error: &BackendError) -> bool {
+    matches!(error, BackendError::NotApplied(cause) if cause.is::<Unreachable>())
 }
 
 #[cfg(feature = "redis-rs")]

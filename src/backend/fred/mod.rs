@@ -3,6 +3,7 @@
 mod cluster;
 mod own;
 mod runner;
+mod seen;
 
 use std::{sync::Arc, time::Duration};
 

@@ -15,7 +15,7 @@ use fred::{
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::backend::lua::CallError;
+use crate::backend::{lua::CallError, progress};
 
 /// A client that nobody else uses, so that it may be replaced when its background task has ended.
 #[derive(Debug)]
@@ -128,6 +128,7 @@ impl Drop for Own {
 
 /// The client as soon as it is connected, which it may be doing just now.
 pub(super) async fn connected(client: Client) -> Result<Client, CallError> {
+    progress::waits();
     if !client.is_connected() {
         let connecting = tokio::time::timeout(super::CONNECTING, client.wait_for_connect()).await;
         // Also a connection that was made just before the wait began counts.
@@ -145,6 +146,7 @@ pub(super) async fn connected(client: Client) -> Result<Client, CallError> {
              its connect",
         ));
     }
+    progress::is_sent();
     Ok(client)
 }
 

@@ -1,5 +1,8 @@
 use std::{
-    sync::{Arc, Once},
+    sync::{
+        Arc, Once,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -13,12 +16,17 @@ use fred::{
 use futures_util::future::{Either, join_all, select};
 use tokio::time::Instant;
 
-use crate::backend::lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError};
+use crate::backend::{
+    lua::{Arg, CallError, Command, Reply, ScriptRunner, ServerError},
+    progress,
+    silence::{Sent, Silence},
+};
 
 use super::{
     CONNECTING,
     cluster::{Cluster, LOOKS, Node},
     own::{self, Own},
+    seen::Seen,
 };
 
 /// For a client that has no `default_command_timeout`, which would wait for ever.
@@ -84,6 +92,46 @@ impl Single {
 pub struct Runner {
     carriers: Carriers,
     options: Options,
+    /// Of a single client of a single server.
+    seen: Option<Seen>,
+    /// Of a client that nobody else uses, where fred's own look at silent connections is put off by each command.
+    silence: Option<Watch>,
+}
+
+/// Whether a connection has gone silent.
+#[derive(Default)]
+struct Watch {
+    silence: Silence,
+    is_silent: AtomicBool,
+}
+
+/// A command that was sent, until it is answered or given up.
+struct Awaited<'c> {
+    watch: Option<&'c Watch>,
+    sent: Option<Sent>,
+}
+
+impl<'c> Awaited<'c> {
+    fn on(watch: Option<&'c Watch>) -> Self {
+        Self { watch, sent: watch.map(|watch| watch.silence.sent()) }
+    }
+
+    fn answered(mut self) {
+        self.sent = None;
+        if let Some(watch) = self.watch {
+            watch.silence.answered();
+        }
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if let (Some(watch), Some(sent)) = (self.watch, self.sent)
+            && watch.silence.given_up(sent, TIMEOUT)
+        {
+            watch.is_silent.store(true, Relaxed);
+        }
+    }
 }
 
 impl Runner {
@@ -100,11 +148,12 @@ impl Runner {
         }
         let options = Self::options(clients);
         let of_cluster = clients.first().is_some_and(Client::is_clustered);
+        let seen = (!of_cluster && clients.len() == 1).then(Seen::new);
         let carriers = match Cluster::like(clients) {
             Some(cluster) if of_cluster => Carriers::Nodes(cluster),
             _ => Carriers::Server(Single::Lent(source)),
         };
-        Self { carriers, options }
+        Self { carriers, options, seen, silence: None }
     }
 
     /// Over a client of a single server that nobody else uses, connected by `task`.
@@ -113,7 +162,20 @@ impl Runner {
         Self {
             carriers: Carriers::Server(Single::Own(Box::new(Own::started(client, task)))),
             options,
+            seen: Some(Seen::new()),
+            silence: Some(Watch::default()),
         }
+    }
+
+    /// A connected client of a single server, on another connection than one that has gone silent.
+    async fn connected(&self, single: &Single) -> Result<Client, CallError> {
+        progress::waits();
+        if self.silence.as_ref().is_some_and(|watch| watch.is_silent.swap(false, Relaxed)) {
+            for client in single.all() {
+                self.reconnect(&client).await;
+            }
+        }
+        single.connected().await
     }
 
     /// Connects to the nodes of a cluster; nothing for a single server.
@@ -211,6 +273,9 @@ impl Place<'_> {
 impl Runner {
     async fn send(&self, client: &Client, command: Command<'_>) -> Result<Reply, CallError> {
         let answer = self.exchange(client, command, None).await;
+        if let (Some(seen), Ok(_)) = (&self.seen, &answer) {
+            seen.answered(client);
+        }
         if matches!(&answer, Err(CallError::Server(error)) if error.code == "READONLY") {
             self.reconnect(client).await;
         }
@@ -266,6 +331,7 @@ impl Runner {
     ) -> Result<Reply, CallError> {
         let (command, args) = encode(command);
         let client = client.with_options(&self.options);
+        let awaited = Awaited::on(self.silence.as_ref());
         let mut sending = std::pin::pin!(client.custom_raw(command, args));
         loop {
             let watch = std::pin::pin!(async {
@@ -278,7 +344,12 @@ impl Runner {
             // Not tokio's select: where a task's budget is spent, it polls nothing, and the commands of a
             // pipeline would be sent in another order.
             let left = match select(sending.as_mut(), watch).await {
-                Either::Left((answer, _)) => return answer.map_err(failed).and_then(reply),
+                Either::Left((answer, _)) => {
+                    if !answer.as_ref().is_err_and(|error| *error.kind() == ErrorKind::Timeout) {
+                        awaited.answered();
+                    }
+                    return answer.map_err(failed).and_then(reply);
+                }
                 Either::Right((left, _)) => left,
             };
             let why = if left {
@@ -304,7 +375,7 @@ impl Runner {
 impl ScriptRunner for Runner {
     async fn run(&self, command: Command<'_>) -> Result<Reply, CallError> {
         match &self.carriers {
-            Carriers::Server(single) => self.send(&single.connected().await?, command).await,
+            Carriers::Server(single) => self.send(&self.connected(single).await?, command).await,
             Carriers::Nodes(cluster) => self.follow(cluster, command).await,
         }
     }
@@ -312,7 +383,7 @@ impl ScriptRunner for Runner {
     async fn probe(&self, command: Command<'_>) -> Result<Reply, CallError> {
         match &self.carriers {
             Carriers::Server(single) => {
-                self.exchange(&single.connected().await?, command, None).await
+                self.exchange(&self.connected(single).await?, command, None).await
             }
             Carriers::Nodes(cluster) => self.follow(cluster, command).await,
         }
@@ -337,7 +408,7 @@ impl ScriptRunner for Runner {
                     .await;
             }
         };
-        match single.connected().await {
+        match self.connected(single).await {
             Ok(client) => {
                 join_all(commands.iter().map(|command| self.send(&client, *command))).await
             }

@@ -3,7 +3,7 @@
 -- KEYS, ARGV[1..4]  see guard.lua
 -- ARGV[5..]         per item: counter, decimal i64 to add
 --
--- Answer: 1 if the batch was applied before, else 0; then per item the new total (an integer, or
+-- Answer: 1 if the batch was applied before, else 0 (or what guard.lua tells besides); then per item the new total (an integer, or
 -- decimal text where a Lua number is not exact), 'o' for overflow, or 'n<text found>'.
 
 local EXACT = 9007199254740992

@@ -3,23 +3,24 @@
 --
 -- KEYS, ARGV  see guard.lua
 if ARGV[1] == 'l' then
-  local totals, lanes, sequence, id = KEYS[1], KEYS[2], ARGV[2], ARGV[3]
+  local args, keys = ARGV, KEYS
+  local totals, lanes, sequence, id = keys[1], keys[2], args[2], args[3]
   local try, EXACT = redis.pcall, 9007199254740992
   local both = try('HMGET', lanes, id, ':clock')
   local last = both[1] and string.match(both[1], '^(%d+) ')
   local seen, age = string.match(both[2] or '', '^%d+ (%d+) (%d+)$')
-  local claimed = last and seen and tonumber(last) < tonumber(sequence) and seen == redis.call('TIME')[1]
+  local claimed = last and seen and tonumber(last) == tonumber(sequence) - 1 and seen == redis.call('TIME')[1]
   -- A batch of which one command is denied is the library's, which turns it down before anything is written.
-  if #ARGV > 6 and redis.acl_check_cmd then
+  if #args > 6 and redis.acl_check_cmd then
     for _, name in ipairs({ 'HINCRBY', 'HGET' }) do
-      claimed = claimed and redis.acl_check_cmd(name, totals, ARGV[5], '0')
+      claimed = claimed and redis.acl_check_cmd(name, totals, args[5], '0')
     end
   end
   -- Before the additions: what is added and not recorded would be added again.
   claimed = claimed and type(try('HSET', lanes, id, sequence .. ' ' .. age)) ~= 'table'
   local answer, at = { 0 }, 1
-  for item = 5, claimed and #ARGV or 0, 2 do
-    local total = try('HINCRBY', totals, ARGV[item], ARGV[item + 1])
+  for item = 5, claimed and #args or 0, 2 do
+    local total = try('HINCRBY', totals, args[item], args[item + 1])
     if type(total) == 'table' then
       if string.find(total.err, 'overflow', 1, true) then
         total = 'o'
@@ -29,16 +30,29 @@ if ARGV[1] == 'l' then
         redis.call('HSET', lanes, id, both[1])
         break
       else
-        local found = try('HGET', totals, ARGV[item])
+        local found = try('HGET', totals, args[item])
         if not string.find(total.err, 'not an integer', 1, true) or type(found) == 'table' then
           return { err = 'PARTLY ' .. total.err }
         end
         total = 'n' .. string.gsub(string.sub(found, 1, 260), '\n', ' ')
       end
     elseif total >= EXACT or total <= -EXACT then
-      total = try('HGET', totals, ARGV[item])
+      total = try('HGET', totals, args[item])
       if type(total) == 'table' then
         return { err = 'PARTLY ' .. total.err }
+      end
+    elseif at == 1 and (total == 0 or total - args[6] == 0) and try('HLEN', totals) == 1 then
+      -- There is nothing but this one, or was nothing. If no counter was left then, the totals were lost.
+      local kept = try('HGET', keys[3], 'totals') or ''
+      local life, left = string.match(type(kept) == 'string' and kept or '', '^(%d+)(-?)$')
+      local lost = total - args[6] == 0 and left ~= '-'
+      if lost then
+        local time = redis.call('TIME')
+        life = time[1] .. string.format('%06d', time[2])
+      end
+      local noted = life and try('HSET', keys[3], 'totals', total == 0 and life .. '-' or life)
+      if lost and type(noted) == 'number' then
+        answer[1] = '0 ' .. string.match(both[2], '^%d+') .. ' ' .. last .. ' ' .. life
       end
     end
     at = at + 1

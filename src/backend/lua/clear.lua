@@ -9,7 +9,7 @@ local function clear()
   if type(reply) == 'table' then
     return failed(reply, 1)
   end
-  wrote = true
+  wrote, removed = true, true
   return { reply }
 end
 

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the totals: hash of counter -> decimal i64
 -- KEYS[2]  with a guard: the records of the writers, or of the lanes (hash, see below)
--- KEYS[3]  with a guard: the shape of the space (hash, see shape.lua)
+-- KEYS[3]  the shape of the space (hash, see shape.lua); without a guard what removes counters needs it, too
 -- ARGV[1]  '' no guard; 'w' a writer's replay guard; 'l' a lane
 -- ARGV[2]  the sequence of the batch, 1 to 2^53; '' without a guard
 -- ARGV[3]  the id of the writer or lane; '' without a guard
@@ -16,6 +16,14 @@
 -- server's time when it was last looked at (s), and the age of the hash (s), which a step of the server's
 -- clock moves by at most LONGEST_STEP: the age may be late, never early.
 --
+-- The field `totals` of the shape is the life of the totals: when they were made (us), '0' for those that were there
+-- before it; and '-' while there are none, or a single one that is 0. Where they are gone without '-', they were lost,
+-- and the next ones are another life.
+--
+-- With a guard, the first element of an answer is '<0 or 1> <generation> <sequence on record> <life of the totals>'
+-- instead of 0 or 1 where the record is not that of the batch before, where there were no totals, and in a replay. So a
+-- process finds what was lost.
+--
 -- A wrong type answers the error 'FOREIGN <index in KEYS>'. Nothing has been written then, nor after
 -- any other error but 'PARTLY <error>': the server decides before the first write of a script whether
 -- it may write, but a user may be allowed one command and denied another.
@@ -27,8 +35,8 @@ local FIRST = 5
 -- How long a record is kept after its last use, in seconds of the hash's age.
 local LIFE = { w = 86400, l = 3600 }
 
--- Whether a body has changed a counter, or an earlier attempt may have.
-local wrote = false
+-- Whether a body has changed a counter, or an earlier attempt may have; and whether it has removed one.
+local wrote, removed = false, false
 
 -- What a failed call means for the whole script.
 local function failed(reply, index)
@@ -71,11 +79,51 @@ local function keep(value, clock)
   return type(kept) == 'table' and kept or nil
 end
 
+-- How many totals there are; more than one where that cannot be told.
+local function number_of_totals()
+  local number = redis.pcall('HLEN', totals)
+  return type(number) == 'number' and number or 2
+end
+
+-- Whether no count would be missed if the totals were lost.
+local function holds_nothing()
+  local number = number_of_totals()
+  return number == 0 or number == 1 and redis.pcall('HGETALL', totals)[2] == '0'
+end
+
+-- Notes the life of the totals, of which the script found so many, and gives it; nil where that is not possible.
+local function life_of_totals(had)
+  local kept = redis.pcall('HGET', shape, 'totals') or ''
+  if type(kept) == 'table' then
+    return nil
+  end
+  local life, left = string.match(kept, '^(%d+)(-?)$')
+  if not life and had > 0 then
+    life = '0'
+  elseif not life or had == 0 and left == '' then
+    local time = redis.pcall('TIME')
+    if time.err then
+      return nil
+    end
+    life = time[1] .. string.format('%06d', time[2])
+  end
+  local now = holds_nothing() and life .. '-' or life
+  if now ~= kept and type(redis.pcall('HSET', shape, 'totals', now)) == 'table' then
+    return nil
+  end
+  return life
+end
+
 -- Runs body() unless the record says that it ran before; then answers replay(refusals), or for a lane the
 -- first answer. body() gives its answer and the lines for a writer's record; both give a table.
 local function guarded(body, replay)
   if guard == '' then
-    return only_on_a_primary((body()))
+    local had = number_of_totals()
+    local answer = body()
+    if wrote and (had < 2 or removed) then
+      life_of_totals(had)
+    end
+    return only_on_a_primary(answer)
   end
   local both = redis.pcall('HMGET', records, id, ':clock')
   if both.err then
@@ -83,6 +131,11 @@ local function guarded(body, replay)
   end
   local held = both[1]
   local last = held and string.match(held, '^%d+')
+  local generation, age, clock = clock_of(both[2])
+  local function told(flag, had)
+    local life = life_of_totals(had)
+    return life and table.concat({ flag, generation, last or '0', life }, ' ') or tonumber(flag)
+  end
   if last and tonumber(last) >= tonumber(sequence) then
     wrote = true
     if guard == 'l' then
@@ -94,9 +147,12 @@ local function guarded(body, replay)
         refusals[tonumber(index)] = refusal
       end
     end
-    return replay(refusals)
+    local answer = replay(refusals)
+    if not answer.err then
+      answer[1] = told('1', 2)
+    end
+    return answer
   end
-  local generation, age, clock = clock_of(both[2])
   if not held then
     local field = guard == 'w' and 'guards' or 'lanes'
     local refused = admit(shape, field, generation, tonumber(age) > LIFE[guard], resent)
@@ -105,12 +161,19 @@ local function guarded(body, replay)
     end
     sweep(records, LIFE[guard], age)
   end
+  local had = number_of_totals()
   -- Before the batch: one that is applied and not recorded would be applied again.
   local denied = keep(sequence .. ' ' .. age, clock)
   if denied then
     return failed(denied, 2)
   end
   local answer, lines = body()
+  local follows = last and tonumber(last) == tonumber(sequence) - 1
+  if replay and not answer.err and (had == 0 or not follows) then
+    answer[1] = told('0', had)
+  elseif wrote and (had < 2 or removed) then
+    life_of_totals(had)
+  end
   if answer.err and not wrote then
     -- By the command that has just worked.
     keep(unclaimed(held, sequence, age))
@@ -131,8 +194,8 @@ local function not_a_number(found)
   return 'n' .. string.gsub(string.sub(found, 1, 260), '\n', ' ')
 end
 
--- The answer to a batch that was applied before: 1, then per item '=' and the value as it stands, or
--- the refusal. An item has `width` arguments, its counter first.
+-- The answer to a batch that was applied before: 1 or what is told in its place, then per item '=' and the value as it
+-- stands, or the refusal. An item has `width` arguments, its counter first.
 local function as_it_stands(width)
   return function(refusals)
     local answer = { 1 }

@@ -170,10 +170,11 @@ impl<R: ScriptRunner> InstanceBackend for LuaStore<R> {
         for _ in 0..JOIN_ATTEMPTS {
             let mut answer = self.call(&JOIN, space, &args, Kind::Write).await?;
             let incarnation = Incarnation(answer.number()?);
+            let born = Some(answer.number()?);
             let mut standings = answer.read_all()?;
             let member = Member { incarnation, lease: instance.lease };
             match self.claim(space, &member, later, &mut standings).await {
-                Ok(()) => return Ok(Joined { incarnation, standings }),
+                Ok(()) => return Ok(Joined { incarnation, born, standings }),
                 Err(BackendError::NotJoined) => {}
                 Err(error) => return Err(error),
             }
@@ -330,14 +331,14 @@ impl<R: ScriptRunner> LuaStore<R> {
             let version = answer.number()?;
             let replayed = answer.replayed;
             let outcomes = answer.added_all(writes)?;
-            return Ok(Ordered { version, answer: Applied { replayed, outcomes } });
+            return Ok(Ordered { version, answer: Applied { replayed, record: None, outcomes } });
         }
         push_writes(&mut args, writes);
         let mut answer = self.call(&APPLY, space, &args, kind).await?;
         let version = answer.number()?;
         let replayed = answer.flag()?;
         let outcomes = answer.written_all()?;
-        Ok(Ordered { version, answer: Applied { replayed, outcomes } })
+        Ok(Ordered { version, answer: Applied { replayed, record: None, outcomes } })
     }
 
     /// Removes every key, then helps to free what they held.

@@ -1,6 +1,6 @@
 -- Makes an instance a member, with the first part of its claims. Follows instance_claims.lua.
 -- ARGV  id, name or '', lease in ms, first incarnation or '', longest absence in ms, shards, then the claims
--- Gives 'ok', incarnation, then the claims' standings; or 'replaced'; or 'again'.
+-- Gives 'ok', incarnation, the space's born (see instance_names.lua), then the claims' standings; or 'replaced'; or 'again'.
 -- Layout and shards: a copy of what shape.lua makes, for a server that lost that key.
 local SHAPE = '1 ' .. ARGV[6]
 local id, name, lease, first, absence = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -99,6 +99,6 @@ if late then call('HSET', P .. 'inst:' .. INC, 'late', '1') end
 call('HSET', P .. 'inst:' .. INC, 'id', id, 'first', first ~= '' and first or INC, 'lease', lease, 'seq', '0')
 if name ~= '' then call('HSET', P .. 'inst:' .. INC, 'name', name) end
 for _, field in ipairs(fields) do call('HSET', P .. 'names', field, INC) end
-local out = put_back_all(7, { 'ok', INC }, late)
+local out = put_back_all(7, { 'ok', INC, text(born) }, late)
 settle()
 return out

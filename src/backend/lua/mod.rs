@@ -67,6 +67,7 @@ impl<R: ScriptRunner> LuaStore<R> {
                 _ if self.runner.resends() && error.may_follow_success() => {
                     BackendError::outcome_unknown(error)
                 }
+                _ if error.refuses_writes() => BackendError::writes_refused(error),
                 _ => BackendError::not_applied(error),
             },
             CallError::NotSent(cause) => BackendError::NotApplied(cause),
@@ -90,8 +91,10 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Reply, BackendError> {
         if !self.runner.resends() {
             args[..GUARD].fill(Arg::Text(""));
+            let (lanes, shape) = (layout::lanes(space), layout::shape(space));
+            let keys = [key, &lanes, &shape];
             return self
-                .run_in(space, script, &[key], args, |error| self.failed(error, &[key]))
+                .run_in(space, script, &keys, args, |error| self.failed(error, &keys))
                 .await;
         }
         let ticket = self.lanes.take(|| self.fresh_id());

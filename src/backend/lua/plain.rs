@@ -143,7 +143,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             Some(error) => return Err(error),
         }
         self.name_findings(totals, writes, &mut outcomes).await;
-        Ok(Applied { replayed: false, outcomes })
+        Ok(Applied { replayed: false, record: None, outcomes })
     }
 
     /// HINCRBY does not say what it found instead of a number, so ask, in one more round trip.
@@ -190,7 +190,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
         if guard.is_none() && writes.is_empty() {
-            return Ok(Applied { replayed: false, outcomes: Vec::new() });
+            return Ok(Applied { replayed: false, record: None, outcomes: Vec::new() });
         }
         self.open(space).await?;
         if let Some(guard) = guard {
@@ -208,7 +208,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
                 Err(error) => return Err(partly(error)),
             }
         }
-        Ok(Applied { replayed: false, outcomes })
+        Ok(Applied { replayed: false, record: None, outcomes })
     }
 
     async fn read(
@@ -237,14 +237,8 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
         self.open(space).await?;
         let totals = layout::totals(space);
-        if self.runner.resends() {
-            self.run_once(space, &CLEAR, &totals, &mut [Arg::Text(""); GUARD]).await?;
-        } else {
-            let args = [Arg::Text(&totals)];
-            let answer = self.runner.run(Command::keyed("UNLINK", &args)).await;
-            answer.map_err(|error| self.failed(error, &[&totals]))?;
-        }
-        Ok(())
+        // A script, which notes that nothing was lost.
+        self.run_once(space, &CLEAR, &totals, &mut [Arg::Text(""); GUARD]).await.map(drop)
     }
 
     fn capabilities(&self) -> Capabilities<'_> {

@@ -1,7 +1,7 @@
 //! What servers answer, as values of the contract.
 
 use crate::backend::{
-    Applied, BackendError, Change, CounterComparator, Outcome, Refusal, Write, Written,
+    Applied, BackendError, Change, CounterComparator, GuardRecord, Outcome, Refusal, Write, Written,
 };
 
 use super::{Reply, ServerError, layout::LAYOUT};
@@ -147,14 +147,28 @@ pub(super) fn applied(
     answers: Answers,
 ) -> Result<Applied, BackendError> {
     let Reply::Array(items) = &reply else { return Err(unexpected(&reply)) };
-    let Some((Reply::Int(replayed @ 0..=1), items)) = items.split_first() else {
-        return Err(unexpected(&reply));
-    };
+    let Some((first, items)) = items.split_first() else { return Err(unexpected(&reply)) };
+    let Some((replayed, record)) = noted(first) else { return Err(unexpected(&reply)) };
     if items.len() != writes.len() {
         return Err(unexpected(&reply));
     }
     let outcomes = items.iter().zip(writes).map(|(item, write)| outcome(item, write, answers));
-    Ok(Applied { replayed: *replayed == 1, outcomes: outcomes.collect::<Result<_, _>>()? })
+    Ok(Applied { replayed, record, outcomes: outcomes.collect::<Result<_, _>>()? })
+}
+
+/// The first element of an answer: see `guard.lua`.
+fn noted(first: &Reply) -> Option<(bool, Option<GuardRecord>)> {
+    match first {
+        Reply::Int(replayed @ 0..=1) => Some((*replayed == 1, None)),
+        Reply::Bytes(text) => {
+            let mut numbers = std::str::from_utf8(text).ok()?.split(' ').map(str::parse::<u64>);
+            let mut number = || numbers.next()?.ok();
+            let replayed = number()? == 1;
+            let (generation, sequence, totals) = (number()?, number()?, number()?);
+            Some((replayed, Some(GuardRecord { generation, totals, sequence })))
+        }
+        _ => None,
+    }
 }
 
 fn outcome(

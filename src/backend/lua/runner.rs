@@ -83,9 +83,19 @@ pub struct ServerError {
 }
 
 impl ServerError {
+    /// Whether the server answers and takes no writes, or not this one of this user.
+    pub fn refuses_writes(&self) -> bool {
+        matches!(&*self.code, "MISCONF" | "OOM" | "NOREPLICAS" | "READONLY" | "NOPERM")
+            || self.lacks_permission()
+    }
+
+    /// A script is told so without the code.
+    fn lacks_permission(&self) -> bool {
+        self.code != "PARTLY" && self.detail.contains("can't run this command")
+    }
+
     fn explanation(&self) -> Option<&'static str> {
-        // A script is told so without the code.
-        if self.code != "PARTLY" && self.detail.contains("can't run this command") {
+        if self.lacks_permission() {
             return Some("the user lacks a permission");
         }
         Some(match &*self.code {

@@ -6,7 +6,7 @@
 --                   'g' greater, 'le', 'ge'; the condition's decimal i64, or ''; for 'w' the least and the most
 --                   that the value may come to, else '' twice
 --
--- Answer: 1 if the batch was applied before, else 0; then per item the text held before the write,
+-- Answer: 1 if the batch was applied before, else 0 (or what guard.lua tells besides); then per item the text held before the write,
 -- '!' and that text if the condition failed, 'o' for overflow, or 'n<text found>'.
 
 -- Whether text is a canonical decimal i64, the only form that HINCRBY takes. No doubles here: they
@@ -105,6 +105,7 @@ local function write(counter, change, count, condition, operand, least, most)
     reply = redis.pcall('HINCRBY', totals, counter, count)
   elseif change == '-' then
     reply = redis.pcall('HDEL', totals, counter)
+    removed = true
   else
     reply = redis.pcall('HSET', totals, counter, count)
   end

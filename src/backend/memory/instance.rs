@@ -150,7 +150,7 @@ impl Instances {
             false => self.put_back(incarnation, claim),
         };
         let standings = claims.iter().map(stand).map(Ok).collect();
-        Ok(Joined { incarnation, standings })
+        Ok(Joined { incarnation, born: Some(self.born.0), standings })
     }
 
     /// Where the clock went back, no lease has more left than its own length.
@@ -336,7 +336,7 @@ impl Instances {
             let refused = outcomes.iter().enumerate();
             me.refused = refused.filter_map(|(at, o)| Some((at, o.clone().err()?))).collect();
         }
-        Ok(Ordered { version, answer: Applied { replayed, outcomes } })
+        Ok(Ordered { version, answer: Applied { replayed, record: None, outcomes } })
     }
 
     pub(super) fn apply_recorded(

@@ -24,6 +24,9 @@ pub enum LinkFault {
     /// The store denied the request, as a Redis does to a user without the right. Nothing was applied.
     #[error("the store denies the request")]
     Denied,
+    /// The store refuses writes, as a Redis does whose disk is full. Nothing was applied.
+    #[error("the store takes no writes")]
+    WritesRefused,
     /// The link was cut while the request was under way. It was applied if it had reached the store.
     #[error("the link was cut while a request was under way")]
     CutUnderWay,
@@ -87,6 +90,7 @@ struct State {
     cut: bool,
     latency: Duration,
     denied: bool,
+    writes_refused: bool,
     requests_to_lose: usize,
     replies_to_lose: usize,
     requests: u64,
@@ -97,6 +101,7 @@ struct Trip<'l> {
     latency: Duration,
     lost: Option<LinkFault>,
     denied: bool,
+    writes_refused: bool,
     /// Hears of each cut from the moment that it was made.
     cut: Notified<'l>,
 }
@@ -148,6 +153,11 @@ impl MemoryLink {
     /// Makes the store deny all requests of this link, or accept them again: see [`Line::set_denied`].
     pub fn set_denied(&self, denied: bool) {
         self.layer().set_denied(denied);
+    }
+
+    /// Makes the store refuse writes of this link, or take them again: see [`Line::set_writes_refused`].
+    pub fn set_writes_refused(&self, refused: bool) {
+        self.layer().set_writes_refused(refused);
     }
 
     /// Cuts the link: see [`Line::cut`].
@@ -221,6 +231,26 @@ impl Line {
         self.state().denied = denied;
     }
 
+    /// Makes the store refuse the writes of this link and answer its reads, as a Redis does whose disk or memory is full,
+    /// or that was demoted to a replica; or take writes again. A refused write changes nothing and fails with
+    /// [`BackendError::NotApplied`]: see [`BackendError::writes_refused`].
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::{Backend, Space, Write, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let link = MemoryBackend::new().link();
+    /// let (space, hits) = (Space::new(RedisKey::try_from("shop")?), RedisKey::try_from("hits")?);
+    /// link.set_writes_refused(true);
+    /// let refused = link.apply(&space, &[Write::add(hits.clone(), 1)], None).await;
+    /// assert!(refused.is_err_and(|error| error.refuses_writes()));
+    /// assert_eq!(link.read(&space, &[hits]).await?, [Ok(0)]);
+    /// # Ok(()) }
+    /// ```
+    pub fn set_writes_refused(&self, refused: bool) {
+        self.state().writes_refused = refused;
+    }
+
     /// Cuts the link. Until [`restore`](Self::restore) every request fails with
     /// [`BackendError::NotApplied`]; those under way fail at once with
     /// [`BackendError::OutcomeUnknown`], and those of them that had not reached the store never will.
@@ -276,8 +306,8 @@ impl Around for Line {
     ) -> Result<T, BackendError> {
         let shard = self.0.shards.lock().get(&op.space().shard()).cloned();
         match shard {
-            Some(shard) => self.take(shard.take(call)).await,
-            None => self.take(call).await,
+            Some(shard) => self.take(op, shard.take(op, call)).await,
+            None => self.take(op, call).await,
         }
     }
 }
@@ -285,9 +315,10 @@ impl Around for Line {
 impl Line {
     async fn take<T: Send>(
         &self,
+        op: Op<'_>,
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, BackendError> {
-        let Trip { latency, lost, denied, cut } = self.depart()?;
+        let Trip { latency, lost, denied, writes_refused, cut } = self.depart()?;
         let mut cut = pin!(cut);
         let there = latency / 2;
         let back = latency - there;
@@ -296,8 +327,13 @@ impl Line {
             travel(back, cut).await?;
             return Err(BackendError::outcome_unknown(LinkFault::RequestLost));
         }
-        let answer =
-            if denied { Err(BackendError::not_applied(LinkFault::Denied)) } else { call.await };
+        let answer = if denied {
+            Err(BackendError::not_applied(LinkFault::Denied))
+        } else if writes_refused && !op.is_read() {
+            Err(BackendError::writes_refused(LinkFault::WritesRefused))
+        } else {
+            call.await
+        };
         travel(back, cut).await?;
         match lost {
             Some(fault) => Err(BackendError::outcome_unknown(fault)),
@@ -318,7 +354,8 @@ impl Line {
         } else {
             None
         };
-        Ok(Trip { latency: line.latency, lost, denied: line.denied, cut: self.0.cuts.notified() })
+        let State { latency, denied, writes_refused, .. } = *line;
+        Ok(Trip { latency, lost, denied, writes_refused, cut: self.0.cuts.notified() })
     }
 }
 

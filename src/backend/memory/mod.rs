@@ -129,6 +129,15 @@ impl MemoryBackend {
         });
     }
 
+    /// Loses the plain counters of the space and nothing else, as a Redis does that evicts their hash under an
+    /// `allkeys-*` policy.
+    ///
+    /// A counter that had written to them finds it with its next guarded write: see
+    /// `Stats::losses`.
+    pub fn lose_totals(&self, space: &Space) {
+        self.locked(|state, _| state.plain.lose_totals(space));
+    }
+
     /// Loses the records of the space's tokens and keeps its counters, as a Redis does that evicts them under an
     /// `allkeys-*` policy.
     ///
@@ -268,7 +277,7 @@ impl Backend for MemoryBackend {
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
         if guard.is_none() && writes.is_empty() {
-            return Ok(Applied { replayed: false, outcomes: Vec::new() });
+            return Ok(Applied { replayed: false, record: None, outcomes: Vec::new() });
         }
         self.write(space, |plain, now| plain.apply(now, space, writes, guard))
     }

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     CounterComparator, KeyFilter, RedisKey,
     backend::{
-        Applied, BackendError, Change, Cursor, Outcome, Page, Refusal, ReplayGuard, Space, Write,
-        Written,
+        Applied, BackendError, Change, Cursor, GuardRecord, Outcome, Page, Refusal, ReplayGuard,
+        Space, Write, Written,
     },
 };
 
@@ -24,6 +24,18 @@ pub(super) struct Plain {
     /// What the latest batch of each writer refused, by index.
     writers: BTreeMap<Space, Records<Refusals>>,
     lanes: BTreeMap<Space, Lanes<Answer>>,
+    /// Which life of the totals each space has, once they were counted in.
+    lives: BTreeMap<Space, Life>,
+    /// The number of the latest life of anything. It outlives a loss.
+    latest: u64,
+}
+
+/// The life of a space's totals.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    number: u64,
+    /// There are none, or a single one that is 0: no count would be missed.
+    holds_nothing: bool,
 }
 
 type Counters = BTreeMap<RedisKey, Value>;
@@ -45,10 +57,14 @@ impl Plain {
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
         let Some(guard) = guard else {
-            return Ok(Applied { replayed: false, outcomes: self.write_all(space, writes) });
+            let outcomes = self.write_all(space, writes);
+            return Ok(Applied { replayed: false, record: None, outcomes });
         };
+        let latest = &mut self.latest;
         let records = self.writers.entry(space.clone());
-        let records = records.or_insert_with(|| Records::kept_for(REMEMBERED, now));
+        let records =
+            records.or_insert_with(|| numbered(Records::kept_for(REMEMBERED, now), latest));
+        let (generation, sequence) = (records.generation, records.sequence(guard));
         let refused = match records.of(guard) {
             Remembered::Nothing => None,
             Remembered::Latest(refused) => Some(refused.clone()),
@@ -56,14 +72,54 @@ impl Plain {
         };
         if let Some(refused) = refused {
             let outcomes = self.stand_all(space, writes, &refused);
-            return Ok(Applied { replayed: true, outcomes });
+            let totals = self.life(space);
+            let record = Some(GuardRecord { generation, totals, sequence });
+            return Ok(Applied { replayed: true, record, outcomes });
         }
         records.admit(now, guard)?;
+        let found_none = self.len(space) == 0;
         let outcomes = self.write_all(space, writes);
+        let record = self.told(space, guard, found_none, generation, sequence);
         if let Some(records) = self.writers.get_mut(space) {
             records.keep(guard, refusals(&outcomes));
         }
-        Ok(Applied { replayed: false, outcomes })
+        Ok(Applied { replayed: false, record, outcomes })
+    }
+
+    /// What a server tells of a guard where that is not the record of the batch before, or there were no totals.
+    fn told(
+        &self,
+        space: &Space,
+        guard: &ReplayGuard,
+        found_none: bool,
+        generation: u64,
+        sequence: u64,
+    ) -> Option<GuardRecord> {
+        if sequence != 0 && sequence + 1 == guard.sequence && !found_none {
+            return None;
+        }
+        Some(GuardRecord { generation, totals: self.life(space), sequence })
+    }
+
+    fn life(&self, space: &Space) -> u64 {
+        self.lives.get(space).map_or(0, |life| life.number)
+    }
+
+    /// Notes which life the totals are of, after a batch that found so many of them.
+    fn note_life(&mut self, space: &Space, had: usize) {
+        let number = match self.lives.get(space) {
+            None if had > 0 => 0,
+            Some(life) if had > 0 || life.holds_nothing => life.number,
+            _ => {
+                self.latest += 1;
+                self.latest
+            }
+        };
+        let zero = |value: &Value| value.number() == Ok(0);
+        let holds_nothing = self.spaces.get(space).is_none_or(|counters| {
+            counters.is_empty() || counters.len() == 1 && counters.values().all(zero)
+        });
+        self.lives.insert(space.clone(), Life { number, holds_nothing });
     }
 
     pub(super) fn apply_recorded(
@@ -73,9 +129,11 @@ impl Plain {
         writes: &[Write],
         lane: &ReplayGuard,
     ) -> Result<Applied, BackendError> {
-        let answer = self.answer_once(now, space, lane, |plain| {
+        let answer = self.answer_once(now, space, lane, |plain, [generation, sequence]| {
+            let found_none = plain.len(space) == 0;
             let outcomes = plain.write_all(space, writes);
-            Answer::Applied(Applied { replayed: false, outcomes })
+            let record = plain.told(space, lane, found_none, generation, sequence);
+            Answer::Applied(Applied { replayed: false, record, outcomes })
         })?;
         match answer {
             Answer::Applied(applied) => Ok(applied),
@@ -89,7 +147,7 @@ impl Plain {
         space: &Space,
         lane: &ReplayGuard,
     ) -> Result<(), BackendError> {
-        let answer = self.answer_once(now, space, lane, |plain| {
+        let answer = self.answer_once(now, space, lane, |plain, _| {
             plain.clear(space);
             Answer::Cleared
         })?;
@@ -104,14 +162,17 @@ impl Plain {
         now: Duration,
         space: &Space,
         lane: &ReplayGuard,
-        run: impl FnOnce(&mut Self) -> Answer,
+        run: impl FnOnce(&mut Self, [u64; 2]) -> Answer,
     ) -> Result<Answer, BackendError> {
-        let lanes = self.lanes.entry(space.clone()).or_insert_with(|| Lanes::lanes(now));
+        let latest = &mut self.latest;
+        let lanes = self.lanes.entry(space.clone());
+        let lanes = lanes.or_insert_with(|| numbered(Lanes::lanes(now), latest));
         if let Some(answer) = lanes.first_answer(lane) {
             return answer;
         }
         lanes.admit(now, lane)?;
-        let answer = run(self);
+        let found = [lanes.generation, lanes.sequence(lane)];
+        let answer = run(self, found);
         if let Some(lanes) = self.lanes.get_mut(space) {
             lanes.keep(lane, answer.clone());
         }
@@ -122,6 +183,8 @@ impl Plain {
     pub(super) fn lose_writers(&mut self, now: Duration, space: &Space) {
         if let Some(writers) = self.writers.get_mut(space) {
             writers.lose(now);
+            self.latest += 1;
+            writers.generation = self.latest;
         }
     }
 
@@ -131,7 +194,20 @@ impl Plain {
 
     /// Loses what the lanes were answered, and nothing else.
     pub(super) fn lose_lanes(&mut self, now: Duration, space: &Space) {
-        self.lanes.entry(space.clone()).or_insert_with(|| Lanes::lanes(now)).lose(now);
+        let lanes = self.lanes.entry(space.clone()).or_insert_with(|| Lanes::lanes(now));
+        lanes.lose(now);
+        self.latest += 1;
+        lanes.generation = self.latest;
+    }
+
+    /// Loses the totals of a space, and nothing else.
+    pub(super) fn lose_totals(&mut self, space: &Space) {
+        self.spaces.remove(space);
+    }
+
+    /// Loses all that is in all spaces.
+    pub(super) fn wipe(&mut self) {
+        *self = Self { latest: self.latest, ..Self::default() };
     }
 
     pub(super) fn read(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
@@ -151,12 +227,15 @@ impl Plain {
     }
 
     pub(super) fn clear(&mut self, space: &Space) {
+        let had = self.len(space);
         self.spaces.remove(space);
+        self.note_life(space, had);
     }
 
     /// Loses all that is in a space.
     pub(super) fn wipe_space(&mut self, space: &Space) {
         self.spaces.remove(space);
+        self.lives.remove(space);
         self.writers.remove(space);
         self.lanes.remove(space);
     }
@@ -180,13 +259,14 @@ impl Plain {
     }
 
     fn write_all(&mut self, space: &Space, writes: &[Write]) -> Vec<Outcome<Written>> {
-        if writes.is_empty() {
-            return Vec::new();
-        }
+        let had = self.len(space);
         let counters = self.spaces.entry(space.clone()).or_default();
         let outcomes = writes.iter().map(|write| write_one(counters, write)).collect();
         if counters.is_empty() {
             self.spaces.remove(space);
+        }
+        if had < 2 || writes.iter().any(|write| write.change == Change::Remove) {
+            self.note_life(space, had);
         }
         outcomes
     }
@@ -231,6 +311,13 @@ fn write_one(counters: &mut Counters, write: &Write) -> Outcome<Written> {
         _ => drop(counters.insert(write.key.clone(), Value::Number(new))),
     }
     Ok(Written { old, new, condition_met: true })
+}
+
+/// Records that begin a life of their own.
+fn numbered<T>(mut records: Records<T>, latest: &mut u64) -> Records<T> {
+    *latest += 1;
+    records.generation = *latest;
+    records
 }
 
 fn number(value: Option<&Value>) -> Outcome<i64> {

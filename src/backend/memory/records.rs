@@ -20,6 +20,8 @@ pub(super) struct Records<T> {
     age: Duration,
     /// Whether earlier records were lost.
     lost: bool,
+    /// Numbers the lives of a store's records.
+    pub(super) generation: u64,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,14 @@ pub(super) enum Remembered<'r, T> {
 
 impl<T> Records<T> {
     pub(super) fn kept_for(life: Duration, now: Duration) -> Self {
-        Self { life, records: BTreeMap::new(), seen: now, age: Duration::ZERO, lost: false }
+        Self {
+            life,
+            records: BTreeMap::new(),
+            seen: now,
+            age: Duration::ZERO,
+            lost: false,
+            generation: 0,
+        }
     }
 
     pub(super) fn of(&self, guard: &ReplayGuard) -> Remembered<'_, T> {
@@ -54,6 +63,11 @@ impl<T> Records<T> {
             Some(_) => Remembered::Older,
             None => Remembered::Nothing,
         }
+    }
+
+    /// The latest sequence of its writer; 0 where it is not known.
+    pub(super) fn sequence(&self, guard: &ReplayGuard) -> u64 {
+        self.records.get(&guard.writer).map_or(0, |record| record.sequence)
     }
 
     /// Lets in a request of which nothing is remembered.

@@ -147,7 +147,7 @@ impl State {
             behind: _,
             ids: _,
         } = self;
-        *plain = Plain::default();
+        plain.wipe();
         shapes.clear();
         keeps.clear();
         tokens.clear();

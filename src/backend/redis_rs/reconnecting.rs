@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -24,7 +24,13 @@ use redis::{
 use tokio::time::Instant;
 
 use super::origin::Origin;
-use crate::backoff::doubling;
+use crate::{
+    backend::{
+        progress,
+        silence::{Sent, Silence},
+    },
+    backoff::doubling,
+};
 
 /// How long connecting, and an answer, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,8 +51,8 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// - A command that finds no connection waits for the attempt in flight, at most 5 s, and otherwise
 ///   fails at once. It was not sent then: counters answer
 ///   [`NotApplied`](crate::DistkitError::NotApplied).
-/// - A connection on which a command got no answer for 5 s, and nothing else was answered meanwhile, is
-///   replaced. Stores replace one whose server was demoted to a replica.
+/// - A connection on which commands got no answer for 5 s, be it that their callers gave up before, and
+///   nothing else was answered meanwhile, is replaced. Stores replace one whose server was demoted to a replica.
 /// - It speaks RESP3 where the server has it. A connection that the server closed is then replaced before
 ///   the next command is sent; over RESP2 only a failing command shows it.
 /// - `TCP_NODELAY` and TCP keepalive are on, unless the client's own `TcpSettings` turn the former on and
@@ -83,9 +89,16 @@ struct Inner {
 struct Live {
     connection: MultiplexedConnection,
     address: ConnectionAddr,
-    /// How many commands were answered on it.
-    answers: AtomicU64,
+    silence: Silence,
     closed: Arc<AtomicBool>,
+}
+
+/// A command that was sent, until it is answered or given up.
+struct Awaited<'c> {
+    connection: &'c Inner,
+    live: &'c Arc<Live>,
+    sent: Sent,
+    ended: bool,
 }
 
 type Attempt = Shared<BoxFuture<'static, RedisResult<Arc<Live>>>>;
@@ -195,6 +208,14 @@ impl ReconnectingConnection {
     pub(crate) async fn connected(self) -> RedisResult<Self> {
         self.live().await?;
         Ok(self)
+    }
+
+    /// [`live`](Self::live), for a command that is sent next.
+    async fn live_for_a_command(&self) -> RedisResult<Arc<Live>> {
+        progress::waits();
+        let live = self.live().await?;
+        progress::is_sent();
+        Ok(live)
     }
 
     /// The connection in use, or the next one.
@@ -308,7 +329,7 @@ impl Inner {
             _ => {}
         }
         let address = client.get_connection_info().addr().clone();
-        Ok(Live { connection, address, answers: AtomicU64::new(0), closed })
+        Ok(Live { connection, address, silence: Silence::default(), closed })
     }
 
     fn note(&self, made: RedisResult<Arc<Live>>) -> RedisResult<Arc<Live>> {
@@ -346,14 +367,14 @@ impl Inner {
         }
     }
 
-    /// Looks at an answer on `live`, on which `answers` had been answered when the command was sent.
-    fn judge(&self, live: &Arc<Live>, answers: u64, answer: Result<&Value, &RedisError>) {
+    /// Looks at the answer on `live` to what was sent.
+    fn judge(&self, live: &Arc<Live>, sent: Sent, answer: Result<&Value, &RedisError>) {
         let replace = match answer {
             Ok(_) => false,
-            Err(error) if error.is_timeout() => live.answers.load(Relaxed) == answers,
+            Err(error) if error.is_timeout() => live.silence.given_up(sent, self.response_timeout),
             Err(error) => match error.kind() {
                 ErrorKind::Server(_) => {
-                    live.answers.fetch_add(1, Relaxed);
+                    live.silence.answered();
                     error.code() == Some("NOAUTH")
                 }
                 ErrorKind::Io | ErrorKind::Parse => true,
@@ -361,7 +382,7 @@ impl Inner {
             },
         };
         if answer.is_ok() {
-            live.answers.fetch_add(1, Relaxed);
+            live.silence.answered();
         }
         if replace {
             self.retire(live);
@@ -369,13 +390,35 @@ impl Inner {
     }
 }
 
+impl<'c> Awaited<'c> {
+    fn on(connection: &'c Inner, live: &'c Arc<Live>) -> Self {
+        Self { connection, live, sent: live.silence.sent(), ended: false }
+    }
+
+    /// It has an answer or an error.
+    fn ended(mut self) -> Sent {
+        self.ended = true;
+        self.sent
+    }
+}
+
+impl Drop for Awaited<'_> {
+    /// Who gives up before the time-out must not keep a connection that has gone silent.
+    fn drop(&mut self) {
+        let limit = self.connection.response_timeout;
+        if !self.ended && self.live.silence.given_up(self.sent, limit) {
+            self.connection.retire(self.live);
+        }
+    }
+}
+
 impl ConnectionLike for ReconnectingConnection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         async move {
-            let live = self.live().await?;
-            let answers = live.answers.load(Relaxed);
+            let live = self.live_for_a_command().await?;
+            let awaited = Awaited::on(&self.0, &live);
             let answer = live.connection.clone().req_packed_command(cmd).await;
-            self.0.judge(&live, answers, answer.as_ref());
+            self.0.judge(&live, awaited.ended(), answer.as_ref());
             answer
         }
         .boxed()
@@ -388,15 +431,16 @@ impl ConnectionLike for ReconnectingConnection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         async move {
-            let live = self.live().await?;
-            let answers = live.answers.load(Relaxed);
+            let live = self.live_for_a_command().await?;
+            let awaited = Awaited::on(&self.0, &live);
             let mut connection = live.connection.clone();
             let answer = connection.req_packed_commands(pipeline, offset, count).await;
+            let sent = awaited.ended();
             match &answer {
                 Ok(values) => {
-                    self.0.judge(&live, answers, Ok(values.first().unwrap_or(&Value::Nil)));
+                    self.0.judge(&live, sent, Ok(values.first().unwrap_or(&Value::Nil)));
                 }
-                Err(error) => self.0.judge(&live, answers, Err(error)),
+                Err(error) => self.0.judge(&live, sent, Err(error)),
             }
             answer
         }

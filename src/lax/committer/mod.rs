@@ -22,7 +22,7 @@ use super::{
 use crate::{
     DistkitError,
     backend::{BackendError, Refusal},
-    outage::{Chain, Outage, Standing},
+    outage::{Chain, Standing, Told},
 };
 
 /// What a committer leaves to the next one.
@@ -36,9 +36,9 @@ pub(super) struct Writer {
     /// Cells whose place in the store holds no number.
     corrupt: Vec<(Arc<Cell>, Refusal)>,
     schedule: Schedule,
-    outage: Outage,
+    outage: Told,
     /// Of additions under tokens that the store turns down.
-    promise_outage: Outage,
+    promise_outage: Told,
 }
 
 /// A batch whose outcome is not known. Nothing else is written before it is.
@@ -71,8 +71,8 @@ impl Writer {
             promised: None,
             corrupt: Vec::new(),
             schedule: Schedule::new(),
-            outage: Outage::default(),
-            promise_outage: Outage::default(),
+            outage: Told::default(),
+            promise_outage: Told::default(),
         }
     }
 }
@@ -217,8 +217,8 @@ impl<'c, L: Ledger> Committer<'c, L> {
     fn note_success(&mut self) {
         let shared = self.shared;
         self.writer.schedule.succeeded();
+        shared.losses.lock().last_failure = None;
         if let Some(Standing { attempts, lasted }) = self.writer.outage.ended() {
-            shared.losses.lock().last_failure = None;
             let (prefix, counter) = (shared.ledger.prefix(), shared.ledger.counts().kind());
             tracing::info!(
                 target: "distkit::lax",

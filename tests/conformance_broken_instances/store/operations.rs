@@ -58,7 +58,7 @@ impl Instances {
             let guard = Guard { sequence, outcomes: outcomes.clone() };
             self.guards.insert(self.guard_of(inc), guard);
         }
-        Ok(Ordered { version, answer: Applied { replayed, outcomes } })
+        Ok(Ordered { version, answer: Applied { replayed, record: None, outcomes } })
     }
 
     fn replay(
