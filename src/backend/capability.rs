@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Applied, BackendError, Enumeration, Member, Ordered, ReplayGuard, SliceEnumeration, SliceWrite,
-    Space, Standing, Windowing, Write, raw::RawCommands,
+    Space, Standing, Tokens, Windowing, Write, raw::RawCommands,
 };
 
 /// The capabilities of a store: a view of each that it has.
@@ -26,6 +26,8 @@ pub struct Capabilities<'s> {
     pub slice_enumeration: Option<&'s dyn SliceEnumeration>,
     /// Keeps plain counters in windows of time.
     pub windows: Option<&'s dyn Windowing>,
+    /// Additions that happen once for each token.
+    pub tokens: Option<&'s dyn Tokens>,
     /// Single commands, for this crate's own tool.
     #[doc(hidden)]
     pub raw: Option<&'s dyn RawCommands>,
@@ -61,6 +63,11 @@ impl<'s> Capabilities<'s> {
     /// Adds [`Windowing`].
     pub fn with_windows(self, windows: &'s dyn Windowing) -> Self {
         Self { windows: Some(windows), ..self }
+    }
+
+    /// Adds [`Tokens`].
+    pub fn with_tokens(self, tokens: &'s dyn Tokens) -> Self {
+        Self { tokens: Some(tokens), ..self }
     }
 
     #[cfg(any(feature = "redis-rs", feature = "fred"))]

@@ -12,10 +12,10 @@ use futures_util::future::BoxFuture;
 use super::{
     Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance, InstanceBackend,
     InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
-    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, Windowing, Write,
-    capability::missing,
+    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, TokenAdd, Windowing,
+    Write, capability::missing,
 };
-use crate::{KeyFilter, RedisKey};
+use crate::{KeyFilter, RedisKey, Token};
 
 /// A request on its way to a store: the method and its arguments.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +119,21 @@ pub enum Op<'a> {
         space: &'a Space,
         keys: &'a [RedisKey],
     },
+    AddOnce {
+        space: &'a Space,
+        items: &'a [TokenAdd],
+        keep: Duration,
+    },
+    Resolve {
+        space: &'a Space,
+        tokens: &'a [(RedisKey, Token)],
+        keep: Duration,
+    },
+    Forbid {
+        space: &'a Space,
+        tokens: &'a [(RedisKey, Token)],
+        keep: Duration,
+    },
 }
 
 impl Op<'_> {
@@ -146,6 +161,9 @@ impl Op<'_> {
             Self::CountOn { .. } => "count_on",
             Self::Time { .. } => "time",
             Self::ReadCurrent { .. } => "read_current",
+            Self::AddOnce { .. } => "add_once",
+            Self::Resolve { .. } => "resolve",
+            Self::Forbid { .. } => "forbid",
         }
     }
 
@@ -172,7 +190,10 @@ impl Op<'_> {
             | Self::PageOn { space, .. }
             | Self::CountOn { space }
             | Self::Time { space }
-            | Self::ReadCurrent { space, .. } => space,
+            | Self::ReadCurrent { space, .. }
+            | Self::AddOnce { space, .. }
+            | Self::Resolve { space, .. }
+            | Self::Forbid { space, .. } => space,
         }
     }
 
@@ -186,6 +207,8 @@ impl Op<'_> {
             | Self::Totals { keys, .. }
             | Self::ReadCurrent { keys, .. } => keys.len(),
             Self::Join { slices, .. } => slices.len(),
+            Self::AddOnce { items, .. } => items.len(),
+            Self::Resolve { tokens, .. } | Self::Forbid { tokens, .. } => tokens.len(),
             Self::Slices { .. } => 1,
             Self::Clear { .. }
             | Self::ClearRecorded { .. }
@@ -215,6 +238,7 @@ impl Op<'_> {
                 | Self::CountOn { .. }
                 | Self::Time { .. }
                 | Self::ReadCurrent { .. }
+                | Self::Resolve { .. }
         )
     }
 }
@@ -341,6 +365,7 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
             enumeration: store.enumeration.map(|_| self as _),
             slice_enumeration: store.slice_enumeration.map(|_| self as _),
             windows: store.windows.map(|_| self as _),
+            tokens: store.tokens.map(|_| self as _),
             // These would go past the layer.
             raw: None,
         }

@@ -18,6 +18,6 @@ mod window_reads;
 pub use crate::answers::Keyed;
 pub use copy::copy_prefix;
 pub use counter_trait::CounterTrait;
-pub use lax::{LaxCounter, LaxHandle, Unflushed, UnflushedShard};
+pub use lax::{LaxCounter, LaxHandle, TokenFate, Unflushed, UnflushedShard, UnflushedToken};
 pub use options::CounterOptions;
 pub use strict::StrictCounter;

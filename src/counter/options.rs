@@ -30,6 +30,7 @@ pub struct CounterOptions<B: Backend + ?Sized = dyn Backend> {
     pub(super) stores: Shards<SpaceStore<B>>,
     pub(super) settings: Settings,
     pub(super) strict: strict::Settings,
+    pub(super) keep_tokens: Duration,
     pub(super) sending: Arc<Shards<Sending>>,
 }
 
@@ -54,6 +55,7 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
             stores,
             settings: Settings::default(),
             strict: strict::Settings::default(),
+            keep_tokens: KEEP_TOKENS,
         }
     }
 
@@ -66,8 +68,8 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
             Some(idle) => stores.map(|store| store.expiring_after(idle)),
             None => stores,
         };
-        let Self { settings, strict, .. } = self;
-        let options = Self { settings, strict, ..Self::over(stores) };
+        let Self { settings, strict, keep_tokens, .. } = self;
+        let options = Self { settings, strict, keep_tokens, ..Self::over(stores) };
         match clock {
             Some(windows) => options.windows(windows),
             None => options,
@@ -116,8 +118,25 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
     /// ```
     pub fn windows(self, windows: Windows) -> Self {
         let stores = self.stores.map(|store| store.in_windows(windows));
-        let Self { settings, strict, .. } = self;
-        Self { settings, strict, ..Self::over(stores) }
+        let Self { settings, strict, keep_tokens, .. } = self;
+        Self { settings, strict, keep_tokens, ..Self::over(stores) }
+    }
+
+    /// Sets for how long the store remembers a token at least: see [`CounterTrait::inc_once`]. Default: a day. It
+    /// counts in whole even seconds, rounded up, at least 2.
+    ///
+    /// Choose it longer than anybody may repeat an attempt. A token takes about 35 bytes of the server for up to 1.5
+    /// times as long. That is counted by a clock of the prefix that grows by at most a minute between two requests with
+    /// tokens: where they are rare, tokens are kept longer.
+    ///
+    /// It is the same in all processes that use tokens under the prefix, from their first use on: with another value,
+    /// calls with tokens fail as [`ShapeMismatch`](crate::backend::BackendError::ShapeMismatch), which names both, and
+    /// change nothing.
+    ///
+    /// [`CounterTrait::inc_once`]: super::CounterTrait::inc_once
+    pub fn keep_tokens(mut self, keep: Duration) -> Self {
+        self.keep_tokens = keep;
+        self
     }
 
     /// Lets the counters of the prefix expire when nobody has written to any of them for so long, of several shards each
@@ -152,8 +171,8 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
     pub fn expire_after(self, idle: Duration) -> Self {
         let clock = self.stores.first().clock().map(|clock| clock.windows());
         let stores = self.stores.map(|store| store.expiring_after(idle));
-        let Self { settings, strict, .. } = self;
-        let options = Self { settings, strict, ..Self::over(stores) };
+        let Self { settings, strict, keep_tokens, .. } = self;
+        let options = Self { settings, strict, keep_tokens, ..Self::over(stores) };
         match clock {
             Some(windows) => options.windows(windows),
             None => options,
@@ -179,9 +198,12 @@ impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
             .field("windows", &self.stores.first().clock().map(|clock| clock.windows()))
             .field("strict", &self.strict)
             .field("buffering", &self.settings)
+            .field("keep_tokens", &self.keep_tokens)
             .finish_non_exhaustive()
     }
 }
+
+const KEEP_TOKENS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the strict counters of clones of one options value send to a shard with.
 #[derive(Default)]

@@ -4,11 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::cell::{Cell, Known};
+use super::{
+    cell::{Cell, Known},
+    promises::Promise,
+};
 use crate::{
     DistkitError,
     answers::Item,
-    backend::{Outcome, ReplayGuard, Scope},
+    backend::{AddedOnce, BackendError, Outcome, ReplayGuard, Scope},
     counts::Counts,
 };
 
@@ -100,6 +103,20 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     /// Asks the store for the time, by which windows go.
     async fn ask_time(&self) -> Result<(), DistkitError> {
         Ok(())
+    }
+
+    /// Does each addition under its token, once. Also one that is sent again.
+    async fn add_promised(
+        &self,
+        _promises: &[Promise],
+        _resent: bool,
+    ) -> Result<Vec<Outcome<AddedOnce>>, DistkitError> {
+        Err(BackendError::not_applied("these counters have no tokens").into())
+    }
+
+    /// How long the store surely remembers a token.
+    fn tokens_last(&self) -> Duration {
+        Duration::MAX
     }
 
     /// The counter has ended: nothing is to go on in the background, whoever holds this.

@@ -13,6 +13,7 @@ mod reply;
 pub(crate) mod rights;
 mod runner;
 mod shape;
+mod tokens;
 mod windows;
 
 use std::borrow::Cow;
@@ -35,6 +36,7 @@ pub struct LuaStore<R> {
     shapes: shape::Shapes,
     freshness: freshness::Freshness,
     policy: policy::Asked,
+    tokens: tokens::Known,
 }
 
 impl<R> std::fmt::Debug for LuaStore<R> {
@@ -51,6 +53,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             shapes: shape::Shapes::default(),
             freshness: freshness::Freshness::default(),
             policy: policy::Asked::default(),
+            tokens: tokens::Known::default(),
         }
     }
 
@@ -60,6 +63,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             CallError::Server(error) => match &*error.code {
                 "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),
                 "SHAPE" => reply::another_shape(&error.detail),
+                "KEEP" => reply::another_keep(&error.detail),
                 "FORGOTTEN" => BackendError::Forgotten,
                 "PARTLY" => BackendError::answer_lost(error),
                 "NOTCURRENT" | "CLOSED" | "LOST" => windows::refused(error),
@@ -99,7 +103,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             let (lanes, shape) = (layout::lanes(space), layout::shape(space));
             let keys = [key, &lanes, &shape];
             return self
-                .run_in(space, script, keys, &args, |error| self.failed(error, &keys))
+                .run_in(space, script, &keys, &args, |error| self.failed(error, &keys))
                 .await;
         }
         let ticket = self.lanes.take(|| self.fresh_id());
@@ -132,10 +136,10 @@ impl<R: ScriptRunner> LuaStore<R> {
         args[4] = Arg::Text(&window);
         if space.idle().is_some() {
             let keys = [key, &kept, &shape, &other];
-            return self.run_in(space, script, keys, &args, |e| self.failed(e, &keys)).await;
+            return self.run_in(space, script, &keys, &args, |e| self.failed(e, &keys)).await;
         }
         let keys = [key, &kept, &shape];
-        self.run_in(space, script, keys, &args, |error| self.failed(error, &keys)).await
+        self.run_in(space, script, &keys, &args, |error| self.failed(error, &keys)).await
     }
 }
 

@@ -175,7 +175,7 @@ impl<R: ScriptRunner> LuaStore<R> {
     }
 }
 
-fn partly(error: BackendError) -> BackendError {
+pub(super) fn partly(error: BackendError) -> BackendError {
     match error {
         BackendError::OutcomeUnknown(_) | BackendError::AnswerLost(_) => error,
         error => BackendError::outcome_unknown(format!("a part was applied, then: {error}")),
@@ -254,6 +254,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
             .with_enumeration(self)
             .with_slice_enumeration(self)
             .with_windows(self)
+            .with_tokens(self)
             .with_raw(self)
     }
 }
