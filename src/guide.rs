@@ -61,6 +61,7 @@ pages! {
     /// [clusters]: crate::guide::clusters
     /// [observability]: crate::guide::observability
     /// [rights]: crate::guide::production#rights
+    /// [unique_events]: crate::guide::recipes#unique-billing-events
     tool: "cli.md";
     /// [tool]: crate::guide::tool
     clusters: "sharding.md";
