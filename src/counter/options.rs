@@ -148,7 +148,7 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
     ///
     /// It is for ever, and the same in all processes of the prefix, those of instance-aware counters included, which have
     /// none: another one fails as [`ShapeMismatch`](crate::backend::BackendError::ShapeMismatch) before anything is
-    /// written. [Windows](Self::windows) go by their own time.
+    /// written. [Windows](Self::windows) go by their own time, and what the store remembers of requests with the last of them.
     ///
     /// A server that evicts keys with a TTL (`volatile-*`) may evict these; use `noeviction`.
     ///

@@ -25,7 +25,7 @@ if ARGV[1] == 'l' then
   end
   -- Before the additions: what is added and not recorded would be added again.
   claimed = claimed and type(try('HSET', lanes, id, sequence .. ' ' .. age)) ~= 'table'
-  local idle = claimed and string.match(args[4], '/(%d+)$')
+  local idle = claimed and tonumber(string.match(args[4], '/(%d+)$'))
   local answer, at = { 0 }, 1
   for item = 6, claimed and #args or 0, 2 do
     local total = try('HINCRBY', totals, args[item], args[item + 1])
@@ -67,9 +67,14 @@ if ARGV[1] == 'l' then
     answer[at] = total
   end
   if claimed then
-    if idle and args[5] == '' then
-      -- All others were renewed in this second. The last counter may have been deleted since, and its hash with it.
-      try('PEXPIREAT', totals, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + idle + 1000))
+    local left = idle and args[5] == '' and try('PTTL', lanes)
+    if left and left ~= try('PTTL', totals) then
+      -- All keys were renewed in this second, but the last counter may have been deleted since, and its hash with it.
+      -- The new one goes with the records: if it outlived them, a batch that is sent again would count twice.
+      if type(left) ~= 'number' or left < 1 or left > idle + 1000 then
+        left = idle + 1000
+      end
+      try('PEXPIREAT', totals, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + left))
     end
     local kept = try('HSET', lanes, id, sequence .. ' ' .. age .. '\n' .. cmsgpack.pack(answer))
     return type(kept) == 'table' and { err = 'PARTLY ' .. kept.err } or answer

@@ -65,17 +65,25 @@ end
 local idle = string.match(resent, '/(%d+)$')
 
 -- All keys of the space get the same time, so that they expire together: a second later than they may, because
--- add_quick.lua does not renew those that are there.
+-- add_quick.lua does not renew those that are there. What is remembered of writers stays for as long as the counters of
+-- the window that is written to, and of windows before: a batch that is sent again would count twice in them.
 local function renew()
   if not idle then
     return
   end
   local time = redis.call('TIME')
-  local at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + idle + 1000)
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local soon = now + idle + 1000
+  local late = math.max(soon, tonumber(string.match(window, '%d+$') or '0'))
   for _, key in ipairs(KEYS) do
-    -- A window has a time of its own.
-    if key ~= totals or window == '' then
-      redis.pcall('PEXPIREAT', key, at)
+    if key ~= totals then
+      local left = redis.pcall('PTTL', key)
+      if type(left) == 'table' or now + left < late then
+        redis.pcall('PEXPIREAT', key, string.format('%.0f', late))
+      end
+    elseif window == '' then
+      -- A window has a time of its own.
+      redis.pcall('PEXPIREAT', key, string.format('%.0f', soon))
     end
   end
 end

@@ -309,12 +309,16 @@ impl Plain {
         self.lanes.remove(space);
     }
 
-    /// Removes what a space that expires holds, and all that is remembered. Windows go by their own time.
-    pub(super) fn expire_space(&mut self, space: &Space) {
+    /// Removes what a space that expires holds, and what is remembered. Windows go by their own time; while there are
+    /// any, their writers are remembered, and the answer is false.
+    pub(super) fn expire_space(&mut self, now: Duration, space: &Space) -> bool {
         self.spaces.remove(space);
         self.lives.remove(space);
-        self.writers.remove(space);
-        self.lanes.remove(space);
+        let whole = !self.windows.any_open(now, space);
+        if whole {
+            self.wipe_space(space);
+        }
+        whole
     }
 
     pub(super) fn plant(&mut self, space: &Space, key: &RedisKey, text: &str) {
