@@ -224,3 +224,38 @@ async fn counters_do_not_outlive_what_is_remembered_of_their_writers() {
         }
     }
 }
+
+/// Counters with and without windows, of which some records were made after the window was opened.
+#[tokio::test]
+async fn windows_and_other_counters_of_a_prefix_expire_after_their_records() {
+    for start in [Server::redis, Server::valkey] {
+        for client in ["redis", "redis+fred"] {
+            let server = start().manual_clock().start();
+            let store = connect(&server.url().replacen("redis", client, 1)).await.unwrap();
+            let space = Space::new(key("cart")).expiring_after(MINUTE);
+            let window = space.in_window(Windows::every(HOUR).at(server.now()));
+            let items = [Write::add(key("items"), 4)];
+            let guard = |writer: &str, sequence| ReplayGuard {
+                writer: writer.into(),
+                sequence,
+                resent: false,
+            };
+            let recorded = store.capabilities().recorded.unwrap();
+            let ttl = |name: &str| -> i64 {
+                server.cli(&["PTTL", &format!("distkit:{{cart}}:{name}")]).parse().unwrap()
+            };
+            // The window before the lanes, which a write beside windows makes, and all in one second.
+            store.apply(&window, &items, Some(&guard("one", 1))).await.unwrap();
+            recorded.apply_recorded(&space, &items, &guard("lane", 1)).await.unwrap();
+            recorded.apply_recorded(&window, &items, &guard("lane", 2)).await.unwrap();
+            let closed = (2 * HOUR).as_millis() as i64;
+            assert!(ttl("lanes") >= closed && ttl("writers") >= closed && ttl("shape") >= closed);
+            server.advance(Duration::from_millis(1500));
+            // Renewed by a window's write, which is none to the counters beside it; the next one is.
+            recorded.apply_recorded(&window, &items, &guard("lane", 3)).await.unwrap();
+            server.advance(Duration::from_millis(300));
+            recorded.apply_recorded(&space, &items, &guard("lane", 4)).await.unwrap();
+            assert!(ttl("totals") >= MINUTE.as_millis() as i64, "{}", ttl("totals"));
+        }
+    }
+}
