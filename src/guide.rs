@@ -20,6 +20,8 @@ pages! {
     /// [trypema]: crate::trypema
     /// [guarantees]: crate::guide::guarantees
     /// [recipes]: crate::guide::recipes
+    /// [keep_tokens]: crate::counter::CounterOptions::keep_tokens
+    /// [recipes]: crate::guide::recipes
     choosing: "guide/choosing.md";
     /// [connect]: crate::backend::connect()
     /// [operating]: crate::guide::operating

@@ -539,7 +539,7 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
                 };
                 self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
             }
-            // It does no harm when it is done twice: nothing of this instance's is under way meanwhile.
+            // It does no harm when it is done twice: nothing of this instance's is in flight meanwhile.
             (Scope::Slice, _) => {
                 let clear = |lane| async move {
                     self.sent_in(&lane, self.store.clear_on(space, member, scope)).await
@@ -644,7 +644,7 @@ macro_rules! sharding_option {
 }
 pub(crate) use sharding_option;
 
-/// A store that breaks its contract: nobody knows what it did.
+/// A store that breaks its contract: what it did is unknown.
 fn counted<T>(asked: usize, answers: &[T]) -> Result<(), BackendError> {
     if answers.len() == asked {
         return Ok(());

@@ -316,7 +316,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 ///     An instance whose lease has run out (now >= its end) is dead once an operation of another one,
 ///     a join included, finds it; until then it can still renew.
 /// 14. **Collecting.** An operation first removes the slices of all dead instances from the keys that
-///     it names, so that its answer is exact. What else the dead left goes in bounded portions, one
+///     it names, so that its answer is exact. The remaining slices of expired instances go in bounded portions, one
 ///     with each operation, until nothing is left. Collecting never makes an operation fail: where the
 ///     true sum does not fit into an `i64`, the total reads as the nearest `i64`, and only a write
 ///     whose own result does not fit is refused.

@@ -9,9 +9,9 @@ use crate::{
     listing::{self, Listing},
 };
 
-/// What every plain counter can do.
+/// The operations of every plain counter.
 ///
-/// The trait can be made into an object. Batches keep their order: a key that is named twice is written
+/// The trait is dyn-compatible. Batches keep their order: a key that is named twice is written
 /// twice, and answers come in the order of the input. An empty batch does no I/O.
 ///
 /// # Errors
@@ -23,7 +23,7 @@ use crate::{
 ///   once, or not at all. A strict counter sends a write again until
 ///   [`unknown_after`](super::CounterOptions::unknown_after) is over, a lax counter's `set` or `del` is sent once.
 /// - [`CounterError`](DistkitError::CounterError): this key was refused and nothing changed, because the
-///   result would not fit into an `i64`, or because the store holds something else than a number there.
+///   result would not fit into an `i64`, or because the store holds a non-integer value there.
 /// - [`TooManyPending`](DistkitError::TooManyPending) and [`ShutDown`](DistkitError::ShutDown), of a lax counter
 ///   only: nothing was taken.
 ///

@@ -35,7 +35,7 @@ pub type TotalAndSlice = (i64, i64);
 ///   [`unknown_after`](super::StrictInstanceAwareCounterOptions::unknown_after) is over, a lax counter's `set` or
 ///   `del` is sent once.
 /// - [`CounterError`](DistkitError::CounterError): this key was refused and nothing changed, because a sum would
-///   not fit into an `i64`, or because the store holds something else than a number there. (`del` of such a thing
+///   not fit into an `i64`, or because the store holds a non-integer value there. (`del` of such a thing
 ///   deletes it.)
 /// - [`InstanceReplaced`](DistkitError::InstanceReplaced) once a newer instance has taken this one's name, and
 ///   [`ShutDown`](DistkitError::ShutDown) after the instance left: nothing was done.

@@ -19,10 +19,10 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// # Errors
     ///
     /// Why some of it is not. [`NotApplied`](DistkitError::NotApplied) and
-    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
+    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is unreachable; everything is kept, and
     /// sent when it is back, unless that takes most of a day (the latter is then said once more). [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
     /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
-    /// place holds something else than a number is kept and tried again. All else is in the store.
+    /// place holds a non-integer value is kept and tried again. All else is in the store.
     /// [`InstanceReplaced`](DistkitError::InstanceReplaced): nothing is in the store any more, nor will be.
     /// [`ShutDown`](DistkitError::ShutDown): an earlier `shutdown` reported what is lost, or the instance left
     /// with something pending.
