@@ -37,6 +37,7 @@ pages! {
     guarantees: "guide/guarantees.md";
     recipes: "recipes.md";
     /// [backend]: crate::backend::Backend
+    /// [space]: crate::backend::Space
     /// [around]: crate::backend::Around
     store: "guide/store.md";
     /// [production]: crate::guide::production
@@ -59,10 +60,12 @@ pages! {
     observability: "observability.md";
     /// [clusters]: crate::guide::clusters
     /// [rights]: crate::guide::production#rights
+    /// [observability]: crate::guide::observability
     tool: "cli.md";
     /// [tool]: crate::guide::tool
     clusters: "sharding.md";
     /// [connecting]: crate::guide::connecting
+    /// [chain]: crate::guide::errors
     /// [tool]: crate::guide::tool
     migration: "guide/migration.md";
 }
