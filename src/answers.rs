@@ -6,6 +6,8 @@ use crate::{
     DistkitError, RedisKey,
     backend::{BackendError, Outcome, Write},
 };
+#[cfg(feature = "counter")]
+use crate::{Token, backend::TokenAdd};
 
 /// An item of a batch.
 pub(crate) trait Item {
@@ -21,6 +23,20 @@ impl Item for RedisKey {
 impl Item for Write {
     fn key(&self) -> &RedisKey {
         &self.key
+    }
+}
+
+#[cfg(feature = "counter")]
+impl Item for TokenAdd {
+    fn key(&self) -> &RedisKey {
+        &self.key
+    }
+}
+
+#[cfg(feature = "counter")]
+impl Item for (RedisKey, Token) {
+    fn key(&self) -> &RedisKey {
+        &self.0
     }
 }
 

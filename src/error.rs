@@ -23,6 +23,10 @@ pub enum DistkitError {
     #[error("invalid key: {0}")]
     InvalidRedisKey(String),
 
+    /// A [`Token`](crate::Token) is empty, or has more than 255 bytes.
+    #[error("invalid token: {0}")]
+    InvalidToken(String),
+
     /// The store turned the operation down or could not be reached. Nothing happened, and nothing will.
     #[error("not applied")]
     NotApplied(#[source] BackendError),
@@ -101,7 +105,11 @@ impl DistkitError {
 
     #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
     pub(crate) fn refused(key: &RedisKey, refusal: Refusal) -> Self {
-        Self::CounterError { key: key.clone(), refusal }
+        match refusal {
+            // This attempt changed nothing; what another one did is unknown.
+            Refusal::TokenForgotten => Self::OutcomeUnknown(BackendError::Forgotten),
+            refusal => Self::CounterError { key: key.clone(), refusal },
+        }
     }
 }
 

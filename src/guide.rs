@@ -59,6 +59,7 @@ pages! {
     production: "production.md";
     observability: "observability.md";
     /// [clusters]: crate::guide::clusters
+    /// [observability]: crate::guide::observability
     /// [rights]: crate::guide::production#rights
     /// [observability]: crate::guide::observability
     tool: "cli.md";

@@ -111,6 +111,7 @@ mod outage;
 #[cfg(all(test, any(feature = "counter", feature = "instance-aware-counter")))]
 mod outage_tests;
 mod parse_key;
+mod parse_token;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod parts;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
@@ -121,6 +122,7 @@ mod space_store;
 mod stats;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod strict;
+mod token;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod watch;
 
@@ -179,6 +181,7 @@ pub use listing::Listing;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
 pub use stats::Stats;
+pub use token::Token;
 
 /// The examples of README.md, compiled.
 #[cfg(all(doctest, feature = "counter", feature = "redis-rs"))]

@@ -2,6 +2,8 @@
 //!
 //! A store that gives another number of answers than it was asked for is not trusted with any.
 
+#[cfg(feature = "counter")]
+use std::time::Duration;
 use std::{future::Future, sync::Arc};
 
 use tokio::time::Instant;
@@ -24,8 +26,9 @@ use crate::{
 };
 #[cfg(feature = "counter")]
 use crate::{
-    backend::{Enumeration, Write},
-    strict::Answered,
+    Token,
+    backend::{AddedOnce, Enumeration, Resolved, TokenAdd, Tokens, Write},
+    strict::{Answered, send_again},
 };
 
 /// The counters of one prefix in a store.
@@ -208,6 +211,72 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
 
     fn enumeration(&self) -> Result<&dyn Enumeration, BackendError> {
         self.store.capabilities().enumeration.ok_or_else(|| missing("listing"))
+    }
+
+    /// Adds under tokens, in one attempt. It may be repeated.
+    pub(crate) async fn add_tokens(
+        &self,
+        items: &[TokenAdd],
+        keep: Duration,
+        resent: bool,
+    ) -> Result<Vec<Outcome<AddedOnce>>, BackendError> {
+        self.counts.add(Count::Resent, usize::from(resent));
+        let added =
+            self.sent(Kind::Write, self.tokens()?.add_once(&self.space, items, keep)).await?;
+        counted(items.len(), &added)?;
+        if !resent {
+            // Else it may be an earlier attempt of this request.
+            let replayed = added.iter().filter(|one| one.as_ref().is_ok_and(|one| one.replayed));
+            self.counts.add(Count::Replayed, replayed.count());
+        }
+        Ok(added)
+    }
+
+    /// The same, sent again until it is answered, or the deadline. Without one it is sent one time.
+    pub(crate) async fn add_tokens_once(
+        &self,
+        items: &[TokenAdd],
+        keep: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Outcome<AddedOnce>>, BackendError> {
+        let Some(deadline) = deadline else { return self.add_tokens(items, keep, false).await };
+        let request = |resent| self.add_tokens(items, keep, resent);
+        self.ended(Instant::now(), send_again(deadline, request).await)
+    }
+
+    pub(crate) async fn resolve_tokens(
+        &self,
+        tokens: &[(RedisKey, Token)],
+        keep: Duration,
+    ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
+        let known =
+            self.sent(Kind::Read, self.tokens()?.resolve(&self.space, tokens, keep)).await?;
+        counted(tokens.len(), &known).map_err(BackendError::with_nothing_applied)?;
+        Ok(known)
+    }
+
+    /// Resolves or forbids, sent again as [`add_tokens_once`](Self::add_tokens_once).
+    pub(crate) async fn forbid_tokens(
+        &self,
+        tokens: &[(RedisKey, Token)],
+        keep: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
+        let store = self.tokens()?;
+        let request = |resent| {
+            self.counts.add(Count::Resent, usize::from(resent));
+            self.sent(Kind::Write, store.forbid(&self.space, tokens, keep))
+        };
+        let known = match deadline {
+            Some(deadline) => self.ended(Instant::now(), send_again(deadline, request).await)?,
+            None => request(false).await?,
+        };
+        counted(tokens.len(), &known)?;
+        Ok(known)
+    }
+
+    fn tokens(&self) -> Result<&dyn Tokens, BackendError> {
+        self.store.capabilities().tokens.ok_or_else(|| missing("tokens"))
     }
 
     pub(crate) async fn clear(&self) -> Result<(), BackendError> {

@@ -28,7 +28,7 @@ macro_rules! numbers {
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
-            /// Keys with writes that the store has not acknowledged, those in flight included.
+            /// Keys with writes that the store has not acknowledged, those in flight included, and additions under tokens.
             pub pending_keys: u64,
             /// The age of the oldest such write; `None` without one. Never less than the true age.
             pub oldest_pending: Option<Duration>,
@@ -128,6 +128,9 @@ numbers! {
     unknown: Unknown = "distkit_unknown_outcomes_total" of every,
     /// Calls that failed as `NotApplied`: these writes did not happen, and will not unless the caller tries again.
     not_applied: NotApplied = "distkit_not_applied_total" of every,
+    /// Additions under tokens that the store had applied before, and did not apply again. Not those of requests that
+    /// were sent again, which may find themselves.
+    replayed: Replayed = "distkit_replayed_total" of plain,
     /// Strict calls that shared a request with others.
     joined_calls: JoinedCalls = "distkit_joined_calls_total" of strict,
     /// Batches of buffered writes that the store acknowledged.
@@ -156,6 +159,10 @@ mod of {
 
     pub(super) fn lax(kind: &str) -> bool {
         kind.starts_with("lax")
+    }
+
+    pub(super) fn plain(kind: &str) -> bool {
+        !instance_aware(kind)
     }
 
     pub(super) fn instance_aware(kind: &str) -> bool {

@@ -9,13 +9,17 @@ use distkit::{
 };
 
 fn with_hooks(fixture: Fixture, store: MemoryBackend) -> Fixture {
-    let (wiped, forgetful) = (store.clone(), store.clone());
+    let (wiped, forgetful, tokenless) = (store.clone(), store.clone(), store.clone());
     let fixture = fixture.wipe_with(move |_| {
         wiped.wipe();
         async {}
     });
     let fixture = fixture.lose_records_with(move |space| {
         forgetful.lose_guards(&space);
+        async {}
+    });
+    let fixture = fixture.lose_tokens_with(move |space| {
+        tokenless.lose_tokens(&space);
         async {}
     });
     fixture.plant_with(move |space, key, text| {
@@ -64,3 +68,6 @@ distkit::enumeration_conformance_suite!(listing_directly, direct);
 distkit::slice_enumeration_conformance_suite!(slice_listing_directly, direct);
 distkit::enumeration_conformance_suite!(listing_behind_a_slow_link, slow);
 distkit::slice_enumeration_conformance_suite!(slice_listing_behind_a_slow_link, slow);
+distkit::tokens_conformance_suite!(tokens_directly, direct);
+distkit::tokens_conformance_suite!(tokens_by_a_manual_clock, clocked);
+distkit::tokens_conformance_suite!(tokens_behind_a_slow_link, slow);

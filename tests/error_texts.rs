@@ -33,7 +33,10 @@ fn each_variant_says_its_own_part_and_no_other() {
             BackendError::ShapeMismatch { ours: "1 shard".into(), stored: "48 shards".into() },
             "the prefix is in use with 48 shards, and this process has 1 shard",
         ),
-        (BackendError::Forgotten, "the store lost the record of this writer's batches"),
+        (
+            BackendError::Forgotten,
+            "the store lost the record that would tell whether an earlier attempt was applied",
+        ),
         (BackendError::NotJoined, "the instance is not joined"),
         (BackendError::Replaced, "a newer instance has taken this instance's name"),
     ];

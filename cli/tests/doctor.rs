@@ -11,6 +11,7 @@ use std::{
 };
 
 use distkit::{
+    Token,
     backend::{Space, Store, connect, operator},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
@@ -65,6 +66,8 @@ impl Service {
         let name = key(&format!("k{}", round % 7));
         self.strict.inc(&name, round).await.unwrap();
         self.lax.inc(&key("lax"), 1).await.unwrap();
+        let token = Token::new(format!("event {round}")).unwrap();
+        self.strict.inc_once(&name, 1, &token).await.unwrap();
         for (instance, amount) in self.instances.iter().zip(1..) {
             instance.inc(&name, amount * (round - 5)).await.unwrap();
         }
@@ -286,6 +289,7 @@ async fn a_space_of_which_a_part_is_lost_is_named() {
         ("shape", "space-half-lost"),
         ("writers", "guards-lost"),
         ("lanes", "guards-lost"),
+        ("tok", "guards-lost"),
     ] {
         server.cli(&["FLUSHALL"]);
         let _service = Service::start(&server.url()).await;

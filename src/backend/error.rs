@@ -33,7 +33,7 @@ pub enum BackendError {
     Corrupt(String),
 
     /// The other processes of the prefix keep its data in another shape: another version of this crate, or
-    /// another number of shards. Nothing took effect. Use another prefix, or the same version.
+    /// another number of shards, or tokens that are kept for another time. Nothing took effect. Use another prefix, or the same version.
     #[error("the prefix is in use with {stored}, and this process has {ours}")]
     ShapeMismatch {
         /// What this process would use.
@@ -42,9 +42,9 @@ pub enum BackendError {
         stored: String,
     },
 
-    /// The store lost the record of this writer, and an earlier attempt of the batch may have been applied.
+    /// The store lost the record of this writer, or token, and an earlier attempt may have been applied.
     /// This attempt did nothing; what the earlier one did is unknown. Do not send the batch again.
-    #[error("the store lost the record of this writer's batches")]
+    #[error("the store lost the record that would tell whether an earlier attempt was applied")]
     Forgotten,
 
     /// The instance is not registered: it never joined, was collected as dead, left, or the store lost

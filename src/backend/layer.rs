@@ -3,6 +3,7 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -11,10 +12,10 @@ use futures_util::future::BoxFuture;
 use super::{
     Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance, InstanceBackend,
     InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
-    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, Write,
+    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, TokenAdd, Write,
     capability::missing,
 };
-use crate::{KeyFilter, RedisKey};
+use crate::{KeyFilter, RedisKey, Token};
 
 /// A request on its way to a store: the method and its arguments.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +112,21 @@ pub enum Op<'a> {
     CountOn {
         space: &'a Space,
     },
+    AddOnce {
+        space: &'a Space,
+        items: &'a [TokenAdd],
+        keep: Duration,
+    },
+    Resolve {
+        space: &'a Space,
+        tokens: &'a [(RedisKey, Token)],
+        keep: Duration,
+    },
+    Forbid {
+        space: &'a Space,
+        tokens: &'a [(RedisKey, Token)],
+        keep: Duration,
+    },
 }
 
 impl Op<'_> {
@@ -136,6 +152,9 @@ impl Op<'_> {
             Self::Count { .. } => "count",
             Self::PageOn { .. } => "page_on",
             Self::CountOn { .. } => "count_on",
+            Self::AddOnce { .. } => "add_once",
+            Self::Resolve { .. } => "resolve",
+            Self::Forbid { .. } => "forbid",
         }
     }
 
@@ -160,7 +179,10 @@ impl Op<'_> {
             | Self::Page { space, .. }
             | Self::Count { space }
             | Self::PageOn { space, .. }
-            | Self::CountOn { space } => space,
+            | Self::CountOn { space }
+            | Self::AddOnce { space, .. }
+            | Self::Resolve { space, .. }
+            | Self::Forbid { space, .. } => space,
         }
     }
 
@@ -173,6 +195,8 @@ impl Op<'_> {
                 keys.len()
             }
             Self::Join { slices, .. } => slices.len(),
+            Self::AddOnce { items, .. } => items.len(),
+            Self::Resolve { tokens, .. } | Self::Forbid { tokens, .. } => tokens.len(),
             Self::Slices { .. } => 1,
             Self::Clear { .. }
             | Self::ClearRecorded { .. }
@@ -199,6 +223,7 @@ impl Op<'_> {
                 | Self::Count { .. }
                 | Self::PageOn { .. }
                 | Self::CountOn { .. }
+                | Self::Resolve { .. }
         )
     }
 }
@@ -324,6 +349,7 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
             recorded_slices: store.recorded_slices.map(|_| self as _),
             enumeration: store.enumeration.map(|_| self as _),
             slice_enumeration: store.slice_enumeration.map(|_| self as _),
+            tokens: store.tokens.map(|_| self as _),
             // These would go past the layer.
             raw: None,
         }

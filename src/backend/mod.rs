@@ -20,6 +20,7 @@ mod into;
 ))]
 pub(crate) mod lanes;
 mod layer;
+mod layer_tokens;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 mod lua;
 #[cfg(feature = "metrics")]
@@ -43,6 +44,7 @@ mod redis_rs;
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 mod silence;
 mod space;
+mod tokens;
 
 /// What this crate's own tool for operators needs besides: names in Redis, and single commands.
 ///
@@ -53,7 +55,9 @@ pub mod operator {
     pub use super::{
         connect::is_unreachable,
         lua::{
-            layout::{LAYOUT, import, instance_names, key_tag, lanes, shape, totals, writers},
+            layout::{
+                LAYOUT, import, instance_names, key_tag, lanes, shape, tokens, totals, writers,
+            },
             rights::COMMANDS,
         },
         raw::{RawCommands, RawReply},
@@ -88,12 +92,14 @@ pub use lua::LuaStore;
 pub use measured::MetricsLayer;
 pub(crate) use operation::fitting;
 pub use operation::{
-    Applied, Change, CounterComparator, GuardRecord, Outcome, Refusal, ReplayGuard, Write, Written,
+    AddedOnce, Applied, Change, CounterComparator, GuardRecord, Outcome, Refusal, ReplayGuard,
+    TokenAdd, Write, Written,
 };
 #[cfg(feature = "redis-rs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
 pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 pub use space::Space;
+pub use tokens::{Resolved, Tokens};
 
 /// A store of counters.
 ///
@@ -146,7 +152,9 @@ pub use space::Space;
 /// 5. For listings implement [`Enumeration`], with `Capabilities::with_enumeration` and
 ///    `enumeration_conformance_suite!`; for those of instance-aware counters [`SliceEnumeration`]. Without them
 ///    listings fail.
-/// 6. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
+/// 6. For additions under tokens implement [`Tokens`], with `Capabilities::with_tokens` and
+///    `tokens_conformance_suite!`. Without it they fail.
+/// 7. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store of counters",
@@ -202,7 +210,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
 
-    /// Deletes every plain counter of the space. What the store remembers of replay guards stays.
+    /// Deletes every plain counter of the space. What the store remembers of replay guards and tokens stays.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};

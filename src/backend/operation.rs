@@ -1,6 +1,6 @@
 use std::{ops::RangeInclusive, sync::Arc};
 
-use crate::RedisKey;
+use crate::{RedisKey, Token};
 
 /// A condition on the value that a key holds just before a write. A missing key holds 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -175,6 +175,19 @@ pub enum Refusal {
         /// What was found there, shortened when long.
         found: String,
     },
+    /// Another amount was added under this token.
+    #[error("the token was used to add {amount}")]
+    TokenUsed {
+        /// What was added.
+        amount: i64,
+    },
+    /// The token was forbidden: see [`Tokens::forbid`](super::Tokens::forbid).
+    #[error("the token was forbidden")]
+    TokenForbidden,
+    /// The store lost the record of this token, or what it may have had of it. Nothing changed now; an earlier attempt
+    /// may have been applied.
+    #[error("the store lost the records of tokens, which may have had this one")]
+    TokenForgotten,
 }
 
 /// What one item of a batch gave.
@@ -215,4 +228,24 @@ pub struct Applied<V = i64> {
     pub record: Option<GuardRecord>,
     /// One outcome for each write, in the order of the writes.
     pub outcomes: Vec<Outcome<Written<V>>>,
+}
+
+/// An addition under a token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TokenAdd {
+    /// The counter.
+    pub key: RedisKey,
+    /// What is added; may be negative, or 0.
+    pub count: i64,
+    /// What names the addition.
+    pub token: Token,
+}
+
+/// The answer to an addition under a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddedOnce {
+    /// The total right after the addition, when it was applied.
+    pub total: i64,
+    /// It was applied before: nothing has changed now.
+    pub replayed: bool,
 }

@@ -21,6 +21,7 @@ pub struct Fixture {
     advance: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
     wipe: Option<Arc<Wipe>>,
     lose_records: Option<Arc<Wipe>>,
+    lose_tokens: Option<Arc<Wipe>>,
     /// What the test cannot do, and says so.
     waived: Waived,
     kept: Vec<Arc<dyn Any + Send + Sync>>,
@@ -32,6 +33,7 @@ struct Waived {
     advance: bool,
     wipe: bool,
     lose_records: bool,
+    lose_tokens: bool,
 }
 
 impl Fixture {
@@ -55,6 +57,7 @@ impl Fixture {
             advance: None,
             wipe: None,
             lose_records: None,
+            lose_tokens: None,
             waived: Waived::default(),
             kept: Vec::new(),
         }
@@ -100,6 +103,25 @@ impl Fixture {
         P: Future<Output = ()> + Send + 'static,
     {
         self.lose_records = Some(Arc::new(move |space| Box::pin(lose(space))));
+        self
+    }
+
+    /// How to make the store lose what it remembers of the tokens of a space, and keep the counters, as an eviction
+    /// does. Without it [`lost_tokens_are_not_used_again`](super::lost_tokens_are_not_used_again) fails: see
+    /// [`without_losing_tokens`](Self::without_losing_tokens).
+    pub fn lose_tokens_with<F, P>(mut self, lose: F) -> Self
+    where
+        F: Fn(Space) -> P + Send + Sync + 'static,
+        P: Future<Output = ()> + Send + 'static,
+    {
+        self.lose_tokens = Some(Arc::new(move |space| Box::pin(lose(space))));
+        self
+    }
+
+    /// Lets the rule pass unchecked that needs [`lose_tokens_with`](Self::lose_tokens_with). It is for stores that
+    /// cannot lose their tokens and keep the counters.
+    pub fn without_losing_tokens(mut self) -> Self {
+        self.waived.lose_tokens = true;
         self
     }
 
@@ -177,6 +199,17 @@ impl Fixture {
 
     pub(super) async fn lose_records(&self, space: &Space) {
         if let Some(lose) = &self.lose_records {
+            lose(space.clone()).await;
+        }
+    }
+
+    pub(super) fn can_lose_tokens(&self) -> bool {
+        let needs = "lose_tokens_with, or without_losing_tokens";
+        can(self.lose_tokens.is_some(), self.waived.lose_tokens, needs)
+    }
+
+    pub(super) async fn lose_tokens(&self, space: &Space) {
+        if let Some(lose) = &self.lose_tokens {
             lose(space.clone()).await;
         }
     }

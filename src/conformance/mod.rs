@@ -102,6 +102,7 @@ mod replay;
 mod shards;
 mod slice_listing;
 mod spaces;
+mod tokens;
 
 pub use atomic::{
     a_compare_and_set_loop_loses_no_update, concurrent_adds_sum_exactly,
@@ -186,6 +187,13 @@ pub use slice_listing::{
     counters_with_slices_are_counted, slices_that_stay_are_listed_while_others_come_and_go,
 };
 pub use spaces::{any_key_works, any_prefix_works_and_none_reaches_into_another};
+pub use tokens::{
+    a_refused_addition_leaves_its_token_unused, a_token_is_used_once, another_amount_is_refused,
+    another_keep_is_refused, any_token_works, concurrent_copies_of_an_addition_happen_once,
+    forbidden_tokens_are_refused, lost_tokens_are_not_used_again, many_tokens_are_told_apart,
+    resolving_changes_nothing, tokens_are_exact_on_the_whole_range, tokens_are_remembered_for_keep,
+    tokens_stay_in_their_space, tokens_survive_removal_and_clear,
+};
 
 /// Expands to a module with one test for each rule of the [`Backend`](crate::backend::Backend)
 /// contract.
@@ -432,6 +440,37 @@ macro_rules! slice_enumeration_conformance_rules {
     };
 }
 
+/// The suite of the capability [`Tokens`](crate::backend::Tokens), besides that of the store.
+#[macro_export]
+macro_rules! tokens_conformance_suite {
+    ($module:ident, $fixture:path) => {
+        $crate::tokens_conformance_rules! { [$crate::conformance_suite] @tests $module $fixture: }
+    };
+}
+
+/// The names of the rules of tokens, as [`conformance_rules!`](crate::conformance_rules).
+#[macro_export]
+macro_rules! tokens_conformance_rules {
+    ([$($callback:tt)+] $($before:tt)*) => {
+        $($callback)+! { $($before)*
+            a_refused_addition_leaves_its_token_unused
+            a_token_is_used_once
+            another_amount_is_refused
+            another_keep_is_refused
+            any_token_works
+            concurrent_copies_of_an_addition_happen_once
+            forbidden_tokens_are_refused
+            lost_tokens_are_not_used_again
+            many_tokens_are_told_apart
+            resolving_changes_nothing
+            tokens_are_exact_on_the_whole_range
+            tokens_are_remembered_for_keep
+            tokens_stay_in_their_space
+            tokens_survive_removal_and_clear
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -455,6 +494,7 @@ mod tests {
             include_str!("replay.rs"),
             include_str!("slice_listing.rs"),
             include_str!("spaces.rs"),
+            include_str!("tokens.rs"),
         ];
         let listed: Vec<_> = include_str!("mod.rs").lines().map(str::trim).collect();
         let mut rules = 0;

@@ -3,9 +3,9 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 
 use crate::{
-    CounterComparator, DistkitError, KeyFilter, RedisKey,
+    CounterComparator, DistkitError, KeyFilter, RedisKey, Token,
     answers::{Keyed, keyed, only},
-    backend::{Refusal, Write, Written},
+    backend::{Refusal, Resolved, Write, Written, missing},
     listing::{self, Listing},
 };
 
@@ -306,6 +306,150 @@ pub trait CounterTrait: Send + Sync {
     ) -> Result<(i64, i64), DistkitError> {
         let written = self.write(Write::add_within(key.clone(), count, bounds)).await?;
         Ok((written.new, written.new.wrapping_sub(written.old)))
+    }
+
+    /// Adds `count`, which may be negative or 0, once for this key and token, whatever process asks how often, and
+    /// answers the total right after the addition. A missing key starts from 0.
+    ///
+    /// A repetition changes nothing and gets the *first* answer, whatever has happened since. That holds for as long as
+    /// the store remembers the token: at least [`keep_tokens`](super::CounterOptions::keep_tokens). `set`, `del` and
+    /// `clear` forget no token. [`Token`] says what makes a good one.
+    ///
+    /// After any error the call may be repeated with the same token, also by another process. So what counts must be
+    /// decided before the first attempt, the token made, and both stored with the event.
+    ///
+    /// A strict counter asks the store, and sends again until it is answered as other writes. A lax one accepts the
+    /// addition at once; what it then answers, and tells later, is in
+    /// [`LaxCounter::inc_once`](super::LaxCounter::inc_once).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc), where [`CounterError`](DistkitError::CounterError) has one of these reasons besides.
+    /// Nothing changed then:
+    /// - [`TokenUsed`](Refusal::TokenUsed): another amount was added under the token. It names that amount.
+    /// - [`TokenForbidden`](Refusal::TokenForbidden): see [`resolve_or_forbid`](Self::resolve_or_forbid).
+    ///
+    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown) with
+    /// [`Forgotten`](crate::backend::BackendError::Forgotten): the store lost records of tokens, by an eviction, and this
+    /// token may have been among them. This call changed nothing.
+    ///
+    /// [`NotApplied`](DistkitError::NotApplied) from a store that does not have [`Tokens`](crate::backend::Tokens).
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::Token;
+    ///
+    /// let (sold, order) = (RedisKey::try_from("sold")?, Token::new("order-4711")?);
+    /// assert_eq!(counter.inc_once(&sold, 3, &order).await?, 3);
+    /// counter.inc(&sold, 10).await?;
+    /// assert_eq!(counter.inc_once(&sold, 3, &order).await?, 3, "the first answer");
+    /// assert_eq!(counter.get(&sold).await?, 13);
+    /// assert!(counter.inc_once(&sold, 4, &order).await.is_err(), "3 were added under it");
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn inc_once(
+        &self,
+        key: &RedisKey,
+        count: i64,
+        token: &Token,
+    ) -> Result<i64, DistkitError> {
+        let answers = self.inc_once_all(&[(key, count, token)]).await?;
+        only(answers.into_iter().map(|(_, total)| total).collect())
+    }
+
+    /// [`inc_once`](Self::inc_once) for each item.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::Token;
+    ///
+    /// let bytes = RedisKey::try_from("bytes")?;
+    /// let (first, second) = (Token::new("line 1")?, Token::new("line 2")?);
+    /// let lines = [(&bytes, 70, &first), (&bytes, 30, &second)];
+    /// // The first import was cut off after a line, say.
+    /// counter.inc_once_all(&lines[..1]).await?;
+    /// counter.inc_once_all(&lines).await?;
+    /// assert_eq!(counter.get(&bytes).await?, 100);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn inc_once_all<'k>(
+        &self,
+        items: &[(&'k RedisKey, i64, &Token)],
+    ) -> Result<Vec<Keyed<'k, i64>>, DistkitError> {
+        _ = items;
+        Err(missing("tokens").into())
+    }
+
+    /// Tells what the store remembers of a token of this key. Changes nothing, and asks the store each time.
+    ///
+    /// [`Unseen`](Resolved::Unseen) is not final: an attempt may still be on its way, pending in a lax counter, or the
+    /// token be older than [`keep_tokens`](super::CounterOptions::keep_tokens).
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied`](DistkitError::NotApplied), and
+    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown) with [`Forgotten`](crate::backend::BackendError::Forgotten) where
+    /// the record may be lost.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::{Token, backend::Resolved};
+    ///
+    /// let (sold, order) = (RedisKey::try_from("sold")?, Token::new("order-4711")?);
+    /// assert_eq!(counter.resolve(&sold, &order).await?, Resolved::Unseen);
+    /// counter.inc_once(&sold, 3, &order).await?;
+    /// assert_eq!(counter.resolve(&sold, &order).await?, Resolved::Done { amount: 3, answer: 3 });
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn resolve(&self, key: &RedisKey, token: &Token) -> Result<Resolved, DistkitError> {
+        _ = (key, token);
+        Err(missing("tokens").into())
+    }
+
+    /// Settles what became of a token of this key: it was used, or never will be.
+    ///
+    /// Where nothing is remembered of it, it leaves a mark that refuses later additions as
+    /// [`TokenForbidden`](Refusal::TokenForbidden), also those that are on their way. The mark is kept as long as a used
+    /// token. So the answer is final, within that time: [`Done`](Resolved::Done) or [`Forbidden`](Resolved::Forbidden).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc_once`](Self::inc_once). After [`OutcomeUnknown`](DistkitError::OutcomeUnknown) the token may be
+    /// forbidden.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = StrictCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::{Token, backend::Resolved};
+    ///
+    /// let (sold, order) = (RedisKey::try_from("sold")?, Token::new("order-4711")?);
+    /// // The order is cancelled. Was it counted?
+    /// assert_eq!(counter.resolve_or_forbid(&sold, &order).await?, Resolved::Forbidden);
+    /// assert!(counter.inc_once(&sold, 3, &order).await.is_err(), "a late attempt");
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn resolve_or_forbid(
+        &self,
+        key: &RedisKey,
+        token: &Token,
+    ) -> Result<Resolved, DistkitError> {
+        _ = (key, token);
+        Err(missing("tokens").into())
     }
 
     /// [`inc`](Self::inc) for each item.

@@ -17,6 +17,6 @@ mod strict;
 pub use crate::answers::Keyed;
 pub use copy::copy_prefix;
 pub use counter_trait::CounterTrait;
-pub use lax::{LaxCounter, LaxHandle, Unflushed, UnflushedShard};
+pub use lax::{LaxCounter, LaxHandle, TokenFate, Unflushed, UnflushedShard, UnflushedToken};
 pub use options::CounterOptions;
 pub use strict::StrictCounter;

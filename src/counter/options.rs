@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     RedisKey,
@@ -30,6 +30,7 @@ pub struct CounterOptions<B: Backend + ?Sized = dyn Backend> {
     pub(super) stores: Shards<SpaceStore<B>>,
     pub(super) settings: Settings,
     pub(super) strict: strict::Settings,
+    pub(super) keep_tokens: Duration,
     pub(super) sending: Arc<Shards<Sending>>,
 }
 
@@ -54,14 +55,32 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
             stores,
             settings: Settings::default(),
             strict: strict::Settings::default(),
+            keep_tokens: KEEP_TOKENS,
         }
     }
 
     sharding_option!("strict");
 
     fn in_shards(self, stores: Shards<SpaceStore<B>>) -> Self {
-        let Self { settings, strict, .. } = self;
-        Self { settings, strict, ..Self::over(stores) }
+        let Self { settings, strict, keep_tokens, .. } = self;
+        Self { settings, strict, keep_tokens, ..Self::over(stores) }
+    }
+
+    /// Sets for how long the store remembers a token at least: see [`CounterTrait::inc_once`]. Default: a day. It
+    /// counts in whole even seconds, rounded up, at least 2.
+    ///
+    /// Choose it longer than anybody may repeat an attempt. A token takes about 35 bytes of the server for up to 1.5
+    /// times as long. That is counted by a clock of the prefix that grows by at most a minute between two requests with
+    /// tokens: where they are rare, tokens are kept longer.
+    ///
+    /// It is the same in all processes that use tokens under the prefix, from their first use on: with another value,
+    /// calls with tokens fail as [`ShapeMismatch`](crate::backend::BackendError::ShapeMismatch), which names both, and
+    /// change nothing.
+    ///
+    /// [`CounterTrait::inc_once`]: super::CounterTrait::inc_once
+    pub fn keep_tokens(mut self, keep: Duration) -> Self {
+        self.keep_tokens = keep;
+        self
     }
 
     strict_options!();
@@ -81,9 +100,12 @@ impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
             .field("shards", &self.stores.number())
             .field("strict", &self.strict)
             .field("buffering", &self.settings)
+            .field("keep_tokens", &self.keep_tokens)
             .finish_non_exhaustive()
     }
 }
+
+const KEEP_TOKENS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the strict counters of clones of one options value send to a shard with.
 #[derive(Default)]

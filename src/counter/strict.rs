@@ -1,13 +1,13 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{CounterOptions, CounterTrait, Keyed, list::totals_of, options::Sending};
 use crate::{
-    DistkitError, KeyFilter, RedisKey, Stats,
+    DistkitError, KeyFilter, RedisKey, Stats, Token,
     answers::{keyed, named, only},
-    backend::{Backend, Outcome, Write, Written},
+    backend::{Backend, Outcome, Resolved, TokenAdd, Write, Written},
     gauges::Level,
     listing::{self, Listing},
     parts::in_parts,
@@ -55,12 +55,13 @@ pub struct StrictCounter<B: Backend + ?Sized = dyn Backend> {
 impl<B: Backend + ?Sized> StrictCounter<B> {
     /// A counter with these options. No I/O.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
-        let CounterOptions { stores, strict, sending, .. } = options;
+        let CounterOptions { stores, strict, sending, keep_tokens, .. } = options;
         let max_waiting = share(strict.max_waiting, stores.number());
         let settings = Settings { max_waiting, ..strict };
         let each = |store: &SpaceStore<B>| Shard {
             store: store.clone(),
             settings,
+            keep_tokens,
             sending: sending.clone(),
         };
         Arc::new(Self { shards: stores.map(each) })
@@ -82,6 +83,7 @@ impl<B: Backend + ?Sized> StrictCounter<B> {
 struct Shard<B: ?Sized> {
     store: SpaceStore<B>,
     settings: Settings,
+    keep_tokens: Duration,
     sending: Arc<Shards<Sending>>,
 }
 
@@ -127,6 +129,33 @@ impl<B: Backend + ?Sized> Shard<B> {
             }
             None => Ok(self.write(Write::add(key.clone(), count)).await?.new),
         }
+    }
+
+    async fn add_tokens(&self, items: &[TokenAdd]) -> Answers<i64> {
+        in_parts!(items, part => self.add_tokens_of_part(part).await)
+    }
+
+    async fn add_tokens_of_part(&self, items: &[TokenAdd]) -> Answers<i64> {
+        // Of each part, as that of other writes.
+        let deadline = self.settings.deadline();
+        let added = self.store.add_tokens_once(items, self.keep_tokens, deadline).await;
+        let totals = added.map(|added| {
+            let totals = added.into_iter().map(|one| one.map(|one| one.total));
+            named(items, totals.collect())
+        });
+        self.store.counts().told_all(totals.map_err(DistkitError::from))
+    }
+
+    async fn resolve(&self, asked: &[(RedisKey, Token)]) -> Result<Resolved, DistkitError> {
+        only(named(asked, self.store.resolve_tokens(asked, self.keep_tokens).await?))
+    }
+
+    async fn forbid(&self, asked: &[(RedisKey, Token)]) -> Result<Resolved, DistkitError> {
+        let deadline = self.settings.deadline();
+        let known = self.store.forbid_tokens(asked, self.keep_tokens, deadline).await;
+        self.store
+            .counts()
+            .told(known.map_err(DistkitError::from).and_then(|known| only(named(asked, known))))
     }
 
     async fn clear(&self) -> Result<(), DistkitError> {
@@ -178,6 +207,43 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
         only(self.shards.of(key).read_part(std::slice::from_ref(key)).await?)
     }
 
+    async fn inc_once(
+        &self,
+        key: &RedisKey,
+        count: i64,
+        token: &Token,
+    ) -> Result<i64, DistkitError> {
+        let item = TokenAdd { key: key.clone(), count, token: token.clone() };
+        only(self.shards.of(key).add_tokens_of_part(&[item]).await?)
+    }
+
+    async fn inc_once_all<'k>(
+        &self,
+        items: &[(&'k RedisKey, i64, &Token)],
+    ) -> Result<Vec<Keyed<'k, i64>>, DistkitError> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let additions = additions(items);
+        let added = self
+            .shards
+            .batch(&additions, |shard, part| async move { shard.add_tokens(&part).await });
+        let answers = added.await?;
+        Ok(keyed(items.iter().map(|&(key, ..)| key), answers, |total| total))
+    }
+
+    async fn resolve(&self, key: &RedisKey, token: &Token) -> Result<Resolved, DistkitError> {
+        self.shards.of(key).resolve(&[(key.clone(), token.clone())]).await
+    }
+
+    async fn resolve_or_forbid(
+        &self,
+        key: &RedisKey,
+        token: &Token,
+    ) -> Result<Resolved, DistkitError> {
+        self.shards.of(key).forbid(&[(key.clone(), token.clone())]).await
+    }
+
     fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
         Listing::of_shards(self.shards.iter().map(|shard| totals_of(&shard.store, filter)))
     }
@@ -198,6 +264,7 @@ impl<B: ?Sized> Clone for Shard<B> {
         Self {
             store: self.store.clone(),
             settings: self.settings,
+            keep_tokens: self.keep_tokens,
             sending: Arc::clone(&self.sending),
         }
     }
@@ -208,6 +275,16 @@ impl<B: Backend + ?Sized> fmt::Debug for StrictCounter<B> {
         let store = &self.shards.first().store;
         f.debug_struct("StrictCounter").field("prefix", store.prefix()).finish_non_exhaustive()
     }
+}
+
+/// The items of a batch as a store takes them.
+fn additions(items: &[(&RedisKey, i64, &Token)]) -> Vec<TokenAdd> {
+    let addition = |&(key, count, token): &(&RedisKey, i64, &Token)| TokenAdd {
+        key: key.clone(),
+        count,
+        token: token.clone(),
+    };
+    items.iter().map(addition).collect()
 }
 
 /// Joined additions to totals.

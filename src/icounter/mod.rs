@@ -14,7 +14,7 @@ mod options;
 mod strict;
 
 pub use crate::answers::Keyed;
-pub use crate::lax::{Unflushed, UnflushedShard};
+pub use crate::lax::{TokenFate, Unflushed, UnflushedShard, UnflushedToken};
 pub use icounter_trait::{InstanceAwareCounterTrait, TotalAndSlice};
 pub use lax::{LaxInstanceAwareCounter, LaxInstanceAwareHandle};
 pub use lax_options::LaxInstanceAwareCounterOptions;

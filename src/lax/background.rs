@@ -65,7 +65,10 @@ impl<L: Ledger> Background<L> {
     async fn pass(&self) -> Option<Instant> {
         let mut committer = self.committer().await;
         committer.pass().await;
-        [committer.flush_at(), committer.schedule().next()].into_iter().flatten().min()
+        [committer.flush_at(), committer.promises_at(), committer.schedule().next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Serves the request that waits longest. False when there is none.
@@ -89,7 +92,7 @@ impl<L: Ledger> Background<L> {
     async fn last_flush(&self) {
         let deadline = Instant::now() + LAST_WRITES;
         let flush = async {
-            while self.shared.table.has_pending() {
+            while self.shared.has_pending() {
                 let Some(again) = self.committer().await.flush_for_good().await else { return };
                 sleep_until(again).await;
             }

@@ -9,7 +9,7 @@ use super::{
     committer::Committer,
     engine::Engine,
     ledger::Ledger,
-    report::Unflushed,
+    report::{Unflushed, UnflushedToken},
     request::Reply,
     schedule::backoff,
 };
@@ -173,6 +173,24 @@ impl<L: Ledger> Engine<L> {
         let cell = self.cell(key);
         let flushed = self.ask_again(|committer| Box::pin(committer.flush_key(cell)));
         flushed.await.unwrap_or_else(|interrupted| Err(interrupted.not_applied()))
+    }
+
+    /// Brings the additions under tokens of a key to the store.
+    pub(crate) async fn flush_promises(
+        self: &Arc<Self>,
+        key: &RedisKey,
+    ) -> Result<(), DistkitError> {
+        let cell = self.shared().table.with(key, |cell| Some(Arc::clone(cell)));
+        let Some(cell) = cell.filter(|cell| self.shared().promises.has(cell)) else {
+            return Ok(());
+        };
+        let flushed = self.ask_again(|committer| Box::pin(committer.flush_promises(cell)));
+        flushed.await.unwrap_or_else(|interrupted| Err(interrupted.not_applied()))
+    }
+
+    /// Takes what was found to have been added before.
+    pub(crate) fn take_replayed(&self) -> Vec<UnflushedToken> {
+        self.shared().losses.lock().take_replayed()
     }
 
     /// Takes no more writes, and flushes until all is in the store or the time is up.

@@ -52,6 +52,9 @@ pub(crate) struct Cell {
     pub(crate) tally: Tally,
     /// What others hold of the total, modulo 2^64; 0 for a plain counter.
     others: AtomicI64,
+    /// How much of what is in the tally was promised: additions under tokens, which are not sent with the rest. Changed
+    /// with the lock on totals only.
+    promised: AtomicI64,
     /// When the known total was asked for, in microseconds of the counter's clock; 0 when it is not known.
     known_at: AtomicU64,
     /// The estimate replaces what the store holds instead of being added to.
@@ -74,6 +77,7 @@ impl Cell {
             key,
             tally: Tally::new(),
             others: AtomicI64::new(0),
+            promised: AtomicI64::new(0),
             known_at: AtomicU64::new(0),
             replaces: AtomicBool::new(false),
             touched: AtomicBool::new(true),
@@ -126,7 +130,7 @@ impl Cell {
 
     /// For the committer: what to send, and no longer dirty.
     pub(crate) fn take(&self, _: &Totals<'_>) -> (i64, Option<i64>) {
-        let delta = self.tally.take();
+        let delta = self.tally.take().wrapping_sub(self.promised.load(SeqCst));
         let replaces = self.replaces.swap(false, SeqCst);
         (delta, replaces.then(|| self.tally.acknowledged().wrapping_add(delta)))
     }
@@ -136,8 +140,36 @@ impl Cell {
         self.replaces.swap(replaces, SeqCst)
     }
 
-    pub(crate) fn is_pending(&self) -> bool {
-        self.tally.pending() != 0 || self.replaces.load(SeqCst)
+    /// What is added and not acknowledged, but what was promised.
+    pub(crate) fn pending(&self, _: &Totals<'_>) -> i64 {
+        self.tally.pending().wrapping_sub(self.promised.load(SeqCst))
+    }
+
+    pub(crate) fn is_pending(&self, totals: &Totals<'_>) -> bool {
+        self.pending(totals) != 0 || self.replaces.load(SeqCst)
+    }
+
+    /// Adds what is to be sent by itself, and gives the estimate; `None`, and nothing changed, when that would not fit.
+    pub(crate) fn promise(&self, count: i64, totals: &Totals<'_>) -> Option<i64> {
+        if !self.has_room_beside_batch(count, totals) {
+            return None;
+        }
+        let estimate = self.tally.add_checked(count)?;
+        self.promised.fetch_add(count, SeqCst);
+        Some(estimate)
+    }
+
+    /// `promised` of it is part of `total`, which the store answered to a request sent `at`. For plain counters.
+    pub(crate) fn settle_promised(&self, promised: i64, total: i64, at: u64, totals: &Totals<'_>) {
+        self.promised.fetch_sub(promised, SeqCst);
+        self.settle(promised, Known { own: total, others: 0 }, at, totals);
+    }
+
+    /// `promised` of it will never reach the store, or is in the total already. The next use reads that.
+    pub(crate) fn forget_promised(&self, promised: i64, totals: &Totals<'_>) {
+        self.promised.fetch_sub(promised, SeqCst);
+        self.forget(promised, totals);
+        self.forget_total();
     }
 
     /// So much of what is pending is under way from now on.
@@ -218,6 +250,11 @@ impl Cell {
     pub(crate) fn use_up_refresh(&self) -> bool {
         self.refreshes.fetch_sub(1, SeqCst) > 1
     }
+}
+
+/// Tells a cell from others as long as somebody has it.
+pub(crate) fn address(cell: &Arc<Cell>) -> usize {
+    Arc::as_ptr(cell) as usize
 }
 
 /// A cell in the map, found by its key: the map need not hold the key a second time.

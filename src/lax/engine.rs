@@ -89,7 +89,7 @@ impl<L: Ledger> Engine<L> {
     }
 
     pub(crate) fn has_pending(&self) -> bool {
-        self.shared().table.has_pending()
+        self.shared().has_pending()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

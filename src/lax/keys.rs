@@ -4,9 +4,14 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, join_all};
 
-use super::{cell::Cell, engine::Engine, ledger::Ledger};
+use super::{
+    cell::Cell,
+    engine::Engine,
+    ledger::Ledger,
+    promises::{NoPromise, Promise},
+};
 use crate::{
-    DistkitError, RedisKey,
+    DistkitError, RedisKey, Token,
     backend::{BackendError, Refusal},
 };
 
@@ -63,6 +68,38 @@ impl<L: Ledger> Engine<L> {
             .or_else(|| self.add_checked(cell, count));
         self.mark(cell);
         sum.ok_or_else(|| overflow(cell))
+    }
+
+    /// Accepts an addition that is to happen once for its token, and gives the estimate of the total.
+    pub(crate) fn promise(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        count: i64,
+        token: &Token,
+    ) -> Result<i64, DistkitError> {
+        self.start()?;
+        cell.touch();
+        let (shared, limit) = (self.shared(), self.shared().settings.max_pending);
+        let promise = Promise { cell: Arc::clone(cell), token: token.clone(), count };
+        let accepted = {
+            let totals = shared.table.totals();
+            // With the lock: what comes after the report of a shutdown would be lost without a word.
+            if self.is_closed() {
+                return Err(DistkitError::ShutDown);
+            }
+            shared.promises.accept(promise, limit, &totals)
+        };
+        match accepted {
+            Ok((estimate, first)) => {
+                if first {
+                    self.ensure_task();
+                    self.wake_task();
+                }
+                Ok(estimate)
+            }
+            Err(NoPromise::TooMany) => Err(DistkitError::TooManyPending { limit }),
+            Err(NoPromise::Overflow) => Err(overflow(cell)),
+        }
     }
 
     #[cold]

@@ -4,11 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::cell::{Cell, Known};
+use super::{
+    cell::{Cell, Known},
+    promises::Promise,
+};
 use crate::{
     DistkitError,
     answers::Item,
-    backend::{Outcome, ReplayGuard, Scope},
+    backend::{AddedOnce, BackendError, Outcome, ReplayGuard, Scope},
     counts::Counts,
 };
 
@@ -70,6 +73,20 @@ pub(crate) trait Ledger: Send + Sync + 'static {
 
     /// Counts `pending` to what the key held before.
     fn held_besides(written: &mut Self::Written, pending: i64);
+
+    /// Does each addition under its token, once. Also one that is sent again.
+    async fn add_promised(
+        &self,
+        _promises: &[Promise],
+        _resent: bool,
+    ) -> Result<Vec<Outcome<AddedOnce>>, DistkitError> {
+        Err(BackendError::not_applied("these counters have no tokens").into())
+    }
+
+    /// How long the store surely remembers a token.
+    fn tokens_last(&self) -> Duration {
+        Duration::MAX
+    }
 
     /// Removes every counter, or the own part of each.
     async fn clear(&self, scope: Scope) -> Result<(), DistkitError>;

@@ -16,6 +16,7 @@ mod tally_tests;
 
 mod cell;
 mod pending;
+mod promises;
 mod table;
 
 mod inbox;
@@ -50,7 +51,9 @@ pub(crate) use cell::{Cell, Known};
 pub(crate) use engine::{Engine, Owner};
 pub(crate) use hold::Hold;
 pub(crate) use ledger::{Committed, Delta, Ledger};
-pub use report::{Unflushed, UnflushedShard};
+#[cfg(feature = "counter")]
+pub(crate) use promises::Promise;
+pub use report::{TokenFate, Unflushed, UnflushedShard, UnflushedToken};
 #[cfg(feature = "instance-aware-counter")]
 pub(crate) use schedule::backoff;
 #[cfg(feature = "instance-aware-counter")]

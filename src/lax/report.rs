@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::{DistkitError, RedisKey, backend::Refusal, counted::counted};
+use super::promises::Promise;
+use crate::{DistkitError, RedisKey, Token, backend::Refusal, counted::counted};
 
 /// What a shutdown could not bring to the store. It has been given up: nothing of it is sent later.
 #[derive(Debug, Clone, Default)]
@@ -15,11 +16,56 @@ pub struct Unflushed {
     pub unknown: Vec<(RedisKey, i64)>,
     /// Sums that the store refused since the last `flush`, with the reason.
     pub refused: Vec<(RedisKey, i64, Refusal)>,
+    /// Additions under tokens that are still pending, may have been added, or were refused since the last `flush`. Where
+    /// there are any, also those that were found to have been added before.
+    pub tokens: Vec<UnflushedToken>,
     /// Why the last attempt failed. Of several shards, that of the first one that has a cause.
     pub cause: Option<DistkitError>,
     /// The shards from which something is left, or that have a cause of their own, in order. Empty where the prefix has
     /// one shard.
     pub shards: Vec<UnflushedShard>,
+}
+
+/// What became of an addition under a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnflushedToken {
+    /// The counter.
+    pub key: RedisKey,
+    /// The token.
+    pub token: Token,
+    /// What was to be added.
+    pub count: i64,
+    /// What became of it.
+    pub fate: TokenFate,
+}
+
+/// What became of an addition under a token that did not simply arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenFate {
+    /// The store has not taken it.
+    Pending,
+    /// It was sent, or about to be, and no answer came: the store may have added it.
+    Unknown,
+    /// The store refused it, for this reason.
+    Refused(Refusal),
+    /// It had been added before, by whatever process: nothing was added now.
+    Replayed {
+        /// The total right after the first addition.
+        answer: i64,
+    },
+}
+
+impl UnflushedToken {
+    pub(super) fn of(promise: &Promise, fate: TokenFate) -> Self {
+        let Promise { cell, token, count } = promise;
+        Self { key: cell.key.clone(), token: token.clone(), count: *count, fate }
+    }
+
+    fn is_replayed(&self) -> bool {
+        matches!(self.fate, TokenFate::Replayed { .. })
+    }
 }
 
 /// What a shutdown left in one of several shards.
@@ -34,6 +80,8 @@ pub struct UnflushedShard {
     pub unknown: usize,
     /// How many of [`Unflushed::refused`].
     pub refused: usize,
+    /// How many of [`Unflushed::tokens`].
+    pub tokens: usize,
     /// Why the last attempt in this shard failed.
     pub cause: Option<DistkitError>,
 }
@@ -44,6 +92,8 @@ pub(super) struct Losses {
     pub(super) refused: Vec<(RedisKey, i64, Refusal)>,
     /// Sums whose outcome can no longer be determined.
     pub(super) abandoned: Vec<(RedisKey, i64)>,
+    /// What became of additions under tokens.
+    pub(super) tokens: Vec<UnflushedToken>,
     /// Why the last attempt to send failed, until one succeeds. A report leaves it.
     pub(super) last_failure: Option<DistkitError>,
 }
@@ -52,13 +102,22 @@ impl Losses {
     pub(super) fn report(&mut self) -> Unflushed {
         let refused = std::mem::take(&mut self.refused);
         let abandoned = std::mem::take(&mut self.abandoned);
-        Unflushed { refused, unknown: abandoned, ..Unflushed::default() }
+        let tokens = std::mem::take(&mut self.tokens);
+        Unflushed { refused, unknown: abandoned, tokens, ..Unflushed::default() }
+    }
+
+    /// Takes those that had been added before.
+    pub(super) fn take_replayed(&mut self) -> Vec<UnflushedToken> {
+        self.tokens.extract_if(.., |token| token.is_replayed()).collect()
     }
 }
 
 impl Unflushed {
     pub(crate) fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.unknown.is_empty() && self.refused.is_empty()
+        self.pending.is_empty()
+            && self.unknown.is_empty()
+            && self.refused.is_empty()
+            && self.tokens.iter().all(UnflushedToken::is_replayed)
     }
 
     /// The reports of all shards in one, if any has something to report.
@@ -74,11 +133,13 @@ impl Unflushed {
                 pending: report.pending.len(),
                 unknown: report.unknown.len(),
                 refused: report.refused.len(),
+                tokens: report.tokens.len(),
                 cause: report.cause.clone(),
             });
             all.pending.extend(report.pending);
             all.unknown.extend(report.unknown);
             all.refused.extend(report.refused);
+            all.tokens.extend(report.tokens);
             all.cause = all.cause.or(report.cause);
         }
         all.pending.sort_unstable();
@@ -100,6 +161,10 @@ impl fmt::Display for Unflushed {
             self.refused.len(),
             of_one(self.refused.len(), "was", "were"),
         )?;
+        let tokens = self.tokens.iter().filter(|token| !token.is_replayed()).count();
+        if tokens > 0 {
+            write!(f, "; {tokens} additions under tokens did not simply arrive")?;
+        }
         if !self.shards.is_empty() {
             let shards: Vec<_> = self.shards.iter().map(|of| of.shard.to_string()).collect();
             let noun = of_one(shards.len(), "shard", "shards");

@@ -30,6 +30,9 @@ pub(super) struct Schedule {
     corrupt_retry_at: Option<Instant>,
     refresh_at: Option<Instant>,
     sweep_at: Option<Instant>,
+    /// The same as the first two for additions under tokens, which the store may turn down although it takes sums.
+    promises_backoff: ExponentialBackoff,
+    promises_retry_at: Option<Instant>,
 }
 
 impl Schedule {
@@ -41,6 +44,8 @@ impl Schedule {
             corrupt_retry_at: None,
             refresh_at: None,
             sweep_at: None,
+            promises_backoff: backoff(),
+            promises_retry_at: None,
         }
     }
 
@@ -93,6 +98,23 @@ impl Schedule {
         since.map(|since| (since + lag - lag / HEAD_START).max(next.unwrap_or(since)))
     }
 
+    /// When additions under tokens must be sent, of which the first came then.
+    pub(super) fn promises_at(&self, since: Instant, settings: Settings) -> Instant {
+        let due = since + settings.lag - settings.lag / HEAD_START;
+        [self.retry_at, self.promises_retry_at].into_iter().flatten().fold(due, Instant::max)
+    }
+
+    pub(super) fn promises_failed(&mut self, now: Instant) {
+        let delay = self.promises_backoff.next().unwrap_or(Duration::from_secs(1));
+        self.promises_retry_at = Some(now + delay);
+    }
+
+    pub(super) fn promises_sent(&mut self) {
+        if self.promises_retry_at.take().is_some() {
+            self.promises_backoff = backoff();
+        }
+    }
+
     pub(super) fn found_corrupt(&mut self, now: Instant) {
         self.corrupt_retry_at = Some(now + CORRUPT_RETRY);
     }
@@ -139,6 +161,6 @@ impl Schedule {
 
     /// When to try again what the store did not take.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.retry_at.or(self.corrupt_retry_at)
+        self.retry_at.or(self.corrupt_retry_at).or(self.promises_retry_at)
     }
 }

@@ -63,7 +63,7 @@ macro_rules! buffering_options {
         ///
         /// The limit bounds the memory of a process whose store is unreachable. A write to one more key fails with
         /// [`TooManyPending`](crate::DistkitError::TooManyPending); keys that already have pending writes
-        /// take more of them.
+        /// take more of them. As many additions under tokens may be pending besides: they are not summed.
         pub fn max_pending_keys(mut self, limit: usize) -> Self {
             self.settings.max_pending = limit;
             self

@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    cell::Cell,
+    cell::{Cell, Totals},
     gate::Gate,
     inbox::Inbox,
     ledger::{Delta, Ledger},
-    report::{Losses, Unflushed},
+    promises::Promises,
+    report::{Losses, TokenFate, Unflushed, UnflushedToken},
     settings::Settings,
     table::Table,
 };
@@ -25,6 +26,7 @@ pub(crate) struct Shared<L> {
     pub(super) settings: Settings,
     pub(super) table: Table,
     pub(super) inbox: Inbox,
+    pub(super) promises: Promises,
     pub(super) gate: Gate,
     /// What is in the batch that is under way.
     pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,
@@ -44,6 +46,7 @@ impl<L: Ledger> Shared<L> {
             settings: settings.within_bounds(),
             table: Table::new(),
             inbox: Inbox::default(),
+            promises: Promises::default(),
             gate: Gate::default(),
             under_way: Mutex::default(),
             losses: Mutex::default(),
@@ -67,21 +70,30 @@ impl<L: Ledger> Shared<L> {
 
     /// What is pending, and for how long.
     pub(super) fn level(&self) -> Level {
-        let pending_keys = self.table.number_pending();
+        let pending_keys = self.number_pending();
         if pending_keys == 0 {
             return Level::default();
         }
-        let since =
-            [*self.taken_since.lock(), self.inbox.dirty_since()].into_iter().flatten().min();
+        let sums = [*self.taken_since.lock(), self.inbox.dirty_since()];
+        let since = sums.into_iter().chain([self.promises.since()]).flatten().min();
         Level {
             pending_keys: u64::try_from(pending_keys).unwrap_or(u64::MAX),
             oldest: since.map(|since| since.elapsed()),
         }
     }
 
+    /// How many keys, and additions under tokens, the store has not acknowledged.
+    pub(super) fn number_pending(&self) -> usize {
+        self.table.number_pending() + self.promises.number()
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        self.number_pending() != 0
+    }
+
     /// Whether the task has something to do for anybody.
     pub(super) fn is_waited_for(&self) -> bool {
-        self.table.has_pending() || self.inbox.is_waited_for() || self.gate.is_orphaned()
+        self.has_pending() || self.inbox.is_waited_for() || self.gate.is_orphaned()
     }
 
     /// The instance has left, or a newer one has its place: nothing that is pending can ever reach the store.
@@ -111,7 +123,7 @@ impl<L: Ledger> Shared<L> {
         };
         let cells = self.table.all();
         // Keep the lock until the report is complete: the committer takes it before it drops pending sums.
-        let _totals = self.table.totals();
+        let totals = self.table.totals();
         self.gate.give_up();
         let under_way = self.under_way.lock().clone();
         let sent: HashMap<_, _, foldhash::fast::RandomState> = under_way
@@ -120,12 +132,17 @@ impl<L: Ledger> Shared<L> {
             .map(|delta| (Arc::as_ptr(&delta.cell), delta.count))
             .collect();
         for cell in &cells {
-            report_cell(cell, sent.get(&Arc::as_ptr(cell)).copied(), &mut report);
+            report_cell(cell, sent.get(&Arc::as_ptr(cell)).copied(), &mut report, &totals);
         }
         report.pending.sort_unstable();
         report.unknown.sort_unstable();
+        let (sent, unsent) = self.promises.list();
+        let left = sent.len() + unsent.len();
+        let fates = sent.iter().map(|promise| (promise, TokenFate::Unknown));
+        let fates = fates.chain(unsent.iter().map(|promise| (promise, TokenFate::Pending)));
+        report.tokens.extend(fates.map(|(promise, fate)| UnflushedToken::of(promise, fate)));
         if !report.is_empty() {
-            let keys = report.pending.len() + report.unknown.len();
+            let keys = report.pending.len() + report.unknown.len() + left;
             self.ledger.counts().add(Count::GivenUp, keys);
             self.gate.note_loss();
         }
@@ -133,15 +150,15 @@ impl<L: Ledger> Shared<L> {
     }
 }
 
-fn report_cell(cell: &Cell, sent: Option<i64>, report: &mut Unflushed) {
-    let left = cell.tally.pending();
+fn report_cell(cell: &Cell, sent: Option<i64>, report: &mut Unflushed, totals: &Totals<'_>) {
+    let left = cell.pending(totals);
     // Just about to be sent, or perhaps not.
     let sent = sent.or_else(|| cell.is_in_batch().then_some(left));
     if let Some(sent) = sent {
         report.unknown.push((cell.key.clone(), sent));
     }
     let left = left.wrapping_sub(sent.unwrap_or(0));
-    if left != 0 || sent.is_none() && cell.is_pending() {
+    if left != 0 || sent.is_none() && cell.is_pending(totals) {
         report.pending.push((cell.key.clone(), left));
     }
 }

@@ -22,6 +22,8 @@ pub(crate) use queue::{Joint, Queue};
 #[cfg(feature = "counter")]
 pub(crate) use sender::Answered;
 pub(crate) use sender::Sender;
+#[cfg(feature = "counter")]
+pub(crate) use sender::send_again;
 pub(crate) use settle::Tally;
 
 /// How a strict counter sends.

@@ -56,38 +56,68 @@ impl Sender {
         F: Future<Output = Result<T, BackendError>>,
     {
         if Instant::now() >= deadline {
-            return Err(BackendError::not_applied("it was not sent in time"));
+            return Err(too_late());
         }
         let mut ticket = self.lanes.take(fresh_id);
-        let mut lane = ticket.guard();
-        let mut delays = doubling(FIRST_DELAY, LONGEST_DELAY);
-        let mut attempts = 0;
-        let mut last = None;
-        loop {
-            attempts += 1;
-            let sent = Instant::now();
-            let progress = Progress::current();
-            match timeout_at(deadline, progress.of(request(lane.clone()))).await {
-                Ok(Ok(answer)) => {
-                    return Ok(Answered { answer, before: ticket.acknowledge(sent) });
-                }
-                Ok(Err(error)) if ends(&error, lane.resent) => return Err(error),
-                Ok(Err(error)) => last = Some(error),
-                Err(_) if !lane.resent && progress.is_waiting() => {
-                    return Err(BackendError::not_applied("there was no connection in time"));
-                }
-                Err(_) => return Err(BackendError::outcome_unknown(Unanswered { attempts, last })),
+        let lane = ticket.guard();
+        let request = |resent| request(ReplayGuard { resent, ..lane.clone() });
+        let (answer, sent) = until_answered(deadline, request).await?;
+        Ok(Answered { answer, before: ticket.acknowledge(sent) })
+    }
+}
+
+fn too_late() -> BackendError {
+    BackendError::not_applied("it was not sent in time")
+}
+
+/// Sends a request that is idempotent, whoever sends it, until it is answered: as [`Sender::send`] does, without a
+/// lane. `request` is told whether an earlier attempt may have arrived.
+#[cfg(feature = "counter")]
+pub(crate) async fn send_again<T, F>(
+    deadline: Instant,
+    request: impl Fn(bool) -> F,
+) -> Result<T, BackendError>
+where
+    F: Future<Output = Result<T, BackendError>>,
+{
+    if Instant::now() >= deadline {
+        return Err(too_late());
+    }
+    until_answered(deadline, request).await.map(|(answer, _)| answer)
+}
+
+/// Gives the answer, and when the attempt was sent that got it.
+async fn until_answered<T, F>(
+    deadline: Instant,
+    request: impl Fn(bool) -> F,
+) -> Result<(T, Instant), BackendError>
+where
+    F: Future<Output = Result<T, BackendError>>,
+{
+    let mut delays = doubling(FIRST_DELAY, LONGEST_DELAY);
+    let (mut attempts, mut resent, mut last) = (0, false, None);
+    loop {
+        attempts += 1;
+        let sent = Instant::now();
+        let progress = Progress::current();
+        match timeout_at(deadline, progress.of(request(resent))).await {
+            Ok(Ok(answer)) => return Ok((answer, sent)),
+            Ok(Err(error)) if ends(&error, resent) => return Err(error),
+            Ok(Err(error)) => last = Some(error),
+            Err(_) if !resent && progress.is_waiting() => {
+                return Err(BackendError::not_applied("there was no connection in time"));
             }
-            lane.resent = true;
-            let delay = delays.next().unwrap_or(LONGEST_DELAY);
-            if Instant::now() + delay >= deadline {
-                return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
-            }
-            sleep(delay).await;
-            // A process that was frozen, or a future that was not polled, may wake up much later.
-            if Instant::now() >= deadline {
-                return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
-            }
+            Err(_) => return Err(BackendError::outcome_unknown(Unanswered { attempts, last })),
+        }
+        resent = true;
+        let delay = delays.next().unwrap_or(LONGEST_DELAY);
+        if Instant::now() + delay >= deadline {
+            return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
+        }
+        sleep(delay).await;
+        // A process that was frozen, or a future that was not polled, may wake up much later.
+        if Instant::now() >= deadline {
+            return Err(BackendError::outcome_unknown(Unanswered { attempts, last }));
         }
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn fixture<S: Cli>(
     server: Arc<S>,
     backend: impl IntoBackend<dyn InstanceBackend>,
 ) -> Fixture {
-    let (wiped, forgetful) = (server.clone(), server.clone());
+    let (wiped, forgetful, tokenless) = (server.clone(), server.clone(), server.clone());
     let fixture = Fixture::new(backend).keep(server.clone()).wipe_with(move |space| {
         wipe(&*wiped, &space);
         async {}
@@ -72,6 +72,11 @@ pub(crate) fn fixture<S: Cli>(
     fixture
         .lose_records_with(move |space| {
             forget(&*forgetful, &space);
+            async {}
+        })
+        .lose_tokens_with(move |space| {
+            let names = format!("distkit:{{{}}}:tok", space.prefix());
+            assert_eq!(tokenless.run(&["EVAL", WIPE, "1", &names, &names]), "wiped");
             async {}
         })
         .plant_with(move |space, key, text| {
@@ -93,12 +98,19 @@ pub(crate) fn clocked_fixture(
     server: Arc<Server>,
     backend: impl IntoBackend<dyn InstanceBackend>,
 ) -> Fixture {
-    let (clock, wiped, forgetful) = (server.clone(), server.clone(), server.clone());
+    let (clock, wiped, forgetful, tokenless) =
+        (server.clone(), server.clone(), server.clone(), server.clone());
     let fixture = fixture(server, backend).advance_with(move |step| clock.advance(step));
     // A hash that is made again is told from the one before by the time.
     let fixture = fixture.lose_records_with(move |space| {
         forget(&*forgetful, &space);
         forgetful.advance(Duration::from_secs(1));
+        async {}
+    });
+    let fixture = fixture.lose_tokens_with(move |space| {
+        let names = format!("distkit:{{{}}}:tok", space.prefix());
+        assert_eq!(tokenless.run(&["EVAL", WIPE, "1", &names, &names]), "wiped");
+        tokenless.advance(Duration::from_secs(1));
         async {}
     });
     fixture.wipe_with(move |space| {

@@ -31,3 +31,4 @@ mod sentinel;
 mod shards;
 mod strict_once;
 mod support;
+mod tokens;

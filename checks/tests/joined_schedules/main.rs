@@ -27,8 +27,12 @@ mod error;
 mod key;
 #[path = "../../../src/parse_key.rs"]
 mod parse_key;
+#[path = "../../../src/parse_token.rs"]
+mod parse_token;
 #[path = "../schedules/time.rs"]
 pub mod time;
+#[path = "../../../src/token.rs"]
+mod token;
 
 mod strict;
 
@@ -53,6 +57,7 @@ use strict::{
     Settings,
     queue::{Joint, Queue},
 };
+pub use token::Token;
 
 use crate::{
     backend::{BackendError, Outcome},

@@ -18,4 +18,5 @@ mod removals;
 mod servers;
 mod store;
 mod strict;
+mod tokens;
 mod world;

@@ -19,7 +19,7 @@ use crate::{
     cases::{Verdict, check},
     cast::Who,
     store::{self, history::histories},
-    strict,
+    strict, tokens,
     world::{Fault, Powers, Simulated, World, runtime},
 };
 
@@ -53,6 +53,10 @@ impl World for RealStore {
 
     fn lose_guards(&self, space: &Space) {
         self.lose_guards(space);
+    }
+
+    fn lose_tokens(&self, space: &Space) {
+        self.lose_tokens(space);
     }
 
     async fn restart(&self, keep_data: bool) {
@@ -152,6 +156,16 @@ fn strict_counters_agree(name: &'static str, server: ServerBuilder, client: Clie
     });
 }
 
+fn tokens_agree(name: &'static str, server: ServerBuilder, client: Client) {
+    let served = Served::by(server, client);
+    for seed in 0..u64::from(CASES) {
+        let simulated = runtime().block_on(tokens::play(&Simulated::new(), "shop", seed));
+        let play = async |store: &RealStore, prefix: &str| tokens::play(store, prefix, seed).await;
+        let verdict = compare(simulated, served.play(play));
+        verdict.unwrap_or_else(|why| panic!("{name}, seed {seed}: {why}"));
+    }
+}
+
 macro_rules! on_each_server {
     ($($agree:ident),+) => {$(
         mod $agree {
@@ -184,4 +198,4 @@ macro_rules! on_each_server {
     )+};
 }
 
-on_each_server!(stores_agree, strict_counters_agree);
+on_each_server!(stores_agree, strict_counters_agree, tokens_agree);

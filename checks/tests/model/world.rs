@@ -50,6 +50,9 @@ pub(crate) trait World {
     /// The store loses what it remembers of writers.
     fn lose_guards(&self, space: &Space);
 
+    /// The store loses what it remembers of tokens.
+    fn lose_tokens(&self, space: &Space);
+
     /// A restart of the store, with its data or without, that takes a millisecond at least.
     async fn restart(&self, keep_data: bool);
 }
@@ -107,6 +110,10 @@ impl World for Simulated {
 
     fn lose_guards(&self, space: &Space) {
         self.store.lose_guards(space);
+    }
+
+    fn lose_tokens(&self, space: &Space) {
+        self.store.lose_tokens(space);
     }
 
     async fn restart(&self, keep_data: bool) {

@@ -20,6 +20,8 @@ mod keys;
 mod ledger;
 #[path = "../../../src/lax/pending.rs"]
 mod pending;
+#[path = "../../../src/lax/promises.rs"]
+mod promises;
 #[path = "../../../src/lax/report.rs"]
 mod report;
 #[path = "../../../src/lax/request.rs"]
@@ -47,6 +49,8 @@ use std::{sync::Arc, sync::atomic::Ordering::SeqCst};
 pub(crate) use cell::{Cell, Known};
 pub(crate) use engine::{Engine, Owner};
 pub(crate) use ledger::{Committed, Delta, Ledger};
+pub(crate) use promises::Promise;
+pub(crate) use report::TokenFate;
 pub(crate) use settings::Settings;
 
 impl<L: Ledger> Engine<L> {
@@ -56,6 +60,16 @@ impl<L: Ledger> Engine<L> {
 
     pub(crate) fn all_cells(&self) -> Vec<Arc<Cell>> {
         self.shared().table.all()
+    }
+
+    /// Whether no cell has anything pending.
+    pub(crate) fn is_clean(&self) -> bool {
+        let cells = self.all_cells();
+        let totals = self.shared().table.totals();
+        let clean = |cell: &Arc<Cell>| {
+            cell.tally.pending() == 0 && !cell.is_pending(&totals) && !cell.tally.is_dirty()
+        };
+        cells.iter().all(clean)
     }
 
     /// Between two batches: whether all cells with additions to commit, and no others, count as pending.

@@ -38,9 +38,13 @@ mod key;
 mod outage;
 #[path = "../../../src/parse_key.rs"]
 mod parse_key;
+#[path = "../../../src/parse_token.rs"]
+mod parse_token;
 #[allow(unexpected_cfgs, reason = "features that only the library has")]
 #[path = "../../../src/stats.rs"]
 mod stats;
+#[path = "../../../src/token.rs"]
+mod token;
 
 mod backend;
 mod counter;
@@ -58,6 +62,7 @@ pub use key::RedisKey;
 pub use map::DashMap;
 pub use real_tokio::{select, sync};
 pub use task::runtime;
+pub use token::Token;
 
 /// `parking_lot`'s, which knows no poison.
 #[derive(Default)]

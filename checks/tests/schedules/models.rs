@@ -7,12 +7,12 @@ use shuttle::{
 };
 
 use crate::{
-    DistkitError, RedisKey,
+    DistkitError, RedisKey, Token,
     backend::Write,
     counter::lax::Plain,
     counts::Counts,
     gauges::Gauges,
-    lax::{Engine, Owner, Settings},
+    lax::{Engine, Owner, Settings, TokenFate},
     runtime::Handle,
     store::Store,
 };
@@ -78,7 +78,7 @@ async fn add(engine: Arc<Engine<Plain>>, key: RedisKey, count: i64, times: usize
 /// Nothing is pending, and nothing is counted as pending, once all is flushed.
 fn assert_idle(engine: &Arc<Engine<Plain>>) {
     assert!(!engine.has_pending(), "the count of pending keys has drifted");
-    assert!(engine.all_cells().iter().all(|cell| !cell.is_pending() && !cell.tally.is_dirty()));
+    assert!(engine.is_clean());
 }
 
 #[test]
@@ -565,5 +565,95 @@ fn a_dropped_request_interrupts_no_other() {
         flush(&owner.0).await;
         assert_eq!(store.total(&a), 8);
         assert_idle(&owner.0);
+    });
+}
+
+/// Accepts `count` under each token, whatever reads fail meanwhile. Answers never go down.
+async fn promise(engine: Arc<Engine<Plain>>, key: RedisKey, count: i64, tokens: [&'static str; 2]) {
+    let mut last = 0;
+    for token in tokens {
+        let token = Token::new(token).unwrap();
+        let sum = loop {
+            let promised = match engine.with_known(&key, |cell| engine.promise(cell, count, &token))
+            {
+                Some(promised) => promised,
+                None => match engine.known(&key).await {
+                    Ok(cell) => engine.promise(&cell, count, &token),
+                    Err(error) => Err(error),
+                },
+            };
+            match promised {
+                Ok(sum) => break sum,
+                Err(DistkitError::NotApplied(_)) => yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(sum >= last + count, "{sum} after {last}");
+        last = sum;
+        yield_now().await;
+    }
+}
+
+#[test]
+fn additions_under_tokens_reach_the_store_once_beside_sums() {
+    check(|| async {
+        let store = Store::losing(3);
+        let owner = counter(&store, SETTINGS);
+        let a = key("a");
+        let promisers = [(10, ["1", "2"]), (100, ["3", "4"])]
+            .map(|(count, tokens)| spawn(promise(owner.0.clone(), a.clone(), count, tokens)));
+        let adder = spawn(add(owner.0.clone(), a.clone(), 1, 3));
+        store.add(&a, 1000);
+        flush(&owner.0).await;
+        for promiser in promisers {
+            promiser.await.unwrap();
+        }
+        adder.await.unwrap();
+        until_flushed(&owner.0, &store, &a, 1223).await;
+        assert_idle(&owner.0);
+        assert!(owner.0.take_replayed().is_empty(), "its own attempts are no replays");
+        let total = loop {
+            match owner.0.get(&a).await {
+                Ok(total) => break total,
+                Err(_) => yield_now().await,
+            }
+        };
+        assert_eq!(total, 1223);
+    });
+}
+
+#[test]
+fn a_set_comes_after_the_additions_under_tokens_that_came_before() {
+    check(|| async {
+        let store = Store::losing(0);
+        let owner = counter(&store, SETTINGS);
+        let (engine, a) = (&owner.0, key("a"));
+        promise(engine.clone(), a.clone(), 10, ["1", "2"]).await;
+        let later = spawn(promise(engine.clone(), key("b"), 1, ["1", "2"]));
+        assert_eq!(engine.set(Write::set(a.clone(), 500)).await, 20);
+        promise(engine.clone(), a.clone(), 1, ["3", "4"]).await;
+        later.await.unwrap();
+        flush(engine).await;
+        assert_eq!((store.total(&a), store.total(&key("b"))), (502, 2));
+        assert_idle(engine);
+    });
+}
+
+/// What was accepted is in the store after a shutdown, or in its report, and not both.
+#[test]
+fn a_shutdown_sends_or_reports_each_addition_under_a_token() {
+    check(|| async {
+        let store = Store::losing(4);
+        let owner = counter(&store, SETTINGS);
+        let (engine, a) = (&owner.0, key("a"));
+        promise(engine.clone(), a.clone(), 10, ["1", "2"]).await;
+        let report = engine.shutdown(Duration::from_millis(10)).await.err().unwrap_or_default();
+        let left = |fate| report.tokens.iter().filter(|token| token.fate == fate).count() as i64;
+        let (pending, unknown) = (left(TokenFate::Pending), left(TokenFate::Unknown));
+        yield_now().await;
+        let sent = store.total(&a);
+        assert!(sent <= 20 - 10 * pending, "{sent}: {report:?}");
+        assert!(sent >= 20 - 10 * (pending + unknown), "{sent}: {report:?}");
+        assert!(!engine.has_pending() || pending + unknown > 0);
     });
 }

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -11,11 +11,13 @@ use shuttle::{
 };
 
 use crate::{
-    CounterComparator, DistkitError, RedisKey,
-    backend::{Applied, BackendError, Change, Outcome, ReplayGuard, Scope, Write, Written},
+    CounterComparator, DistkitError, RedisKey, Token,
+    backend::{
+        AddedOnce, Applied, BackendError, Change, Outcome, ReplayGuard, Scope, Write, Written,
+    },
     counter::lax::{Plain, known},
     counts::Counts,
-    lax::{Cell, Committed, Delta, Known, Ledger},
+    lax::{Cell, Committed, Delta, Known, Ledger, Promise},
 };
 
 /// A store that is far away, and loses a few messages.
@@ -25,6 +27,7 @@ pub(crate) struct Store(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     totals: BTreeMap<RedisKey, i64>,
+    tokens: BTreeMap<(RedisKey, Token), i64>,
     sequence: u64,
     faults_left: u32,
     requests: u32,
@@ -151,6 +154,27 @@ impl<B: crate::backend::Backend + ?Sized> Ledger for Plain<B> {
     }
 
     const ADDS_IN_DOUBT: bool = true;
+
+    async fn add_promised(
+        &self,
+        promises: &[Promise],
+        _resent: bool,
+    ) -> Result<Vec<Outcome<AddedOnce>>, DistkitError> {
+        let add = |state: &mut State| {
+            let outcomes = promises.iter().map(|Promise { cell, token, count }| {
+                let known = state.tokens.entry((cell.key.clone(), token.clone()));
+                let replayed = matches!(known, Entry::Occupied(_));
+                let total = *known.or_insert_with(|| {
+                    let total = state.totals.entry(cell.key.clone()).or_default();
+                    *total += count;
+                    *total
+                });
+                Ok(AddedOnce { total, replayed })
+            });
+            outcomes.collect()
+        };
+        Ok(self.backend.ask(add).await?)
+    }
 
     fn held_besides(written: &mut Written, pending: i64) {
         written.old = written.old.saturating_add(pending);

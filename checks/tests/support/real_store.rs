@@ -163,6 +163,15 @@ impl RealStore {
         self.server.cli(&["DEL", &name("writers"), &name("lanes")]);
     }
 
+    /// Loses what it remembers of tokens, as by an eviction.
+    #[allow(dead_code, reason = "not every test binary loses tokens")]
+    pub(crate) fn lose_tokens(&self, space: &Space) {
+        const LOSE: &str =
+            "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end";
+        let names = format!("distkit:{{{}}}:tok*", space.prefix());
+        self.server.cli(&["EVAL", LOSE, "0", &names]);
+    }
+
     /// Loses what a server loses that restarts empty.
     pub(crate) fn wipe(&self) {
         assert_eq!(self.server.cli(&["FLUSHALL"]), "OK");

@@ -8,6 +8,7 @@ mod node;
 mod plain;
 mod rights;
 mod spaces;
+mod tokens;
 
 use std::{collections::HashSet, time::Duration};
 

@@ -11,7 +11,7 @@ use super::{
     findings::{Code, Findings},
     instances::InstanceSpace,
     landscape::Landscape,
-    plain,
+    plain, tokens,
 };
 use crate::{
     error::{Error, Result},
@@ -232,6 +232,7 @@ async fn counters(server: &Server, space: &Space, found: &mut Findings) -> Resul
         return Ok(Holds::Unknown);
     }
     plain::check(server, space, at, &fields, found).await?;
+    tokens::check(server, space, at, fields.get("tokens"), found).await?;
     let instances = InstanceSpace::open(server, space, at, found).await?;
     instances.check_index(server, found).await?;
     Ok(Holds::Counters(Box::new(instances)))
@@ -303,23 +304,29 @@ async fn check_names(
         Holds::Shape => None,
         Holds::Unknown => return Ok(()),
     };
-    let mut of_instances = Vec::new();
+    let (mut of_instances, mut of_tokens) = (Vec::new(), Vec::new());
     for rest in rests {
         let known: &[&str] = match instances {
-            Some(_) => &["totals", "shape", "writers", "lanes", "import"],
+            Some(_) => &["totals", "shape", "writers", "lanes", "tok", "import"],
             None => &["totals", "shape", "i:meta"],
         };
         match rest.split_once(':') {
             _ if known.contains(&rest.as_str()) => {}
             Some(("i", rest)) if instances.is_some() => of_instances.push(rest.to_owned()),
             // Reserved for later versions.
-            Some(("w" | "tok", _)) => {}
+            Some(("w", _)) => {}
+            Some(("tok", rest)) if instances.is_some() => of_tokens.push(rest.to_owned()),
             _ => {
                 let name = format!("{}{rest}", operator::key_tag(&place.space));
                 let what = format!("{name} belongs to nobody");
                 found.add(Code::OrphanKey, place.space.prefix(), what);
             }
         }
+    }
+    for rest in tokens::orphans(server, &place.space, of_tokens).await? {
+        let what =
+            format!("{}:{rest} belongs to no bucket of tokens", operator::tokens(&place.space));
+        found.add(Code::OrphanKey, place.space.prefix(), what);
     }
     match instances {
         Some(instances) => instances.check_names(server, of_instances, found).await,

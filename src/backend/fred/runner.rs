@@ -198,6 +198,7 @@ impl Runner {
 fn encode(command: Command<'_>) -> (CustomCommand, Vec<Value>) {
     let args = command.args.iter().map(|arg| match *arg {
         Arg::Text(text) => Value::String(text.into()),
+        Arg::Bytes(bytes) => Value::from(bytes),
         Arg::Int(number) => Value::Integer(number),
     });
     // A client has one server only.

@@ -388,7 +388,7 @@ impl<R: ScriptRunner> LuaStore<R> {
                         Kind::Read | Kind::Look => self.failed_to_read(error, &keys),
                         _ => self.failed(error, &keys),
                     };
-                    self.run_in(space, script, keys, args, failed).await
+                    self.run_in(space, script, &keys, args, failed).await
                 }
             };
             let mut answer = Answer::new(reply?)?;
@@ -424,7 +424,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         let resent = resent(lane, space);
         let guard = [number(lane.sequence), Arg::Text(&lane.writer), Arg::Text(&resent)];
         let args = [args, &guard].concat();
-        self.run_in(space, script, keys, &args, |error| self.failed(error, &keys)).await
+        self.run_in(space, script, &keys, &args, |error| self.failed(error, &keys)).await
     }
 }
 

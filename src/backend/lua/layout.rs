@@ -11,14 +11,17 @@
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `distkit:{TAG}:totals` | hash | plain counter -> decimal total |
-//! | `distkit:{TAG}:shape` | hash | what all processes of the prefix agree on: `layout`, `shards`, the generation of `guards` and `lanes`, and the life of `totals`: see `guard.lua` |
+//! | `distkit:{TAG}:shape` | hash | what all processes of the prefix agree on: `layout`, `shards`, `keep`, the generation of `guards`, `lanes` and `tokens`, and the life of `totals`: see `guard.lua` |
 //! | `distkit:{TAG}:writers` | hash | writer -> its latest guarded batch: see `guard.lua`; kept for a day or longer |
 //! | `distkit:{TAG}:i:...` | | the instance-aware counters: see `instance_names.lua` |
 //! | `distkit:{TAG}:lanes` | hash | lane -> its latest answer: see `guard.lua`; kept for an hour or longer |
+//! | `distkit:{TAG}:tok` | hash | which buckets of tokens are live, and their clock: see `tokens.lua` |
+//! | `distkit:{TAG}:tok:<n>` | string | the parts that bucket `n` has, a bit each |
+//! | `distkit:{TAG}:tok:<n>:<part>` | hash | 16 bytes of a digest of counter and token -> the amount and the answer |
 //! | `distkit:{TAG}:import` | hash | how far the tool's `import` came: see `cli/src/import`; no counter reads it |
 //!
 //! No key of these has a TTL. Counters' names have no `:`, so fields of `totals` that begin with one are
-//! reserved. So are the names `distkit:{TAG}:w:...` (windows) and `distkit:{TAG}:tok:...` (tokens).
+//! reserved. So are the names `distkit:{TAG}:w:...` (windows).
 
 use crate::backend::Space;
 
@@ -73,6 +76,21 @@ pub fn writers(space: &Space) -> String {
 /// The records of lanes.
 pub fn lanes(space: &Space) -> String {
     key(space, "lanes")
+}
+
+/// The index of the tokens.
+pub fn tokens(space: &Space) -> String {
+    key(space, "tok")
+}
+
+/// Which parts a bucket of tokens has.
+pub(crate) fn token_bits(space: &Space, bucket: u64) -> String {
+    key(space, &format!("tok:{bucket}"))
+}
+
+/// A part of a bucket of tokens.
+pub(crate) fn token_part(space: &Space, bucket: u64, part: u32) -> String {
+    key(space, &format!("tok:{bucket}:{part}"))
 }
 
 /// What the tool `distkit` remembers of an import. No counter reads it.

@@ -13,6 +13,7 @@ mod reply;
 pub(crate) mod rights;
 mod runner;
 mod shape;
+mod tokens;
 
 use std::borrow::Cow;
 
@@ -32,6 +33,7 @@ pub struct LuaStore<R> {
     shapes: shape::Shapes,
     freshness: freshness::Freshness,
     policy: policy::Asked,
+    tokens: tokens::Known,
 }
 
 impl<R> std::fmt::Debug for LuaStore<R> {
@@ -48,6 +50,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             shapes: shape::Shapes::default(),
             freshness: freshness::Freshness::default(),
             policy: policy::Asked::default(),
+            tokens: tokens::Known::default(),
         }
     }
 
@@ -57,6 +60,7 @@ impl<R: ScriptRunner> LuaStore<R> {
             CallError::Server(error) => match &*error.code {
                 "FOREIGN" | "WRONGTYPE" => reply::foreign(&error, keys),
                 "SHAPE" => reply::another_shape(&error.detail),
+                "KEEP" => reply::another_keep(&error.detail),
                 "FORGOTTEN" => BackendError::Forgotten,
                 "PARTLY" => BackendError::answer_lost(error),
                 // An earlier attempt of the client's may have been applied.
@@ -89,7 +93,9 @@ impl<R: ScriptRunner> LuaStore<R> {
             args[..GUARD].fill(Arg::Text(""));
             let (lanes, shape) = (layout::lanes(space), layout::shape(space));
             let keys = [key, &lanes, &shape];
-            return self.run_in(space, script, keys, args, |error| self.failed(error, &keys)).await;
+            return self
+                .run_in(space, script, &keys, args, |error| self.failed(error, &keys))
+                .await;
         }
         let ticket = self.lanes.take(|| self.fresh_id());
         self.run_guarded(space, script, key, args, Records::Lanes, &ticket.guard()).await
@@ -117,7 +123,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         let resent = resent(guard, space);
         args[3] = Arg::Text(&resent);
         let keys = [key, &kept, &shape];
-        self.run_in(space, script, keys, &args, |error| self.failed(error, &keys)).await
+        self.run_in(space, script, &keys, &args, |error| self.failed(error, &keys)).await
     }
 }
 

@@ -174,7 +174,7 @@ impl<R: ScriptRunner> LuaStore<R> {
     }
 }
 
-fn partly(error: BackendError) -> BackendError {
+pub(super) fn partly(error: BackendError) -> BackendError {
     match error {
         BackendError::OutcomeUnknown(_) | BackendError::AnswerLost(_) => error,
         error => BackendError::outcome_unknown(format!("a part was applied, then: {error}")),
@@ -247,6 +247,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
             .with_recorded_slices(self)
             .with_enumeration(self)
             .with_slice_enumeration(self)
+            .with_tokens(self)
             .with_raw(self)
     }
 }

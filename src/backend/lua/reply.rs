@@ -58,6 +58,17 @@ pub(super) fn another_shape(held: &str) -> BackendError {
     }
 }
 
+/// `held` has for how long the space keeps tokens, and for how long it should, separated by a space.
+pub(super) fn another_keep(held: &str) -> BackendError {
+    let mut words = held.split(' ');
+    let mut word = || words.next().unwrap_or_default();
+    let (stored, ours) = (word(), word());
+    BackendError::ShapeMismatch {
+        ours: format!("tokens kept for {ours} s"),
+        stored: format!("tokens kept for {stored} s"),
+    }
+}
+
 /// Foreign text, short enough for an error.
 pub(super) fn shortened(text: &[u8]) -> String {
     let mut found: String = String::from_utf8_lossy(text).chars().take(SHORTENED + 1).collect();
@@ -68,7 +79,7 @@ pub(super) fn shortened(text: &[u8]) -> String {
     found
 }
 
-fn refused_number(text: &[u8]) -> Refusal {
+pub(super) fn refused_number(text: &[u8]) -> Refusal {
     Refusal::NotANumber { found: shortened(text) }
 }
 

@@ -27,6 +27,8 @@ pub const COMMANDS: &[&[&str]] = &[
     &["HSCAN", "KEY", "0"],
     &["GET", "KEY"],
     &["SET", "KEY", "0"],
+    &["GETBIT", "KEY", "0"],
+    &["SETBIT", "KEY", "0", "0"],
     &["INCR", "KEY"],
     &["PTTL", "KEY"],
     &["PEXPIRE", "KEY", "1"],

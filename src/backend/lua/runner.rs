@@ -24,6 +24,7 @@ impl Script {
 #[derive(Debug, Clone, Copy)]
 pub enum Arg<'a> {
     Text(&'a str),
+    Bytes(&'a [u8]),
     Int(i64),
 }
 

@@ -115,15 +115,15 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     /// Runs a script that turns down a space of several shards whose copy of the shape is lost: then others may have
     /// made another one meanwhile, so it is made or checked anew, and the script is run again.
-    pub(super) async fn run_in<const KEYS: usize>(
+    pub(super) async fn run_in(
         &self,
         space: &Space,
         script: &'static Script,
-        keys: [&str; KEYS],
+        keys: &[&str],
         args: &[Arg<'_>],
         failed: impl Fn(CallError) -> BackendError,
     ) -> Result<Reply, BackendError> {
-        let names = keys.map(Arg::Text);
+        let names: Vec<_> = keys.iter().copied().map(Arg::Text).collect();
         let mut reopened = false;
         loop {
             match self.runner.script(script, &names, args).await {

@@ -13,6 +13,7 @@ mod paging;
 mod plain;
 mod records;
 mod state;
+mod tokens;
 mod value;
 
 #[cfg(test)]
@@ -25,11 +26,12 @@ use parking_lot::Mutex;
 
 use self::{clock::Clock, instance::Instances, plain::Plain, state::State};
 use super::{
-    Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance, InstanceSlice,
-    Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers, ReplayGuard,
-    Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, Write,
+    AddedOnce, Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance,
+    InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
+    ReplayGuard, Resolved, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, TokenAdd,
+    Tokens, Write,
 };
-use crate::{KeyFilter, RedisKey};
+use crate::{KeyFilter, RedisKey, Token};
 
 pub use self::{
     clock::ManualClock,
@@ -134,6 +136,19 @@ impl MemoryBackend {
     /// `Stats::losses`.
     pub fn lose_totals(&self, space: &Space) {
         self.locked(|state, _| state.plain.lose_totals(space));
+    }
+
+    /// Loses the records of the space's tokens and keeps its counters, as a Redis does that evicts them under an
+    /// `allkeys-*` policy.
+    ///
+    /// Until they would have been forgotten anyway, additions under tokens that the store does not know are refused.
+    pub fn lose_tokens(&self, space: &Space) {
+        self.locked(|state, _| state.lose_tokens(space));
+    }
+
+    /// How many tokens the space remembers, those that were forbidden included.
+    pub fn remembered_tokens(&self, space: &Space) -> usize {
+        self.locked(|state, _| state.remembered_tokens(space))
     }
 
     /// Loses the memberships of the space, as a Redis does that evicts the leases: every instance has to rejoin, and
@@ -291,6 +306,7 @@ impl Backend for MemoryBackend {
             .with_recorded_slices(self)
             .with_enumeration(self)
             .with_slice_enumeration(self)
+            .with_tokens(self)
     }
 
     /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.
@@ -420,6 +436,42 @@ impl RecordedAnswers for MemoryBackend {
 
     async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError> {
         self.write(space, |plain, now| plain.clear_recorded(now, space, lane))
+    }
+}
+
+#[async_trait]
+impl Tokens for MemoryBackend {
+    async fn add_once(
+        &self,
+        space: &Space,
+        items: &[TokenAdd],
+        keep: Duration,
+    ) -> Result<Vec<Outcome<AddedOnce>>, BackendError> {
+        self.locked(|state, now| {
+            let (tokens, plain) = state.tokens(now, space, keep)?;
+            Ok(items.iter().map(|item| tokens.add(plain, space, item)).collect())
+        })
+    }
+
+    async fn resolve(
+        &self,
+        space: &Space,
+        tokens: &[(RedisKey, Token)],
+        keep: Duration,
+    ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
+        self.locked(|state, now| state.resolve(now, space, tokens, keep))
+    }
+
+    async fn forbid(
+        &self,
+        space: &Space,
+        tokens: &[(RedisKey, Token)],
+        keep: Duration,
+    ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
+        self.locked(|state, now| {
+            let (known, _) = state.tokens(now, space, keep)?;
+            Ok(tokens.iter().map(|(key, token)| known.forbid(key, token)).collect())
+        })
     }
 }
 

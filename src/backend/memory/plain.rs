@@ -252,6 +252,12 @@ impl Plain {
         self.writers.values().map(Records::len).sum()
     }
 
+    /// An addition. It leaves no space that is empty.
+    pub(super) fn add(&mut self, space: &Space, key: &RedisKey, count: i64) -> Outcome<Written> {
+        let counters = self.spaces.entry(space.clone()).or_default();
+        write_one(counters, &Write::add(key.clone(), count))
+    }
+
     fn write_all(&mut self, space: &Space, writes: &[Write]) -> Vec<Outcome<Written>> {
         let had = self.len(space);
         let counters = self.spaces.entry(space.clone()).or_default();

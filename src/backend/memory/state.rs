@@ -1,9 +1,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{instance::Instances, plain::Plain};
+use super::{instance::Instances, plain::Plain, tokens::Tokens};
 use crate::{
-    RedisKey,
-    backend::{BackendError, Space},
+    RedisKey, Token,
+    backend::{
+        BackendError, Outcome, Resolved, Space,
+        tokens::{half_of, kept_for},
+    },
 };
 
 /// All that a store holds, under one lock.
@@ -13,6 +16,9 @@ pub(super) struct State {
     pub(super) instances: BTreeMap<Space, Instances>,
     /// How many shards each prefix in use has.
     shapes: BTreeMap<RedisKey, u16>,
+    /// Half of the time for which each prefix keeps tokens, in seconds.
+    keeps: BTreeMap<RedisKey, u64>,
+    tokens: BTreeMap<Space, Tokens>,
     /// The latest time that anyone saw: a store's time goes back by [`step_back`](Self::step_back) only.
     latest: Duration,
     /// By how much the store's clock was set forward and back.
@@ -42,6 +48,7 @@ impl State {
     /// Loses what is in one space.
     pub(super) fn wipe_space(&mut self, space: &Space) {
         self.plain.wipe_space(space);
+        self.tokens.remove(space);
         if let Some(instances) = self.instances.get_mut(space) {
             instances.wipe();
         }
@@ -67,6 +74,60 @@ impl State {
         }
     }
 
+    /// The tokens of a space, to be used by a request that may write, and the counters.
+    pub(super) fn tokens(
+        &mut self,
+        now: Duration,
+        space: &Space,
+        keep: Duration,
+    ) -> Result<(&mut Tokens, &mut Plain), BackendError> {
+        self.open(space)?;
+        let half = half_of(keep);
+        self.check_keep(space, half)?;
+        self.keeps.entry(space.prefix().clone()).or_insert(half);
+        let now = now.as_secs();
+        let tokens = self.tokens.entry(space.clone()).or_insert_with(|| Tokens::new(half));
+        tokens.advance(now);
+        Ok((tokens, &mut self.plain))
+    }
+
+    /// What is remembered of tokens.
+    pub(super) fn resolve(
+        &self,
+        now: Duration,
+        space: &Space,
+        tokens: &[(RedisKey, Token)],
+        keep: Duration,
+    ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
+        self.check(space)?;
+        self.check_keep(space, half_of(keep))?;
+        let known = self.tokens.get(space);
+        let look = |(key, token): &(RedisKey, Token)| match known {
+            Some(known) => known.resolve(now.as_secs(), key, token),
+            None => Ok(Resolved::Unseen),
+        };
+        Ok(tokens.iter().map(look).collect())
+    }
+
+    fn check_keep(&self, space: &Space, half: u64) -> Result<(), BackendError> {
+        match self.keeps.get(space.prefix()) {
+            Some(held) if *held != half => {
+                Err(BackendError::ShapeMismatch { ours: kept_for(half), stored: kept_for(*held) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn lose_tokens(&mut self, space: &Space) {
+        if let Some(tokens) = self.tokens.get_mut(space) {
+            tokens.lose();
+        }
+    }
+
+    pub(super) fn remembered_tokens(&self, space: &Space) -> usize {
+        self.tokens.get(space).map_or(0, Tokens::len)
+    }
+
     /// Numbers the ids that the store gives out, from 1.
     pub(super) fn next_id(&mut self) -> u64 {
         self.ids += 1;
@@ -75,9 +136,21 @@ impl State {
 
     /// Loses all data. Ids and time belong to the simulation and go on, so that no id comes twice.
     pub(super) fn wipe(&mut self) {
-        let Self { plain, instances, shapes, latest: _, ahead: _, behind: _, ids: _ } = self;
+        let Self {
+            plain,
+            instances,
+            shapes,
+            keeps,
+            tokens,
+            latest: _,
+            ahead: _,
+            behind: _,
+            ids: _,
+        } = self;
         plain.wipe();
         shapes.clear();
+        keeps.clear();
+        tokens.clear();
         instances.values_mut().for_each(Instances::wipe);
     }
 }

@@ -85,6 +85,7 @@ fn encode(command: Command<'_>) -> Cmd {
         .iter()
         .map(|arg| match arg {
             Arg::Text(text) => text.len(),
+            Arg::Bytes(bytes) => bytes.len(),
             Arg::Int(_) => 20,
         })
         .sum();
@@ -93,6 +94,7 @@ fn encode(command: Command<'_>) -> Cmd {
     for arg in command.args {
         match *arg {
             Arg::Text(text) => cmd.arg(text),
+            Arg::Bytes(bytes) => cmd.arg(bytes),
             Arg::Int(number) => cmd.arg(number),
         };
     }

@@ -1,5 +1,6 @@
 mod add;
 mod handle;
+mod ledger;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,19 +9,19 @@ use futures_util::future::join_all;
 
 use super::{CounterOptions, CounterTrait, Keyed, list::totals_of};
 use crate::{
-    CounterComparator, DistkitError, KeyFilter, RedisKey, Stats,
+    DistkitError, KeyFilter, RedisKey, Stats, Token,
     answers::keyed,
-    backend::{Backend, Change, Outcome, Refusal, ReplayGuard, Scope, Write, Written},
-    counts::Counts,
-    lax::{Cell, Committed, Delta, Engine, Hold, Known, Ledger, Owner, Settings},
+    backend::{Backend, Refusal, Resolved, Scope, Write, Written},
+    lax::{Engine, Hold, Owner, Settings},
     listing::{self, Listing},
     parts::in_parts,
     shards::{Answers, Shards, done_in_all, share},
     space_store::SpaceStore,
 };
 
-pub use crate::lax::{Unflushed, UnflushedShard};
+pub use crate::lax::{TokenFate, Unflushed, UnflushedShard, UnflushedToken};
 pub use handle::LaxHandle;
+use ledger::Plain;
 
 /// A counter that buffers writes in the process and brings them to the store every
 /// [`allowed_lag`](CounterOptions::allowed_lag).
@@ -74,11 +75,11 @@ pub struct LaxCounter<B: Backend + ?Sized = dyn Backend> {
 impl<B: Backend + ?Sized> LaxCounter<B> {
     /// A counter with these options. No I/O; may be called outside of a runtime.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
-        let CounterOptions { stores, settings, .. } = options;
+        let CounterOptions { stores, settings, strict, keep_tokens, .. } = options;
         let max_pending = share(settings.max_pending, stores.number());
         let settings = Settings { max_pending, ..settings };
         let owner = |store: &SpaceStore<B>| {
-            let ledger = Plain { store: store.clone() };
+            let ledger = Plain { store: store.clone(), keep_tokens, strict };
             Arc::new(Owner(Engine::new(ledger, settings)))
         };
         Arc::new(Self { owners: SpaceStore::counted_apart(&stores, "lax").map(owner) })
@@ -120,6 +121,68 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
             Some(total) => Ok(total),
             None => engine.add_to_key(key, count).await,
         }
+    }
+
+    /// Adds `count`, which may be negative or 0, once for this key and token, whatever process asks how often, and
+    /// answers the estimate of the new total. No I/O, as [`inc`](Self::inc).
+    ///
+    /// It is accepted at once and sent with the next flush, by itself: [`max_pending_keys`] limits how many may be
+    /// pending. What the store says of the token is known only then:
+    ///
+    /// - It was not used before: the addition is applied.
+    /// - It was used for the same amount. Nothing is added, the estimate is put right, and
+    ///   [`take_replayed`](Self::take_replayed) and [`Stats::replayed`] tell of it.
+    /// - The store refuses it: another amount was added under it, it was forbidden, the sum does not fit, the key holds
+    ///   no number, or the records of tokens are lost. The addition is dropped, the estimate is put right, and the next
+    ///   [`flush`](Self::flush), or else [`shutdown`](Self::shutdown), tells of it, as do [`Stats::refused`] and the log.
+    ///
+    /// A process that crashes loses what it has not flushed: have the event counted again, with the same token.
+    ///
+    /// [`max_pending_keys`]: CounterOptions::max_pending_keys
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inc`](Self::inc). Nothing is changed by a call that fails.
+    ///
+    /// ```
+    /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, LaxCounter}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// # let counter = LaxCounter::new(CounterOptions::new(RedisKey::try_from("docs")?, MemoryBackend::new()));
+    /// use distkit::Token;
+    ///
+    /// let (sold, order) = (RedisKey::try_from("sold")?, Token::new("order-4711")?);
+    /// assert_eq!(counter.inc_once(&sold, 3, &order).await?, 3);
+    /// counter.flush().await?;
+    /// // The message comes again.
+    /// assert_eq!(counter.inc_once(&sold, 3, &order).await?, 6, "not known yet");
+    /// counter.flush().await?;
+    /// assert_eq!(counter.get(&sold).await?, 3);
+    /// assert_eq!(counter.take_replayed()[0].token, order);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn inc_once(
+        &self,
+        key: &RedisKey,
+        count: i64,
+        token: &Token,
+    ) -> Result<i64, DistkitError> {
+        let engine = self.engine(key);
+        let known = engine.with_known(key, |cell| engine.promise(cell, count, token));
+        match known {
+            Some(promised) => promised,
+            None => engine.promise(&engine.known_in_a_box(key).await?, count, token),
+        }
+    }
+
+    /// Takes the additions under tokens that were found to have been added before, since the last call. No I/O.
+    ///
+    /// It tells of a thousand of each shard at most; [`Stats::replayed`] counts all. Where the answer to a request was
+    /// lost and it was sent again, nothing tells whether its additions were made by an earlier attempt of it or by
+    /// somebody else: these are not told.
+    pub fn take_replayed(&self) -> Vec<UnflushedToken> {
+        self.owners.iter().flat_map(|owner| owner.0.take_replayed()).collect()
     }
 
     /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
@@ -166,8 +229,9 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
     /// sent when it is back, unless that takes most of a day (the latter is then said once more). [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
     /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
-    /// place holds something else than a number is kept and tried again. All else is in the store. Where
-    /// several keys are concerned, the log names each. [`ShutDown`](DistkitError::ShutDown): an earlier
+    /// place holds something else than a number is kept and tried again. All else is in the store.
+    /// Also an addition under a token may have been refused: see [`inc_once`](Self::inc_once). Where several keys
+    /// are concerned, the log names each. [`ShutDown`](DistkitError::ShutDown): an earlier
     /// [`shutdown`](Self::shutdown) reported what is lost.
     pub async fn flush(&self) -> Result<(), DistkitError> {
         done_in_all(self.owners.all(|owner| owner.0.flush()).await)
@@ -241,6 +305,45 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
         self.engine(key).get(key).await
     }
 
+    async fn inc_once(
+        &self,
+        key: &RedisKey,
+        count: i64,
+        token: &Token,
+    ) -> Result<i64, DistkitError> {
+        self.inc_once(key, count, token).await
+    }
+
+    async fn inc_once_all<'k>(
+        &self,
+        items: &[(&'k RedisKey, i64, &Token)],
+    ) -> Result<Vec<Keyed<'k, i64>>, DistkitError> {
+        let cells = Engine::all_known(items.iter().map(|&(key, ..)| (self.engine(key), key))).await;
+        let promised = items.iter().zip(cells).map(|(&(key, count, token), cell)| {
+            let promised = cell.and_then(|cell| self.engine(key).promise(&cell, count, token));
+            (key, promised)
+        });
+        Ok(promised.collect())
+    }
+
+    /// The key's pending additions under tokens are sent first.
+    async fn resolve(&self, key: &RedisKey, token: &Token) -> Result<Resolved, DistkitError> {
+        let engine = self.engine(key);
+        engine.flush_promises(key).await?;
+        engine.ledger().resolve(&[(key.clone(), token.clone())]).await
+    }
+
+    /// The key's pending additions under tokens are sent first.
+    async fn resolve_or_forbid(
+        &self,
+        key: &RedisKey,
+        token: &Token,
+    ) -> Result<Resolved, DistkitError> {
+        let engine = self.engine(key);
+        engine.flush_promises(key).await?;
+        engine.ledger().forbid(&[(key.clone(), token.clone())]).await
+    }
+
     fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
         let stores = self.owners.iter().map(|owner| &owner.0.ledger().store);
         Listing::of_shards(stores.map(|store| totals_of(store, filter)))
@@ -257,90 +360,4 @@ async fn write_now<B: Backend + ?Sized>(
     writes: &[Write],
 ) -> Answers<Written> {
     in_parts!(writes, part => owner.0.write_now(part).await)
-}
-
-/// The plain counters of a space: the whole total is "own", for nobody's share is told apart.
-pub(super) struct Plain<B: ?Sized> {
-    store: SpaceStore<B>,
-}
-
-fn known(total: i64) -> Known {
-    Known { own: total, others: 0 }
-}
-
-#[async_trait]
-impl<B: Backend + ?Sized> Ledger for Plain<B> {
-    const BATCH: usize = 1000;
-
-    /// The store forgets a guard a day after its last batch.
-    const GUARD_LASTS: Option<Duration> = Some(Duration::from_secs(23 * 3600));
-
-    async fn commit(
-        &self,
-        deltas: &[Delta],
-        guard: &ReplayGuard,
-    ) -> Result<Committed, DistkitError> {
-        let writes: Vec<_> =
-            deltas.iter().map(|delta| Write::add(delta.cell.key.clone(), delta.count)).collect();
-        let applied = self.store.apply(&writes, Some(guard)).await?;
-        let outcomes = applied.outcomes.into_iter();
-        Ok(Committed {
-            replayed: applied.replayed,
-            outcomes: outcomes.map(|outcome| outcome.map(|w| known(w.new))).collect(),
-        })
-    }
-
-    async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
-        let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
-        let totals = self.store.read(&keys).await?;
-        Ok(totals.into_iter().map(|total| total.map(known)).collect())
-    }
-
-    type Write = Write;
-    type Written = Written;
-
-    async fn write(
-        &self,
-        writes: &[Write],
-        guard: &ReplayGuard,
-    ) -> Result<Vec<Outcome<Written>>, DistkitError> {
-        Ok(self.store.apply(writes, Some(guard)).await?.outcomes)
-    }
-
-    fn replaces(write: &Write) -> bool {
-        matches!(write.change, Change::Set(_) | Change::Remove)
-            && write.condition == CounterComparator::Nil
-    }
-
-    fn left_by(write: &Write, outcome: &Outcome<Written>) -> Option<Known> {
-        match outcome {
-            Ok(written) => Some(known(written.new)),
-            // What is no number is removed, and refused.
-            Err(_) => (write.change == Change::Remove && Self::replaces(write)).then(|| known(0)),
-        }
-    }
-
-    const ADDS_IN_DOUBT: bool = true;
-
-    fn held_besides(written: &mut Written, pending: i64) {
-        written.old = written.old.saturating_add(pending);
-    }
-
-    async fn clear(&self, _: Scope) -> Result<(), DistkitError> {
-        Ok(self.store.clear().await?)
-    }
-
-    fn end(&self) {}
-
-    fn counts(&self) -> &Counts {
-        self.store.counts()
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.store.store().fresh_id()
-    }
-
-    fn prefix(&self) -> &str {
-        self.store.prefix()
-    }
 }

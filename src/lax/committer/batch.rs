@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Of how many keys a refusal, or that they were given up, is kept for the next flush.
-const MAX_REPORTS: usize = 1000;
+pub(super) const MAX_REPORTS: usize = 1000;
 
 impl Batch {
     fn deltas(&self) -> &Arc<Vec<Delta>> {
@@ -108,8 +108,13 @@ impl<L: Ledger> Committer<'_, L> {
         self.note_success();
     }
 
-    /// Finds out about the batch whose outcome is not known.
+    /// Finds out about what was sent and whose outcome is not known.
     pub(super) async fn resolve(&mut self) -> Result<(), DistkitError> {
+        self.resolve_batch().await?;
+        self.resolve_promises().await
+    }
+
+    async fn resolve_batch(&mut self) -> Result<(), DistkitError> {
         let shared = self.shared;
         let writer = &mut *self.writer;
         let Some(batch) = &mut writer.unresolved else { return Ok(()) };

@@ -13,7 +13,7 @@ use crate::{
     DistkitError,
     lax::{
         atomic::Ordering::Relaxed,
-        cell::Cell,
+        cell::{Cell, address},
         inbox::Wanted,
         ledger::Ledger,
         shared::{Shared, micros},
@@ -25,11 +25,6 @@ use crate::{
 type Cells = HashSet<usize, foldhash::fast::RandomState>;
 type Failures = HashMap<usize, DistkitError, foldhash::fast::RandomState>;
 
-/// Tells a cell from others as long as somebody has it.
-fn address(cell: &Arc<Cell>) -> usize {
-    Arc::as_ptr(cell) as usize
-}
-
 impl<L: Ledger> Committer<'_, L> {
     /// Does what is due.
     pub(in crate::lax) async fn pass(&mut self) {
@@ -37,10 +32,13 @@ impl<L: Ledger> Committer<'_, L> {
         let now = Instant::now();
         let lag = shared.settings.lag;
 
-        let healthy = self.writer.schedule.is_healthy(now);
         let refresh = self.writer.schedule.refresh_is_due(now);
         // A refresh takes along what the next one would be too late for.
         let horizon = if refresh { now + lag / 2 } else { now };
+        self.send_promises_due(horizon).await;
+        let now = Instant::now();
+        let healthy = self.writer.schedule.is_healthy(now);
+        let refresh = refresh && healthy;
         if self.flush_at().is_some_and(|at| at <= horizon) {
             self.collect();
         }

@@ -1,6 +1,9 @@
 //! What acts on the store at once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 
@@ -11,7 +14,7 @@ use crate::{
     backend::{Outcome, Scope},
     lax::{
         atomic::{AtomicBool, Ordering::SeqCst},
-        cell::{Cell, Known, Totals},
+        cell::{Cell, Known, Totals, address},
         ledger::Ledger,
         table::Table,
     },
@@ -75,8 +78,16 @@ impl<'c, L: Ledger> Committer<'c, L> {
             })
         });
         let place_of = place_of.collect();
-        let depended_on = cells.iter().filter(|(cell, replaced)| !replaced && cell.is_pending());
-        let first = depended_on.map(|(cell, _)| Arc::clone(cell)).collect();
+        let all: HashSet<_, foldhash::fast::RandomState> =
+            cells.iter().map(|(cell, _)| address(cell)).collect();
+        let promises = self.send_promises_of(|cell| all.contains(&address(cell)));
+        promises.await.map_err(not_applied)?;
+        let first = {
+            let totals = shared.table.totals();
+            let depended_on =
+                cells.iter().filter(|(cell, replaced)| !replaced && cell.is_pending(&totals));
+            depended_on.map(|(cell, _)| Arc::clone(cell)).collect()
+        };
         self.commit(first).await.map_err(not_applied)?;
         // What the store does not take was written before, too: it goes where the rest went.
         let cells = cells.into_iter().map(|(cell, replaced)| {
@@ -94,6 +105,7 @@ impl<'c, L: Ledger> Committer<'c, L> {
         sent: &AtomicBool,
     ) -> Result<(), DistkitError> {
         self.prepare().await?;
+        self.send_all_promises().await.map_err(not_applied)?;
         let shared = self.shared;
         let cells = shared.table.all();
         let known_at: Vec<_> = cells.iter().map(|cell| cell.forget_total()).collect();
@@ -148,7 +160,7 @@ impl<'c> Affected<'c> {
         let totals = table.totals();
         let take = |(cell, all): (Arc<Cell>, bool)| {
             let (pending, replaced) = if all {
-                (cell.tally.pending(), cell.set_replaces(false, &totals))
+                (cell.pending(&totals), cell.set_replaces(false, &totals))
             } else {
                 (0, false)
             };

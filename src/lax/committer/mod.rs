@@ -5,11 +5,13 @@
 mod batch;
 mod exchange;
 mod exclusive;
+mod promises;
 
 use std::sync::Arc;
 
 use tokio::{sync::MutexGuard, time::Instant};
 
+use self::promises::{Promised, told_of};
 use super::{
     cell::Cell,
     ledger::{Delta, Ledger},
@@ -30,10 +32,13 @@ pub(super) struct Writer {
     /// Dirty cells that were taken from the inbox and not sent.
     todo: Vec<Arc<Cell>>,
     unresolved: Option<Unresolved>,
+    promised: Option<Promised>,
     /// Cells whose place in the store holds no number.
     corrupt: Vec<(Arc<Cell>, Refusal)>,
     schedule: Schedule,
     outage: Told,
+    /// Of additions under tokens that the store turns down.
+    promise_outage: Told,
 }
 
 /// A batch whose outcome is not known. Nothing else is written before it is.
@@ -63,9 +68,11 @@ impl Writer {
             sequence: 0,
             todo: Vec::new(),
             unresolved: None,
+            promised: None,
             corrupt: Vec::new(),
             schedule: Schedule::new(),
             outage: Told::default(),
+            promise_outage: Told::default(),
         }
     }
 }
@@ -110,10 +117,12 @@ impl<'c, L: Ledger> Committer<'c, L> {
             // Refusals are told by the next one.
             return Err(abandoned());
         }
-        match std::mem::take(&mut losses.refused).into_iter().next() {
-            Some((key, _, refusal)) => Err(DistkitError::CounterError { key, refusal }),
-            None => Ok(()),
+        let replayed = losses.take_replayed();
+        let tokens = std::mem::replace(&mut losses.tokens, replayed);
+        if let Some((key, _, refusal)) = std::mem::take(&mut losses.refused).into_iter().next() {
+            return Err(DistkitError::CounterError { key, refusal });
         }
+        tokens.into_iter().try_for_each(told_of)
     }
 
     pub(super) async fn flush_and_report(&mut self) -> Result<Unflushed, DistkitError> {
@@ -123,9 +132,12 @@ impl<'c, L: Ledger> Committer<'c, L> {
 
     async fn flush_all(&mut self) -> Result<(), DistkitError> {
         self.resolve().await?;
+        // What a store turns down of these does not hold up sums.
+        let promises = self.send_all_promises().await;
         self.retry_corrupt();
         self.collect();
         self.commit_todo().await?;
+        promises?;
         match self.writer.corrupt.first() {
             Some((cell, refusal)) => Err(DistkitError::refused(&cell.key, refusal.clone())),
             None => Ok(()),
@@ -160,6 +172,7 @@ impl<'c, L: Ledger> Committer<'c, L> {
     /// Brings what is pending on a key to the store.
     pub(super) async fn flush_key(&mut self, cell: Arc<Cell>) -> Result<(), DistkitError> {
         self.prepare().await?;
+        self.flush_promises(Arc::clone(&cell)).await?;
         self.commit(vec![cell]).await.map_err(not_applied)
     }
 
@@ -191,7 +204,7 @@ impl<'c, L: Ledger> Committer<'c, L> {
         self.writer.schedule.failed(Instant::now());
         if let Some(Standing { attempts, lasted }) = self.writer.outage.failed(begun) {
             let (prefix, counter) = (shared.ledger.prefix(), shared.ledger.counts().kind());
-            let pending_keys = shared.table.number_pending();
+            let pending_keys = shared.number_pending();
             tracing::warn!(
                 target: "distkit::lax",
                 prefix, counter, pending_keys, attempts, ?lasted, error = %Chain(error),
@@ -252,6 +265,7 @@ impl<'c, L: Ledger> Committer<'c, L> {
         }
         self.collect();
         self.take_unresolved();
+        self.drop_promises();
         self.writer.todo.clear();
         self.writer.corrupt.clear();
         self.writer.schedule.tries_corrupt();
