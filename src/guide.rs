@@ -19,6 +19,7 @@ pages! {
     /// [key]: crate::RedisKey
     /// [trypema]: crate::trypema
     /// [guarantees]: crate::guide::guarantees
+    /// [recipes]: crate::guide::recipes
     choosing: "guide/choosing.md";
     /// [connect]: crate::backend::connect()
     /// [operating]: crate::guide::operating
@@ -59,7 +60,7 @@ pages! {
     /// [clusters]: crate::guide::clusters
     /// [rights]: crate::guide::production#rights
     /// [observability]: crate::guide::observability
-    /// [token]: crate::guide::recipes#unique-billing-events
+    /// [unique_events]: crate::guide::recipes#unique-billing-events
     tool: "cli.md";
     /// [tool]: crate::guide::tool
     clusters: "sharding.md";

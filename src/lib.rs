@@ -125,6 +125,9 @@ mod strict;
 mod token;
 #[cfg(any(feature = "counter", feature = "instance-aware-counter"))]
 mod watch;
+mod window;
+#[cfg(feature = "counter")]
+mod window_clock;
 
 /// The version of fred whose clients and pools this crate takes, for services that do not name one themselves.
 ///
@@ -182,6 +185,7 @@ pub use listing::Listing;
 #[cfg_attr(docsrs, doc(cfg(any(feature = "counter", feature = "instance-aware-counter"))))]
 pub use stats::Stats;
 pub use token::Token;
+pub use window::{Window, Windows};
 
 /// The examples of README.md, compiled.
 #[cfg(all(doctest, feature = "counter", feature = "redis-rs"))]

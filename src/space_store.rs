@@ -3,9 +3,11 @@
 //! A store that gives another number of answers than it was asked for is not trusted with any.
 
 #[cfg(feature = "counter")]
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 use std::{future::Future, sync::Arc};
 
+#[cfg(feature = "counter")]
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 #[cfg(feature = "instance-aware-counter")]
@@ -26,9 +28,11 @@ use crate::{
 };
 #[cfg(feature = "counter")]
 use crate::{
-    Token,
-    backend::{AddedOnce, Enumeration, Resolved, TokenAdd, Tokens, Write},
+    Token, Window, Windows,
+    backend::takes_tokens,
+    backend::{AddedOnce, Enumeration, Resolved, TokenAdd, Tokens, Windowing, Write},
     strict::{Answered, send_again},
+    window_clock::WindowClock,
 };
 
 /// The counters of one prefix in a store.
@@ -37,6 +41,9 @@ pub(crate) struct SpaceStore<B: ?Sized> {
     space: Space,
     counts: Arc<Counts>,
     losses: Arc<Losses>,
+    /// The clock of its windows, where it has any.
+    #[cfg(feature = "counter")]
+    clock: Option<Arc<WindowClock>>,
 }
 
 impl<B: Backend + ?Sized> SpaceStore<B> {
@@ -53,7 +60,12 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     /// The same shards, with numbers of their own, for counters of the kind.
     pub(crate) fn counted_apart(shards: &Shards<Self>, kind: &'static str) -> Shards<Self> {
         let first = shards.first();
-        Self::counted(&first.store, &shards.map(|shard| shard.space.clone()), first.prefix(), kind)
+        let gauges = Gauges::new(kind, first.prefix());
+        shards.map(|shard| Self {
+            counts: Counts::new(kind, first.prefix(), &gauges),
+            losses: Arc::default(),
+            ..shard.clone()
+        })
     }
 
     fn counted(
@@ -68,6 +80,8 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
             space: space.clone(),
             counts: Counts::new(kind, prefix, &gauges),
             losses: Arc::default(),
+            #[cfg(feature = "counter")]
+            clock: None,
         })
     }
 
@@ -123,19 +137,123 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
     }
 }
 
+/// How often a request that was sent to a window that is over is sent to the next one.
+#[cfg(feature = "counter")]
+const MOVES: usize = 8;
+
+/// For how long the estimate of the store's clock will do where the store does not check it.
+#[cfg(feature = "counter")]
+const CLOCK_LASTS: Duration = Duration::from_secs(10);
+
+/// The window that a request is for, also when it is sent again.
+#[cfg(feature = "counter")]
+struct Chosen<'s>(Option<(&'s WindowClock, Mutex<Window>)>);
+
 #[cfg(feature = "counter")]
 impl<B: Backend + ?Sized> SpaceStore<B> {
     pub(crate) fn space(&self) -> &Space {
         &self.space
     }
 
-    pub(crate) async fn apply(
+    /// The same space in windows.
+    pub(crate) fn in_windows(&self, windows: Windows) -> Self {
+        Self { clock: Some(Arc::new(WindowClock::new(windows))), ..self.clone() }
+    }
+
+    /// The same space, which expires.
+    pub(crate) fn expiring_after(&self, idle: Duration) -> Self {
+        Self { space: self.space.expiring_after(idle), ..self.clone() }
+    }
+
+    pub(crate) fn clock(&self) -> Option<&Arc<WindowClock>> {
+        self.clock.as_ref()
+    }
+
+    /// The same space, not in windows.
+    pub(crate) fn whole(&self) -> Self {
+        Self { clock: None, ..self.clone() }
+    }
+
+    /// What the counters of one window are in, on a store that keeps them apart and lets them expire as they should.
+    fn within(&self, window: Option<Window>) -> Result<Cow<'_, Space>, BackendError> {
+        if window.is_some() || self.space.idle().is_some() {
+            self.windowing()?;
+        }
+        Ok(match window {
+            Some(window) => Cow::Owned(self.space.in_window(window)),
+            None => Cow::Borrowed(&self.space),
+        })
+    }
+
+    fn windowing(&self) -> Result<&dyn Windowing, BackendError> {
+        self.store.capabilities().windows.ok_or_else(|| missing("windows"))
+    }
+
+    /// Asks the store for its time.
+    pub(crate) async fn ask_time(&self) -> Result<(), BackendError> {
+        if let Some(clock) = &self.clock {
+            let sent = Instant::now();
+            let time = self.sent(Kind::Read, self.windowing()?.time(&self.space)).await?;
+            clock.note(sent, time);
+        }
+        Ok(())
+    }
+
+    /// The window that is current; `None` where there are no windows. No I/O, if the store has told its time of late.
+    pub(crate) async fn window(&self) -> Result<Option<Window>, BackendError> {
+        let Some(clock) = &self.clock else { return Ok(None) };
+        if clock.age().is_none_or(|age| age > CLOCK_LASTS) {
+            self.ask_time().await.map_err(BackendError::with_nothing_applied)?;
+        }
+        Ok(clock.current())
+    }
+
+    /// The window that is current as far as this process knows. Where it knows nothing yet, any other: then the store
+    /// turns the request down and tells its time, safe from lost answers as everything that is sent.
+    fn choose(&self) -> Result<Chosen<'_>, BackendError> {
+        let Some(clock) = self.clock.as_deref() else { return Ok(Chosen(None)) };
+        self.windowing()?;
+        let window = clock.current().unwrap_or_else(|| clock.windows().at(Duration::ZERO));
+        Ok(Chosen(Some((clock, Mutex::new(window)))))
+    }
+
+    /// Sends a request to the window that was chosen, and where that is not the current one, to the one that is.
+    async fn in_current<'s, T, F>(
+        &'s self,
+        chosen: &Chosen<'_>,
+        request: impl Fn(Cow<'s, Space>) -> F,
+    ) -> Result<T, BackendError>
+    where
+        F: Future<Output = Result<T, BackendError>>,
+    {
+        let Some((clock, chosen)) = &chosen.0 else {
+            return request(self.within(None)?).await;
+        };
+        let mut moves = 0;
+        loop {
+            let window = *chosen.lock();
+            let sent = Instant::now();
+            match request(self.within(Some(window))?).await {
+                Err(BackendError::NotCurrent { now }) if moves < MOVES => {
+                    moves += 1;
+                    clock.note(sent, now);
+                    *chosen.lock() = clock.windows().at(now);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// [`Backend::apply`] in that window, `None` for the whole space.
+    pub(crate) async fn apply_in(
         &self,
+        window: Option<Window>,
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
+        let space = self.within(window)?;
         let sent = Instant::now();
-        let applied = self.sent(Kind::Write, self.store.apply(&self.space, writes, guard)).await;
+        let applied = self.sent(Kind::Write, self.store.apply(&space, writes, guard)).await;
         match (&applied, guard) {
             (Ok(applied), Some(guard)) => {
                 self.lost(self.losses.of_writer(guard, sent, applied.record.as_ref()));
@@ -148,8 +266,14 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         Ok(applied)
     }
 
+    /// Applies the writes in one attempt, and not safe from being applied twice.
+    async fn apply(&self, writes: &[Write]) -> Result<Applied, BackendError> {
+        let chosen = self.choose()?;
+        self.in_current(&chosen, |space| self.apply_in(space.window(), writes, None)).await
+    }
+
     /// Applies the writes once: sent again until they are answered, or the deadline. On a store that keeps no answers
-    /// they are sent one time.
+    /// they are sent one time. With windows they are for the one that is current when the store applies them.
     pub(crate) async fn apply_once(
         &self,
         writes: &[Write],
@@ -157,10 +281,19 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         deadline: Option<Instant>,
     ) -> Result<Applied, BackendError> {
         let (Some(deadline), Some(store)) = (deadline, self.store.capabilities().recorded) else {
-            return self.apply(writes, None).await;
+            return self.apply(writes).await;
         };
-        let request = |lane| async move {
-            self.sent_in(&lane, store.apply_recorded(&self.space, writes, &lane)).await
+        let chosen = self.choose()?;
+        // A request is known by its lane, whatever window it names: so one that is sent to another is applied once.
+        let request = |lane: ReplayGuard| {
+            let chosen = &chosen;
+            async move {
+                let lane = &lane;
+                self.in_current(chosen, |space| async move {
+                    self.sent_in(lane, store.apply_recorded(&space, writes, lane)).await
+                })
+                .await
+            }
         };
         let begun = Instant::now();
         let Answered { answer: applied, before } =
@@ -177,36 +310,77 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         deadline: Option<Instant>,
     ) -> Result<(), BackendError> {
         let (Some(deadline), Some(store)) = (deadline, self.store.capabilities().recorded) else {
-            return self.clear().await;
+            return self.clear_in(self.window().await?).await;
         };
-        let request = |lane| async move {
-            self.sent_in(&lane, store.clear_recorded(&self.space, &lane)).await
+        let chosen = self.choose()?;
+        let request = |lane: ReplayGuard| {
+            let chosen = &chosen;
+            async move {
+                let lane = &lane;
+                self.in_current(chosen, |space| async move {
+                    self.sent_in(lane, store.clear_recorded(&space, lane)).await
+                })
+                .await
+            }
         };
         let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
         self.ended(Instant::now(), sent).map(drop)
     }
 
+    /// Reads what the keys hold, in the window that is current when the store answers.
     pub(crate) async fn read(&self, keys: &[RedisKey]) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let totals = self.sent(Kind::Read, self.store.read(&self.space, keys)).await?;
+        if self.clock.is_none() {
+            return self.read_in(None, keys).await;
+        }
+        let (chosen, store) = (self.choose()?, self.windowing()?);
+        let read = self.in_current(&chosen, |space| async move {
+            self.sent(Kind::Read, store.read_current(&space, keys)).await
+        });
+        let totals = read.await?;
         counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
         Ok(totals)
     }
 
-    /// Some of its counters: see [`Enumeration`].
+    pub(crate) async fn read_in(
+        &self,
+        window: Option<Window>,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let space = self.within(window)?;
+        let totals = self.sent(Kind::Read, self.store.read(&space, keys)).await?;
+        counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
+        Ok(totals)
+    }
+
+    /// Some counters of a window: see [`Enumeration`].
+    pub(crate) async fn page_in(
+        &self,
+        window: Option<Window>,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
+        let space = self.within(window)?;
+        let request = self.enumeration()?.page(&space, from, filter, count);
+        let mut page = self.sent(Kind::Read, request).await?;
+        page.entries.retain(|(key, _)| filter.matches(key));
+        Ok(page)
+    }
+
+    /// Some counters of the whole space.
     pub(crate) async fn page(
         &self,
         from: Option<&Cursor>,
         filter: &KeyFilter,
         count: usize,
     ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
-        let request = self.enumeration()?.page(&self.space, from, filter, count);
-        let mut page = self.sent(Kind::Read, request).await?;
-        page.entries.retain(|(key, _)| filter.matches(key));
-        Ok(page)
+        self.page_in(None, from, filter, count).await
     }
 
+    /// How many counters the current window holds.
     pub(crate) async fn count(&self) -> Result<u64, BackendError> {
-        self.sent(Kind::Read, self.enumeration()?.count(&self.space)).await
+        let space = self.within(self.window().await?)?;
+        self.sent(Kind::Read, self.enumeration()?.count(&space)).await
     }
 
     fn enumeration(&self) -> Result<&dyn Enumeration, BackendError> {
@@ -275,12 +449,22 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         Ok(known)
     }
 
+    /// Whether additions under tokens can be taken here. No I/O.
+    pub(crate) fn takes_tokens(&self) -> Result<(), BackendError> {
+        self.tokens().map(drop)
+    }
+
     fn tokens(&self) -> Result<&dyn Tokens, BackendError> {
+        match &self.clock {
+            Some(clock) => takes_tokens(&self.space.in_window(clock.windows().at(Duration::ZERO)))?,
+            None => takes_tokens(&self.space)?,
+        }
         self.store.capabilities().tokens.ok_or_else(|| missing("tokens"))
     }
 
-    pub(crate) async fn clear(&self) -> Result<(), BackendError> {
-        self.sent(Kind::Write, self.store.clear(&self.space)).await
+    pub(crate) async fn clear_in(&self, window: Option<Window>) -> Result<(), BackendError> {
+        let space = self.within(window)?;
+        self.sent(Kind::Write, self.store.clear(&space)).await
     }
 }
 
@@ -429,6 +613,8 @@ impl<B: ?Sized> Clone for SpaceStore<B> {
             space: self.space.clone(),
             counts: Arc::clone(&self.counts),
             losses: Arc::clone(&self.losses),
+            #[cfg(feature = "counter")]
+            clock: self.clock.clone(),
         }
     }
 }

@@ -100,6 +100,8 @@ distkit::enumeration_conformance_suite!(listing_of_redis, client_of_redis);
 distkit::slice_enumeration_conformance_suite!(slice_listing_of_redis, client_of_redis);
 distkit::enumeration_conformance_suite!(listing_of_a_cluster, valkey_cluster);
 distkit::slice_enumeration_conformance_suite!(slice_listing_of_a_cluster, valkey_cluster);
+distkit::windows_conformance_suite!(windows_of_redis, client_of_clocked_redis);
+distkit::windows_conformance_suite!(windows_of_a_cluster, valkey_cluster);
 distkit::tokens_conformance_suite!(tokens_of_redis, client_of_redis);
 distkit::tokens_conformance_suite!(tokens_by_a_manual_clock, client_of_clocked_valkey);
 distkit::tokens_conformance_suite!(tokens_of_a_cluster, valkey_cluster);

@@ -82,6 +82,8 @@ distkit::enumeration_conformance_suite!(listing_of_redis, manager_to_redis);
 distkit::slice_enumeration_conformance_suite!(slice_listing_of_redis, manager_to_redis);
 distkit::enumeration_conformance_suite!(listing_of_valkey, multiplexed_to_valkey);
 distkit::slice_enumeration_conformance_suite!(slice_listing_of_valkey, multiplexed_to_valkey);
+distkit::windows_conformance_suite!(windows_of_redis, manager_to_clocked_redis);
+distkit::windows_conformance_suite!(windows_of_valkey, resending_to_clocked_valkey);
 distkit::tokens_conformance_suite!(tokens_of_redis, manager_to_redis);
 distkit::tokens_conformance_suite!(tokens_of_valkey, resending_to_clocked_valkey);
 distkit::tokens_conformance_suite!(tokens_by_a_manual_clock, manager_to_clocked_redis);
@@ -119,6 +121,7 @@ mod cluster {
     distkit::recorded_slices_conformance_suite!(recorded_slices_by_redis, redis_cluster);
     distkit::enumeration_conformance_suite!(listing_of_redis, redis_cluster);
     distkit::slice_enumeration_conformance_suite!(slice_listing_of_redis, redis_cluster);
+    distkit::windows_conformance_suite!(windows_of_redis, redis_cluster);
     distkit::tokens_conformance_suite!(tokens_of_redis, redis_cluster);
     distkit::conformance_suite!(of_valkey, valkey_cluster);
 }

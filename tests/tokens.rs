@@ -9,12 +9,12 @@ mod stores;
 use std::time::Duration;
 
 use distkit::{
-    DistkitError, RedisKey, Token,
+    DistkitError, RedisKey, Token, Windows,
     backend::{
         BackendError, Refusal, Resolved, Space,
         memory::{MemoryBackend, MemoryLink},
     },
-    counter::{CounterOptions, CounterTrait, StrictCounter},
+    counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
 };
 use stores::{Stage, key};
 
@@ -57,6 +57,29 @@ async fn a_strict_addition_happens_once(stage: Stage) {
     assert_eq!(there.stats().replayed, 2, "clones of one options value count together");
 }
 
+/// Windows end, and prefixes that expire forget: a token may be remembered for longer.
+async fn tokens_need_counters_that_last(stage: Stage) {
+    let (sold, order) = (key("sold"), token("order 1"));
+    let hour = Duration::from_secs(3600);
+    let options = stage.elsewhere.clone();
+    for options in [options.clone().windows(Windows::every(hour)), options.expire_after(hour)] {
+        let (strict, lax) = (StrictCounter::new(options.clone()), LaxCounter::new(options));
+        let answers = [
+            strict.inc_once(&sold, 3, &order).await.map(drop),
+            strict.resolve(&sold, &order).await.map(drop),
+            strict.resolve_or_forbid(&sold, &order).await.map(drop),
+            lax.inc_once(&sold, 3, &order).await.map(drop),
+            lax.inc_once_all(&[(&sold, 3, &order)]).await.map(drop),
+            lax.resolve(&sold, &order).await.map(drop),
+        ];
+        for answer in answers {
+            assert!(matches!(answer, Err(DistkitError::NotApplied(_))), "{answer:?}");
+        }
+        lax.shutdown(Duration::from_secs(5)).await.unwrap();
+        assert_eq!(strict.get(&sold).await.unwrap(), 0);
+    }
+}
+
 async fn batches_of_any_size_happen_once(stage: Stage) {
     for shards in [1, 3] {
         let options = if shards == 1 { stage.options.clone() } else { stage.elsewhere.clone() };
@@ -94,6 +117,7 @@ async fn another_keep_is_refused_with_both(stage: Stage) {
 
 on_every_store! {
     a_strict_addition_happens_once,
+    tokens_need_counters_that_last,
     batches_of_any_size_happen_once,
     another_keep_is_refused_with_both,
 }

@@ -1,6 +1,6 @@
 //! A prefix and its shards, as the server has them.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use distkit::{
     RedisKey,
@@ -36,6 +36,7 @@ impl Prefix {
             None => left(server, &own, server).await?,
             shape => shape,
         };
+        let idle = shape.as_ref().and_then(Shape::idle);
         let shards = match shape {
             None => 1,
             Some(shape) => shape.shards().ok_or_else(|| {
@@ -48,7 +49,11 @@ impl Prefix {
                 ))
             })?,
         };
-        Ok(Self { shards: Space::shards_of(prefix, shards), own })
+        let mut shards = Space::shards_of(prefix, shards);
+        if let Some(idle) = idle {
+            shards.iter_mut().for_each(|shard| *shard = shard.expiring_after(idle));
+        }
+        Ok(Self { shards, own })
     }
 
     pub(crate) fn name(&self) -> &RedisKey {
@@ -108,10 +113,16 @@ impl Shape {
 
     /// The number of shards, if this tool knows such a prefix.
     pub(crate) fn shards(&self) -> Option<u16> {
-        let shards: u16 = self.shards.parse().ok()?;
+        let shards: u16 = self.shards.split('/').next()?.parse().ok()?;
         let known = self.layout == operator::LAYOUT.to_string()
             && (1..=Space::MAX_SHARDS).contains(&shards);
         known.then_some(shards)
+    }
+
+    /// How long counters stay when nobody writes, if they expire.
+    fn idle(&self) -> Option<Duration> {
+        let (_, idle) = self.shards.split_once('/')?;
+        idle.parse().ok().map(Duration::from_millis)
     }
 
     /// What stands in the places of a prefix of one shard, if it has several.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Applied, BackendError, Enumeration, Member, Ordered, ReplayGuard, SliceEnumeration, SliceWrite,
-    Space, Standing, Tokens, Write, raw::RawCommands,
+    Space, Standing, Tokens, Windowing, Write, raw::RawCommands,
 };
 
 /// The capabilities of a store: a view of each that it has.
@@ -24,6 +24,8 @@ pub struct Capabilities<'s> {
     pub enumeration: Option<&'s dyn Enumeration>,
     /// Lists instance-aware counters.
     pub slice_enumeration: Option<&'s dyn SliceEnumeration>,
+    /// Keeps plain counters in windows of time.
+    pub windows: Option<&'s dyn Windowing>,
     /// Additions that happen once for each token.
     pub tokens: Option<&'s dyn Tokens>,
     /// Single commands, for this crate's own tool.
@@ -56,6 +58,11 @@ impl<'s> Capabilities<'s> {
     /// Adds [`SliceEnumeration`].
     pub fn with_slice_enumeration(self, enumeration: &'s dyn SliceEnumeration) -> Self {
         Self { slice_enumeration: Some(enumeration), ..self }
+    }
+
+    /// Adds [`Windowing`].
+    pub fn with_windows(self, windows: &'s dyn Windowing) -> Self {
+        Self { windows: Some(windows), ..self }
     }
 
     /// Adds [`Tokens`].

@@ -1,4 +1,4 @@
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 /// Where a [`BackendError`] came from: the client's own error, shared so that every caller waiting for
 /// the same request can be told.
@@ -46,6 +46,24 @@ pub enum BackendError {
     /// This attempt did nothing; what the earlier one did is unknown. Do not send the batch again.
     #[error("the store lost the record that would tell whether an earlier attempt was applied")]
     Forgotten,
+
+    /// The window that the request names is not the current one by the store's clock. Nothing took effect: see
+    /// [`Windowing`](super::Windowing).
+    #[error("the window is not the current one")]
+    NotCurrent {
+        /// The store's time, since its epoch.
+        now: Duration,
+    },
+
+    /// The window that the request names has ended, and the time for which it is kept is over. Nothing took effect,
+    /// and the window does not come back.
+    #[error("the window is closed")]
+    WindowClosed,
+
+    /// The store lost what was counted in this window, by an eviction or a step of its clock, and not what it knows
+    /// of windows. Nothing took effect; later windows are not concerned.
+    #[error("the store lost the counters of this window")]
+    WindowLost,
 
     /// The instance is not registered: it never joined, was collected as dead, left, or the store lost
     /// its data. Nothing took effect. [`join`](super::InstanceBackend::join) and send again.

@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use super::{
     Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance, InstanceBackend,
     InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
-    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, TokenAdd, Write,
-    capability::missing,
+    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, TokenAdd, Windowing,
+    Write, capability::missing,
 };
 use crate::{KeyFilter, RedisKey, Token};
 
@@ -112,6 +112,13 @@ pub enum Op<'a> {
     CountOn {
         space: &'a Space,
     },
+    Time {
+        space: &'a Space,
+    },
+    ReadCurrent {
+        space: &'a Space,
+        keys: &'a [RedisKey],
+    },
     AddOnce {
         space: &'a Space,
         items: &'a [TokenAdd],
@@ -152,6 +159,8 @@ impl Op<'_> {
             Self::Count { .. } => "count",
             Self::PageOn { .. } => "page_on",
             Self::CountOn { .. } => "count_on",
+            Self::Time { .. } => "time",
+            Self::ReadCurrent { .. } => "read_current",
             Self::AddOnce { .. } => "add_once",
             Self::Resolve { .. } => "resolve",
             Self::Forbid { .. } => "forbid",
@@ -180,6 +189,8 @@ impl Op<'_> {
             | Self::Count { space }
             | Self::PageOn { space, .. }
             | Self::CountOn { space }
+            | Self::Time { space }
+            | Self::ReadCurrent { space, .. }
             | Self::AddOnce { space, .. }
             | Self::Resolve { space, .. }
             | Self::Forbid { space, .. } => space,
@@ -191,9 +202,10 @@ impl Op<'_> {
         match self {
             Self::Apply { writes, .. } | Self::ApplyRecorded { writes, .. } => writes.len(),
             Self::ApplyOn { writes, .. } | Self::ApplyOnRecorded { writes, .. } => writes.len(),
-            Self::Read { keys, .. } | Self::ReadOn { keys, .. } | Self::Totals { keys, .. } => {
-                keys.len()
-            }
+            Self::Read { keys, .. }
+            | Self::ReadOn { keys, .. }
+            | Self::Totals { keys, .. }
+            | Self::ReadCurrent { keys, .. } => keys.len(),
             Self::Join { slices, .. } => slices.len(),
             Self::AddOnce { items, .. } => items.len(),
             Self::Resolve { tokens, .. } | Self::Forbid { tokens, .. } => tokens.len(),
@@ -207,7 +219,8 @@ impl Op<'_> {
             | Self::Page { .. }
             | Self::Count { .. }
             | Self::PageOn { .. }
-            | Self::CountOn { .. } => 0,
+            | Self::CountOn { .. }
+            | Self::Time { .. } => 0,
         }
     }
 
@@ -223,6 +236,8 @@ impl Op<'_> {
                 | Self::Count { .. }
                 | Self::PageOn { .. }
                 | Self::CountOn { .. }
+                | Self::Time { .. }
+                | Self::ReadCurrent { .. }
                 | Self::Resolve { .. }
         )
     }
@@ -349,6 +364,7 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
             recorded_slices: store.recorded_slices.map(|_| self as _),
             enumeration: store.enumeration.map(|_| self as _),
             slice_enumeration: store.slice_enumeration.map(|_| self as _),
+            windows: store.windows.map(|_| self as _),
             tokens: store.tokens.map(|_| self as _),
             // These would go past the layer.
             raw: None,
@@ -521,6 +537,30 @@ impl<B: Backend + ?Sized, A: Around> RecordedSliceAnswers for Layered<B, A> {
         let op = Op::ClearOnRecorded { space, member, lane };
         self.around.around(op, store.clear_on_recorded(space, member, lane)).await
     }
+}
+
+#[async_trait]
+impl<B: Backend + ?Sized, A: Around> Windowing for Layered<B, A> {
+    async fn time(&self, space: &Space) -> Result<Duration, BackendError> {
+        let store = self.store.capabilities().windows.ok_or_else(no_windows)?;
+        let answer = self.around.around(Op::Time { space }, store.time(space)).await;
+        answer.map_err(BackendError::with_nothing_applied)
+    }
+
+    async fn read_current(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let store = self.store.capabilities().windows.ok_or_else(no_windows)?;
+        let op = Op::ReadCurrent { space, keys };
+        let answer = self.around.around(op, store.read_current(space, keys)).await;
+        answer.map_err(BackendError::with_nothing_applied)
+    }
+}
+
+fn no_windows() -> BackendError {
+    missing("windows")
 }
 
 fn no_records() -> BackendError {

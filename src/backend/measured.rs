@@ -20,7 +20,8 @@ pub(crate) const LIST: [(&str, &str); 2] = [
 ///
 /// `distkit_store_request_seconds` and `distkit_store_request_items` have the labels `prefix`, `op` (the method of
 /// the contract, as [`Op::name`] gives it) and `outcome`: `ok`, `not_applied`, `unknown`, `answer_lost`, `corrupt`,
-/// `shape_mismatch`, `forgotten`, `not_joined`, `replaced`, or `cancelled` for a request whose caller did not wait.
+/// `shape_mismatch`, `forgotten`, `not_joined`, `replaced`, `not_current`, `window_closed`, `window_lost`, or `cancelled` for a
+/// request whose caller did not wait.
 /// No label is about a key.
 ///
 /// ```
@@ -72,6 +73,9 @@ fn outcome(error: &BackendError) -> &'static str {
         BackendError::Forgotten => "forgotten",
         BackendError::NotJoined => "not_joined",
         BackendError::Replaced => "replaced",
+        BackendError::NotCurrent { .. } => "not_current",
+        BackendError::WindowClosed => "window_closed",
+        BackendError::WindowLost => "window_lost",
     }
 }
 

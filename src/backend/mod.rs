@@ -45,6 +45,7 @@ mod redis_rs;
 mod silence;
 mod space;
 mod tokens;
+mod windowing;
 
 /// What this crate's own tool for operators needs besides: names in Redis, and single commands.
 ///
@@ -99,7 +100,10 @@ pub use operation::{
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-rs")))]
 pub use redis_rs::{ReconnectingConnection, RedisConnection, RedisStore};
 pub use space::Space;
+#[cfg(feature = "counter")]
+pub(crate) use tokens::takes_tokens;
 pub use tokens::{Resolved, Tokens};
+pub use windowing::Windowing;
 
 /// A store of counters.
 ///
@@ -154,7 +158,9 @@ pub use tokens::{Resolved, Tokens};
 ///    listings fail.
 /// 6. For additions under tokens implement [`Tokens`], with `Capabilities::with_tokens` and
 ///    `tokens_conformance_suite!`. Without it they fail.
-/// 7. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
+/// 7. For counters in windows of time implement [`Windowing`], with `Capabilities::with_windows` and
+///    `windows_conformance_suite!`. Without it counters with windows fail.
+/// 8. To change what happens around another store's requests, write an [`Around`] and use [`Layered`].
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store of counters",

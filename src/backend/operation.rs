@@ -175,6 +175,12 @@ pub enum Refusal {
         /// What was found there, shortened when long.
         found: String,
     },
+    /// The write came after its window was closed, so it is lost: a lax counter's, which the store did not take in time.
+    #[error("its window is closed")]
+    WindowClosed,
+    /// The store lost the window to which the write of a lax counter belongs.
+    #[error("the store lost the counters of its window")]
+    WindowLost,
     /// Another amount was added under this token.
     #[error("the token was used to add {amount}")]
     TokenUsed {

@@ -1,12 +1,13 @@
 //! Prefixes, their shards, and where in a cluster these are.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use crate::RedisKey;
+use crate::{RedisKey, Window};
 
-/// The counters that share one prefix, or one shard of it. Spaces never see each other's data.
+/// The counters that share one prefix, or one shard of it, or one window of time of that. Spaces never see each
+/// other's data.
 ///
-/// The plain and the instance-aware family of one prefix do not share data either.
+/// The plain and the instance-aware family of one prefix do not share data either. Only plain counters have windows.
 ///
 /// ```
 /// use distkit::{RedisKey, backend::Space};
@@ -26,6 +27,9 @@ pub struct Space {
     prefix: RedisKey,
     /// `None` for a prefix of one shard.
     part: Option<Arc<Part>>,
+    window: Option<Window>,
+    /// How long it stays when nobody writes, in milliseconds.
+    idle: Option<u64>,
 }
 
 /// One of several shards.
@@ -46,7 +50,7 @@ impl Space {
 
     /// The space of `prefix`, which has one shard.
     pub fn new(prefix: RedisKey) -> Self {
-        Self { prefix, part: None }
+        Self { prefix, part: None, window: None, idle: None }
     }
 
     /// The spaces of the shards of `prefix`, in order. `shards` is taken as 1 to [`MAX_SHARDS`](Self::MAX_SHARDS).
@@ -66,7 +70,7 @@ impl Space {
     fn part_of(prefix: &RedisKey, shard: u16, shards: u16) -> Self {
         let part =
             (shards > 1).then(|| Arc::new(Part { shards, shard, tag: tag(prefix, shard, shards) }));
-        Self { prefix: prefix.clone(), part }
+        Self { prefix: prefix.clone(), part, window: None, idle: None }
     }
 
     /// The shard of a counter among so many. It is the same in every version of this crate: the 64 bits of XXH3 of
@@ -100,6 +104,87 @@ impl Space {
         self.part.as_ref().map_or(0, |part| part.shard)
     }
 
+    /// The counters of this space in that window of time: see [`Windowing`](super::Windowing).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use distkit::{RedisKey, Windows, backend::Space};
+    ///
+    /// let shop = Space::new(RedisKey::try_from("shop")?);
+    /// let hour = Windows::every(Duration::from_secs(3600)).at(Duration::ZERO);
+    /// assert_eq!(shop.in_window(hour).window(), Some(hour));
+    /// assert_eq!(*shop.in_window(hour).whole(), shop);
+    /// # Ok::<(), distkit::DistkitError>(())
+    /// ```
+    #[must_use]
+    pub fn in_window(&self, window: Window) -> Self {
+        Self { window: Some(window), ..self.clone() }
+    }
+
+    /// The window of time, where it is one of a window's.
+    pub fn window(&self) -> Option<Window> {
+        self.window
+    }
+
+    /// The space of which this is a window, or this one. Records of requests belong to it.
+    pub fn whole(&self) -> Cow<'_, Self> {
+        match self.window {
+            None => Cow::Borrowed(self),
+            Some(_) => Cow::Owned(Self { window: None, ..self.clone() }),
+        }
+    }
+
+    /// The same space, which expires when nobody has written to it for so long: in whole milliseconds, at least 1 s and
+    /// at most 100 years. See rule 46 of [`Windowing`](super::Windowing).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use distkit::{RedisKey, backend::Space};
+    ///
+    /// let carts = Space::new(RedisKey::try_from("carts")?);
+    /// let day = Duration::from_secs(86_400);
+    /// assert_eq!(carts.expiring_after(day).idle(), Some(day));
+    /// assert_eq!(carts.idle(), None);
+    /// # Ok::<(), distkit::DistkitError>(())
+    /// ```
+    #[must_use]
+    pub fn expiring_after(&self, idle: Duration) -> Self {
+        const LONGEST: u64 = 100 * 365 * 86_400_000;
+        let idle = u64::try_from(idle.as_millis()).unwrap_or(LONGEST).clamp(1000, LONGEST);
+        Self { idle: Some(idle), ..self.clone() }
+    }
+
+    /// For how long it stays when nobody writes to it; `None` for ever.
+    pub fn idle(&self) -> Option<Duration> {
+        self.idle.map(Duration::from_millis)
+    }
+
+    /// What all processes of the prefix must agree on: the number of shards, and with a slash the idle time (ms).
+    #[cfg(any(feature = "redis-rs", feature = "fred"))]
+    pub(crate) fn extent(&self) -> String {
+        match self.idle {
+            None => self.shards().to_string(),
+            Some(idle) => format!("{}/{idle}", self.shards()),
+        }
+    }
+
+    /// Where its counters are, whatever its window is kept for and it expires after.
+    pub(crate) fn place(&self) -> Cow<'_, Self> {
+        if self.idle.is_none() && self.window.is_none() {
+            return Cow::Borrowed(self);
+        }
+        let window = self.window.map(Window::of_any_keep);
+        Cow::Owned(Self { window, idle: None, ..self.clone() })
+    }
+
+    /// Where its records are.
+    pub(crate) fn home(&self) -> Cow<'_, Self> {
+        if self.idle.is_none() && self.window.is_none() {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Self { window: None, idle: None, ..self.clone() })
+    }
+
     /// The slot of a Redis Cluster in which the keys of this space are.
     pub fn slot(&self) -> u16 {
         let crc = match &self.part {
@@ -131,6 +216,12 @@ impl fmt::Debug for Space {
         space.field("prefix", &self.prefix);
         if let Some(part) = &self.part {
             space.field("shard", &part.shard).field("shards", &part.shards);
+        }
+        if let Some(window) = &self.window {
+            space.field("window", window);
+        }
+        if let Some(idle) = self.idle() {
+            space.field("idle", &idle);
         }
         space.finish()
     }

@@ -37,6 +37,8 @@ use crate::{RedisKey, Token};
 /// 37. **One `keep`.** A prefix has the `keep` with which its tokens are first used. Requests with another one change
 ///     nothing and fail with [`BackendError::ShapeMismatch`]. So do those for another number of shards (rule 9).
 /// 38. **Apart from counters.** Assignments, removals and [`clear`](super::Backend::clear) forget no token.
+/// 39. **Lasting counters only.** Requests for a space in a [window](Space::window), or one that
+///     [expires](Space::idle), change nothing and fail with [`BackendError::NotApplied`].
 #[async_trait]
 pub trait Tokens: fmt::Debug + Send + Sync {
     /// Adds each item's count, in order, unless its token was used. One request; keep it to some hundred items. A missing
@@ -134,6 +136,16 @@ pub enum Resolved {
     /// The token was forbidden before any addition, by
     /// [`resolve_or_forbid`](crate::counter::CounterTrait::resolve_or_forbid): none is, or will be, applied.
     Forbidden,
+}
+
+/// Tokens outlive windows, and spaces that expire.
+pub(crate) fn takes_tokens(space: &Space) -> Result<(), BackendError> {
+    if space.window().is_none() && space.idle().is_none() {
+        return Ok(());
+    }
+    Err(BackendError::not_applied(
+        "tokens need a prefix without `windows` and `expire_after`; count under another one",
+    ))
 }
 
 /// Half of `keep`, in whole seconds: how long one bucket of tokens takes.

@@ -21,6 +21,8 @@ pub struct Fixture {
     advance: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
     wipe: Option<Arc<Wipe>>,
     lose_records: Option<Arc<Wipe>>,
+    lose_window: Option<Arc<Wipe>>,
+    step_back: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
     lose_tokens: Option<Arc<Wipe>>,
     /// What the test cannot do, and says so.
     waived: Waived,
@@ -33,6 +35,8 @@ struct Waived {
     advance: bool,
     wipe: bool,
     lose_records: bool,
+    lose_window: bool,
+    step_back: bool,
     lose_tokens: bool,
 }
 
@@ -57,6 +61,8 @@ impl Fixture {
             advance: None,
             wipe: None,
             lose_records: None,
+            lose_window: None,
+            step_back: None,
             lose_tokens: None,
             waived: Waived::default(),
             kept: Vec::new(),
@@ -132,6 +138,39 @@ impl Fixture {
         self
     }
 
+    /// How to make the store lose the counters of a space that is an open window, as an eviction does. Without it
+    /// [`a_lost_window_is_named`](super::a_lost_window_is_named) fails: see
+    /// [`without_losing_windows`](Self::without_losing_windows).
+    pub fn lose_window_with<F, P>(mut self, lose: F) -> Self
+    where
+        F: Fn(Space) -> P + Send + Sync + 'static,
+        P: Future<Output = ()> + Send + 'static,
+    {
+        self.lose_window = Some(Arc::new(move |space| Box::pin(lose(space))));
+        self
+    }
+
+    /// How to move the store's time back, on the terms of [`advance_with`](Self::advance_with). Without it
+    /// [`a_step_of_the_clock_opens_no_window`](super::a_step_of_the_clock_opens_no_window) fails: see
+    /// [`without_stepping_back`](Self::without_stepping_back).
+    pub fn step_back_with(mut self, step_back: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        self.step_back = Some(Arc::new(step_back));
+        self
+    }
+
+    /// Lets the rule pass unchecked that needs [`lose_window_with`](Self::lose_window_with). It is for stores that
+    /// cannot lose one window alone.
+    pub fn without_losing_windows(mut self) -> Self {
+        self.waived.lose_window = true;
+        self
+    }
+
+    /// Lets the rule pass unchecked that needs [`step_back_with`](Self::step_back_with).
+    pub fn without_stepping_back(mut self) -> Self {
+        self.waived.step_back = true;
+        self
+    }
+
     /// Lets the rules pass unchecked that need [`plant_with`](Self::plant_with).
     pub fn without_planting(mut self) -> Self {
         self.waived.plant = true;
@@ -189,6 +228,28 @@ impl Fixture {
     pub(super) async fn wipe(&self, space: &Space) {
         if let Some(wipe) = &self.wipe {
             wipe(space.clone()).await;
+        }
+    }
+
+    pub(super) fn can_lose_windows(&self) -> bool {
+        let needs = "lose_window_with, or without_losing_windows";
+        can(self.lose_window.is_some(), self.waived.lose_window, needs)
+    }
+
+    pub(super) async fn lose_window(&self, space: &Space) {
+        if let Some(lose) = &self.lose_window {
+            lose(space.clone()).await;
+        }
+    }
+
+    pub(super) fn can_step_back(&self) -> bool {
+        let needs = "step_back_with, or without_stepping_back";
+        can(self.step_back.is_some(), self.waived.step_back, needs)
+    }
+
+    pub(super) fn step_back(&self, step: Duration) {
+        if let Some(step_back) = &self.step_back {
+            step_back(step);
         }
     }
 

@@ -103,6 +103,7 @@ mod shards;
 mod slice_listing;
 mod spaces;
 mod tokens;
+mod windows;
 
 pub use atomic::{
     a_compare_and_set_loop_loses_no_update, concurrent_adds_sum_exactly,
@@ -193,6 +194,14 @@ pub use tokens::{
     forbidden_tokens_are_refused, lost_tokens_are_not_used_again, many_tokens_are_told_apart,
     resolving_changes_nothing, tokens_are_exact_on_the_whole_range, tokens_are_remembered_for_keep,
     tokens_stay_in_their_space, tokens_survive_removal_and_clear,
+};
+pub use windows::{
+    a_lost_window_is_named, a_step_of_the_clock_opens_no_window,
+    a_window_closes_when_it_is_no_longer_kept, a_window_does_what_a_space_does,
+    an_idle_space_expires_whole, another_idle_time_is_refused, answers_outlive_their_window,
+    concurrent_writes_open_a_window_once, late_batches_take_effect_in_their_window,
+    only_the_current_window_takes_writes, the_time_is_that_of_the_windows, windows_are_apart,
+    windows_of_shards_are_apart,
 };
 
 /// Expands to a module with one test for each rule of the [`Backend`](crate::backend::Backend)
@@ -440,6 +449,37 @@ macro_rules! slice_enumeration_conformance_rules {
     };
 }
 
+/// The suite of the capability [`Windowing`](crate::backend::Windowing), of a store that has
+/// [`RecordedAnswers`](crate::backend::RecordedAnswers) and [`Enumeration`](crate::backend::Enumeration) as well.
+#[macro_export]
+macro_rules! windows_conformance_suite {
+    ($module:ident, $fixture:path) => {
+        $crate::windows_conformance_rules! { [$crate::conformance_suite] @tests $module $fixture: }
+    };
+}
+
+/// The names of the rules of windows, as [`conformance_rules!`](crate::conformance_rules).
+#[macro_export]
+macro_rules! windows_conformance_rules {
+    ([$($callback:tt)+] $($before:tt)*) => {
+        $($callback)+! { $($before)*
+            a_lost_window_is_named
+            a_step_of_the_clock_opens_no_window
+            a_window_closes_when_it_is_no_longer_kept
+            a_window_does_what_a_space_does
+            an_idle_space_expires_whole
+            another_idle_time_is_refused
+            answers_outlive_their_window
+            concurrent_writes_open_a_window_once
+            late_batches_take_effect_in_their_window
+            only_the_current_window_takes_writes
+            the_time_is_that_of_the_windows
+            windows_are_apart
+            windows_of_shards_are_apart
+        }
+    };
+}
+
 /// The suite of the capability [`Tokens`](crate::backend::Tokens), besides that of the store.
 #[macro_export]
 macro_rules! tokens_conformance_suite {
@@ -494,6 +534,7 @@ mod tests {
             include_str!("replay.rs"),
             include_str!("slice_listing.rs"),
             include_str!("spaces.rs"),
+            include_str!("windows.rs"),
             include_str!("tokens.rs"),
         ];
         let listed: Vec<_> = include_str!("mod.rs").lines().map(str::trim).collect();

@@ -21,7 +21,8 @@ const PORTION: usize = 500;
 /// Instance-aware counters are not copied, and need not be: their totals are those of living instances, so a prefix that
 /// nobody uses has none once all have left or expired. This function does not look whether that is so, and leaves slices
 /// that still live in the source. An instance-aware counter's `list_slices` on the source shows them, and none
-/// when nobody is left; wait for that before the new processes start. The records of requests are not copied, either.
+/// when nobody is left; wait for that before the new processes start. The records of requests are not copied, either, nor are
+/// counters in windows.
 ///
 /// # Errors
 ///
@@ -65,7 +66,7 @@ pub async fn copy_prefix<B: Backend + ?Sized, C: Backend + ?Sized>(
                 for (shard, entries) in by_shard(target, totals) {
                     let writes: Vec<_> =
                         entries.into_iter().map(|(key, total)| Write::set(key, total)).collect();
-                    let applied = shard.apply(&writes, None).await?;
+                    let applied = shard.apply_in(None, &writes, None).await?;
                     named(&writes, applied.outcomes).into_iter().collect::<Result<Vec<_>, _>>()?;
                 }
             }
@@ -90,7 +91,7 @@ async fn compare<B: Backend + ?Sized, C: Backend + ?Sized>(
             for entries in page.entries.chunks(PORTION) {
                 for (shard, entries) in by_shard(those, numbers(entries)?) {
                     let (keys, totals): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
-                    let held = named(&keys, shard.read(&keys).await?);
+                    let held = named(&keys, shard.read_in(None, &keys).await?);
                     for ((key, total), held) in keys.iter().zip(totals).zip(held) {
                         let held = held?;
                         if held != total {
@@ -106,7 +107,7 @@ async fn compare<B: Backend + ?Sized, C: Backend + ?Sized>(
             }
             from = page.next.map(Some);
         }
-        number += shard.count().await?;
+        number += shard.whole().count().await?;
     }
     Ok(number)
 }

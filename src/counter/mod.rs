@@ -13,6 +13,7 @@ mod lax;
 mod list;
 mod options;
 mod strict;
+mod window_reads;
 
 pub use crate::answers::Keyed;
 pub use copy::copy_prefix;

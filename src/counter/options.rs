@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    RedisKey,
+    RedisKey, Windows,
     backend::{Backend, IntoBackend},
     lax::{Settings, buffering_options},
     shards::Shards,
@@ -62,6 +62,62 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
     sharding_option!("strict");
 
     fn in_shards(self, stores: Shards<SpaceStore<B>>) -> Self {
+        let first = self.stores.first();
+        let clock = first.clock().map(|clock| clock.windows());
+        let stores = match first.space().idle() {
+            Some(idle) => stores.map(|store| store.expiring_after(idle)),
+            None => stores,
+        };
+        let Self { settings, strict, keep_tokens, .. } = self;
+        let options = Self { settings, strict, keep_tokens, ..Self::over(stores) };
+        match clock {
+            Some(windows) => options.windows(windows),
+            None => options,
+        }
+    }
+
+    /// Counts in windows of time: in each, every counter starts from 0. Default: none.
+    ///
+    /// All methods of the counters act on the current window; that includes conditions, listings and `clear`. The time
+    /// is the store's, of each shard its node's. [`get_in`](super::StrictCounter::get_in) and its neighbours read
+    /// other windows, for as long as they are [kept](Windows::keep).
+    ///
+    /// - A strict write counts in the window in which the store applies it, also where its answer was lost and it is
+    ///   sent again: then it gets its original answer, of the window in which it was applied.
+    /// - A lax write counts in the window in which it was made, by this process's estimate of the store's clock, which
+    ///   is off by half a round trip at most and by what the clocks have drifted in some seconds. That holds however late
+    ///   the write comes to the store; where it comes after the window is closed, it is lost and reported.
+    ///
+    /// Windows of another length or offset are other counters, and so are those of the same prefix without windows.
+    /// A store of a third party may not support windows: then all calls fail, as
+    /// [`NotApplied`](crate::DistkitError::NotApplied).
+    ///
+    /// A window whose counters the server evicted is not a new one: calls in it fail as
+    /// [`WindowLost`](crate::backend::BackendError::WindowLost) until the next one begins. What a lax counter had taken for
+    /// it, or for a window that is closed, is reported by `flush` and `shutdown` as refused, with
+    /// [`Refusal::WindowLost`](crate::backend::Refusal::WindowLost) or
+    /// [`Refusal::WindowClosed`](crate::backend::Refusal::WindowClosed).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use distkit::{RedisKey, Windows, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// let hours = Windows::every(Duration::from_secs(3600));
+    /// let options = CounterOptions::new(RedisKey::try_from("calls")?, MemoryBackend::new());
+    /// let counter = StrictCounter::new(options.windows(hours));
+    /// let user = RedisKey::try_from("user 7")?;
+    ///
+    /// // At most 100 in this hour.
+    /// assert_eq!(counter.add_within(&user, 1, 0..=100).await?, (1, 1));
+    /// tokio::time::sleep(Duration::from_secs(3600)).await;
+    /// assert_eq!(counter.get(&user).await?, 0);
+    /// assert_eq!(counter.get_previous(&user).await?, 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn windows(self, windows: Windows) -> Self {
+        let stores = self.stores.map(|store| store.in_windows(windows));
         let Self { settings, strict, keep_tokens, .. } = self;
         Self { settings, strict, keep_tokens, ..Self::over(stores) }
     }
@@ -83,6 +139,46 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
         self
     }
 
+    /// Lets the counters of the prefix expire when nobody has written to any of them for so long, of several shards each
+    /// shard's by itself. Default: never. In whole milliseconds, at least 1 s.
+    ///
+    /// Every write renews all of them, also one that is refused; a read does not, nor do writes of a lax counter that
+    /// cancel each other out. They go together, with what the store
+    /// remembers of requests, and at most a few seconds late. Afterwards they read 0, and the next write begins anew.
+    ///
+    /// It is for ever, and the same in all processes of the prefix, those of instance-aware counters included, which have
+    /// none: another one fails as [`ShapeMismatch`](crate::backend::BackendError::ShapeMismatch) before anything is
+    /// written. [Windows](Self::windows) go by their own time.
+    ///
+    /// A server that evicts keys with a TTL (`volatile-*`) may evict these; use `noeviction`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), distkit::DistkitError> {
+    /// let options = CounterOptions::new(RedisKey::try_from("cart 7")?, MemoryBackend::new());
+    /// let cart = StrictCounter::new(options.expire_after(Duration::from_secs(1800)));
+    /// let apples = RedisKey::try_from("apples")?;
+    /// cart.inc(&apples, 3).await?;
+    /// tokio::time::sleep(Duration::from_secs(1700)).await;
+    /// assert_eq!(cart.inc(&apples, 1).await?, 4);
+    /// tokio::time::sleep(Duration::from_secs(1810)).await;
+    /// assert_eq!(cart.get(&apples).await?, 0);
+    /// # Ok(()) }
+    /// ```
+    pub fn expire_after(self, idle: Duration) -> Self {
+        let clock = self.stores.first().clock().map(|clock| clock.windows());
+        let stores = self.stores.map(|store| store.expiring_after(idle));
+        let Self { settings, strict, keep_tokens, .. } = self;
+        let options = Self { settings, strict, keep_tokens, ..Self::over(stores) };
+        match clock {
+            Some(windows) => options.windows(windows),
+            None => options,
+        }
+    }
+
     strict_options!();
     buffering_options!();
 }
@@ -98,6 +194,8 @@ impl<B: Backend + ?Sized> fmt::Debug for CounterOptions<B> {
         f.debug_struct("CounterOptions")
             .field("prefix", self.stores.first().prefix())
             .field("shards", &self.stores.number())
+            .field("expires_after", &self.stores.first().space().idle())
+            .field("windows", &self.stores.first().clock().map(|clock| clock.windows()))
             .field("strict", &self.strict)
             .field("buffering", &self.settings)
             .field("keep_tokens", &self.keep_tokens)

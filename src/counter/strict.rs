@@ -3,11 +3,16 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{CounterOptions, CounterTrait, Keyed, list::totals_of, options::Sending};
+use super::{
+    CounterOptions, CounterTrait, Keyed,
+    list::totals_of,
+    options::Sending,
+    window_reads::{sum, total_of, window_of, window_reads},
+};
 use crate::{
-    DistkitError, KeyFilter, RedisKey, Stats, Token,
+    DistkitError, KeyFilter, RedisKey, Stats, Token, Window,
     answers::{keyed, named, only},
-    backend::{Backend, Outcome, Resolved, TokenAdd, Write, Written},
+    backend::{Backend, BackendError, Outcome, Resolved, TokenAdd, Write, Written},
     gauges::Level,
     listing::{self, Listing},
     parts::in_parts,
@@ -77,6 +82,23 @@ impl<B: Backend + ?Sized> StrictCounter<B> {
     pub fn stats(&self) -> Stats {
         self.shards.stats(|shard| shard.store.counts().stats(Level::default()))
     }
+}
+
+/// Reads of other windows than the current one.
+impl<B: Backend + ?Sized> StrictCounter<B> {
+    fn store_of(&self, key: &RedisKey) -> &SpaceStore<B> {
+        &self.shards.of(key).store
+    }
+
+    async fn total_in(&self, window: Window, key: &RedisKey) -> Result<i64, DistkitError> {
+        total_of(self.store_of(key), window, key).await
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &SpaceStore<B>> {
+        self.shards.iter().map(|shard| &shard.store)
+    }
+
+    window_reads!();
 }
 
 /// The counters of one shard.
@@ -245,7 +267,7 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
     }
 
     fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
-        Listing::of_shards(self.shards.iter().map(|shard| totals_of(&shard.store, filter)))
+        Listing::of_shards(self.shards.iter().map(|shard| totals_of(&shard.store, None, filter)))
     }
 
     async fn len(&self) -> Result<u64, DistkitError> {

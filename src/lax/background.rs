@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{
     committer::{Committer, Writer},
@@ -12,6 +12,10 @@ use super::{
     settings::Settings,
     shared::Shared,
 };
+use crate::outage::Chain;
+
+/// How often the store of a counter with windows is asked for its time, while the counter is used.
+const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a counter that was dropped tries to bring its last writes to the store.
 const LAST_WRITES: Duration = Duration::from_secs(30);
@@ -37,6 +41,45 @@ impl<L: Ledger> Background<L> {
     /// Flushes, reads what is wanted, refreshes what is in use, sweeps what is not, and serves callers, until the
     /// counter has no user. With nothing of that to do it has no timer and sleeps until it is woken.
     pub(super) async fn run(&self, is_alive: impl Fn()) {
+        if !self.shared.has_windows {
+            return self.serve(is_alive).await;
+        }
+        // At its own pace: a request to the store that hangs must not keep writes from the next window.
+        tokio::select! {
+            biased;
+            () = self.keep_time() => {}
+            () = self.ask_time() => {}
+            () = self.serve(is_alive) => {}
+        }
+    }
+
+    /// Moves to the next window when it begins.
+    async fn keep_time(&self) {
+        loop {
+            self.shared.look_at_clock();
+            let left = self.shared.ledger.current_window().map(|current| current.left);
+            // What the store tells of its time moves the end.
+            sleep(left.unwrap_or(ASK_EVERY).min(ASK_EVERY)).await;
+        }
+    }
+
+    /// Asks the store for its time now and then, as long as somebody writes.
+    async fn ask_time(&self) {
+        loop {
+            sleep(ASK_EVERY).await;
+            if self.shared.takes_use_of_clock()
+                && let Err(error) = self.shared.ledger.ask_time().await
+            {
+                tracing::debug!(
+                    target: "distkit::lax",
+                    prefix = self.shared.ledger.prefix(), error = %Chain(&error),
+                    "the store did not tell its time; windows go by what it told before"
+                );
+            }
+        }
+    }
+
+    async fn serve(&self, is_alive: impl Fn()) {
         let Shared { inbox, gate, .. } = &self.shared;
         while !gate.is_orphaned() {
             is_alive();

@@ -114,6 +114,7 @@ impl<L: Ledger> Engine<L> {
         if self.is_closed() {
             return Err(DistkitError::ShutDown);
         }
+        self.find_window().await?;
         let counts = self.ledger().counts();
         let sent = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&sent);
@@ -165,11 +166,31 @@ impl<L: Ledger> Engine<L> {
         }
     }
 
+    /// Brings what is pending on a key in that window to the store.
+    pub(crate) async fn flush_key_in(
+        self: &Arc<Self>,
+        key: &RedisKey,
+        window: u64,
+    ) -> Result<(), DistkitError> {
+        for cell in self.shared().table.all_in(key, window) {
+            let pending = {
+                let totals = self.shared().table.totals();
+                cell.is_pending(&totals)
+            };
+            if pending {
+                let flushed = self.ask_again(|committer| Box::pin(committer.flush_key(cell)));
+                flushed.await.unwrap_or_else(|interrupted| Err(interrupted.not_applied()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Brings what is pending on a key to the store.
     pub(crate) async fn flush_key(self: &Arc<Self>, key: &RedisKey) -> Result<(), DistkitError> {
         if self.is_closed() {
             return Err(DistkitError::ShutDown);
         }
+        self.find_window().await?;
         let cell = self.cell(key);
         let flushed = self.ask_again(|committer| Box::pin(committer.flush_key(cell)));
         flushed.await.unwrap_or_else(|interrupted| Err(interrupted.not_applied()))

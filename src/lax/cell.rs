@@ -49,6 +49,8 @@ impl TotalsLock {
 /// What a process knows of one key.
 pub(crate) struct Cell {
     pub(crate) key: RedisKey,
+    /// The number of the window that it counts in; 0 without windows.
+    pub(crate) window: u64,
     pub(crate) tally: Tally,
     /// What others hold of the total, modulo 2^64; 0 for a plain counter.
     others: AtomicI64,
@@ -72,13 +74,15 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    pub(crate) fn new(key: RedisKey) -> Self {
+    /// Nothing is known of its total, unless it was 0 at that time.
+    pub(crate) fn new(key: RedisKey, window: u64, zero_at: u64) -> Self {
         Self {
             key,
+            window,
             tally: Tally::new(),
             others: AtomicI64::new(0),
             promised: AtomicI64::new(0),
-            known_at: AtomicU64::new(0),
+            known_at: AtomicU64::new(zero_at),
             replaces: AtomicBool::new(false),
             touched: AtomicBool::new(true),
             counted: AtomicBool::new(false),

@@ -45,6 +45,55 @@ impl<L: Ledger> Engine<L> {
         self.add_to_own(cell, count).map(|own| cell.with_others(own))
     }
 
+    /// Adds to a key in the current window, of whatever window the cell is that the caller holds.
+    #[inline]
+    pub(crate) fn add_to_held(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        count: i64,
+    ) -> Result<i64, DistkitError> {
+        let shared = self.shared();
+        // While it is dirty, the task looks at the clock.
+        if !shared.has_windows || shared.is_current(cell) && cell.tally.is_dirty() {
+            self.add_to(cell, count)
+        } else {
+            shared.use_clock();
+            self.add_to(&self.current(cell), count)
+        }
+    }
+
+    /// The estimate of a key in the current window.
+    #[inline]
+    pub(crate) fn estimate_of_held(&self, cell: &Arc<Cell>) -> i64 {
+        if !self.shared().has_windows {
+            return cell.estimate();
+        }
+        self.shared().use_clock();
+        self.current(cell).estimate()
+    }
+
+    /// The cell of the same key in the current window.
+    fn current(&self, cell: &Arc<Cell>) -> Arc<Cell> {
+        match self.shared().is_current(cell) {
+            true => Arc::clone(cell),
+            false => self.cell(&cell.key),
+        }
+    }
+
+    /// Finds out which window is current, without I/O.
+    #[inline]
+    pub(crate) fn use_clock(&self) {
+        self.shared().use_clock();
+    }
+
+    /// The same; asks the store for its time, if it was not asked yet.
+    pub(crate) async fn find_window(&self) -> Result<(), DistkitError> {
+        match self.shared().has_windows {
+            true => self.shared().find_window().await,
+            false => Ok(()),
+        }
+    }
+
     /// Adds, and answers the own part.
     #[inline]
     pub(crate) fn add_to_own(
@@ -147,7 +196,9 @@ impl<L: Ledger> Engine<L> {
         key: &RedisKey,
         work: impl FnOnce(&Arc<Cell>) -> T,
     ) -> Option<T> {
-        self.shared().table.with(key, |cell| (cell.known_at() != 0).then(|| work(cell)))
+        let shared = self.shared();
+        let usable = |cell: &Cell| cell.known_at() != 0 && shared.is_current(cell);
+        shared.table.with(key, |cell| usable(cell).then(|| work(cell)))
     }
 
     #[cold]
@@ -188,6 +239,7 @@ impl<L: Ledger> Engine<L> {
         key: &'a RedisKey,
     ) -> BoxFuture<'a, Result<Arc<Cell>, DistkitError>> {
         Box::pin(async move {
+            self.find_window().await?;
             let cell = self.cell(key);
             self.read(&cell).await?;
             self.keep_fresh(&cell);
@@ -197,7 +249,11 @@ impl<L: Ledger> Engine<L> {
 
     #[inline]
     fn try_get(self: &Arc<Self>, key: &RedisKey) -> Option<i64> {
-        self.shared().table.with(key, |cell| self.is_fresh(cell).then(|| cell.estimate()))
+        let shared = self.shared();
+        let answer = |cell: &Arc<Cell>| {
+            (shared.is_current(cell) && self.is_fresh(cell)).then(|| cell.estimate())
+        };
+        shared.table.with(key, answer)
     }
 
     /// Whether the total is known well enough to answer with it. Keeps it so, then.
@@ -221,7 +277,7 @@ impl<L: Ledger> Engine<L> {
 
     /// The key's cell, which a sweep may have dropped or may drop again before it is read.
     pub(crate) fn cell(&self, key: &RedisKey) -> Arc<Cell> {
-        self.shared().table.cell(key)
+        self.shared().cell(key)
     }
 
     /// The key's cell, once its total is known.
@@ -229,6 +285,7 @@ impl<L: Ledger> Engine<L> {
         if self.is_closed() {
             return Err(DistkitError::ShutDown);
         }
+        self.find_window().await?;
         let cell = self.cell(key);
         if cell.known_at() == 0 {
             self.read(&cell).await?;

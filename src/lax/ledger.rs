@@ -31,6 +31,17 @@ pub(crate) struct Committed {
     pub(crate) outcomes: Vec<Outcome<Known>>,
 }
 
+/// The current window of a ledger's counters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CurrentWindow {
+    /// Its number: that of a later one is greater.
+    pub(crate) number: u64,
+    /// How long ago it began.
+    pub(crate) since: Duration,
+    /// How long it still lasts.
+    pub(crate) left: Duration,
+}
+
 /// What the buffering needs of a store, whichever family of counters it is for.
 #[async_trait]
 pub(crate) trait Ledger: Send + Sync + 'static {
@@ -41,7 +52,8 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     /// How long the store surely remembers a guard; `None` for as long as it matters.
     const GUARD_LASTS: Option<Duration>;
 
-    /// Does each delta, in one guarded batch. Also one without deltas uses up the guard's sequence.
+    /// Does each delta, in one guarded batch. Also one without deltas uses up the guard's sequence. All cells are of one
+    /// window.
     async fn commit(
         &self,
         deltas: &[Delta],
@@ -54,9 +66,10 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     type Write: Item + Clone + Send + Sync + 'static;
     type Written: Send + 'static;
 
-    /// Does each write, in one guarded batch.
+    /// Does each write, in one guarded batch, in that window.
     async fn write(
         &self,
+        window: u64,
         writes: &[Self::Write],
         guard: &ReplayGuard,
     ) -> Result<Vec<Outcome<Self::Written>>, DistkitError>;
@@ -74,6 +87,24 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     /// Counts `pending` to what the key held before.
     fn held_besides(written: &mut Self::Written, pending: i64);
 
+    /// Removes every counter of that window, or the own part of each.
+    async fn clear(&self, window: u64, scope: Scope) -> Result<(), DistkitError>;
+
+    /// Whether the counters are in windows. Without, the number of the only one is 0.
+    fn has_windows(&self) -> bool {
+        false
+    }
+
+    /// The current window, by an estimate of the store's clock; `None` until the store was asked for its time. No I/O.
+    fn current_window(&self) -> Option<CurrentWindow> {
+        None
+    }
+
+    /// Asks the store for the time, by which windows go.
+    async fn ask_time(&self) -> Result<(), DistkitError> {
+        Ok(())
+    }
+
     /// Does each addition under its token, once. Also one that is sent again.
     async fn add_promised(
         &self,
@@ -87,9 +118,6 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     fn tokens_last(&self) -> Duration {
         Duration::MAX
     }
-
-    /// Removes every counter, or the own part of each.
-    async fn clear(&self, scope: Scope) -> Result<(), DistkitError>;
 
     /// The counter has ended: nothing is to go on in the background, whoever holds this.
     fn end(&self);

@@ -50,6 +50,8 @@ mod atomic {
 pub(crate) use cell::{Cell, Known};
 pub(crate) use engine::{Engine, Owner};
 pub(crate) use hold::Hold;
+#[cfg(feature = "counter")]
+pub(crate) use ledger::CurrentWindow;
 pub(crate) use ledger::{Committed, Delta, Ledger};
 #[cfg(feature = "counter")]
 pub(crate) use promises::Promise;

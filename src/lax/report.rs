@@ -6,6 +6,8 @@ use super::promises::Promise;
 use crate::{DistkitError, RedisKey, Token, backend::Refusal, counted::counted};
 
 /// What a shutdown could not bring to the store. It has been given up: nothing of it is sent later.
+///
+/// Of a counter in [windows](crate::Windows) a key comes once for each window that something of it is left of.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Unflushed {

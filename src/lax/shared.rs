@@ -10,6 +10,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
+    atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
     cell::{Cell, Totals},
     gate::Gate,
     inbox::Inbox,
@@ -19,7 +23,10 @@ use super::{
     settings::Settings,
     table::Table,
 };
-use crate::{DistkitError, gauges::Level, outage::Chain, stats::Count};
+use crate::{DistkitError, RedisKey, gauges::Level, outage::Chain, stats::Count};
+
+/// The number of no window: the store has not told its time.
+const NO_WINDOW: u64 = u64::MAX;
 
 pub(crate) struct Shared<L> {
     pub(crate) ledger: L,
@@ -28,6 +35,13 @@ pub(crate) struct Shared<L> {
     pub(super) inbox: Inbox,
     pub(super) promises: Promises,
     pub(super) gate: Gate,
+    pub(super) has_windows: bool,
+    /// The number of the current window.
+    window: AtomicU64,
+    /// When that was found to begin, within a lag of its beginning; 0 where it was later.
+    began_at: AtomicU64,
+    /// Somebody has looked at the clock since the store was asked for its time.
+    uses_clock: AtomicBool,
     /// What is in the batch that is under way.
     pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,
     pub(super) losses: Mutex<Losses>,
@@ -41,7 +55,12 @@ pub(crate) struct Shared<L> {
 impl<L: Ledger> Shared<L> {
     pub(super) fn new(ledger: L, settings: Settings) -> Self {
         let engine = ledger.counts().next_engine();
+        let has_windows = ledger.has_windows();
         Self {
+            has_windows,
+            window: AtomicU64::new(if has_windows { NO_WINDOW } else { 0 }),
+            began_at: AtomicU64::new(0),
+            uses_clock: AtomicBool::new(false),
             ledger,
             settings: settings.within_bounds(),
             table: Table::new(),
@@ -60,6 +79,64 @@ impl<L: Ledger> Shared<L> {
     pub(super) fn now(&self) -> u64 {
         let before = micros(self.settings.lag).saturating_add(2);
         micros(self.epoch.get_or_init(Instant::now).elapsed()).saturating_add(before)
+    }
+
+    /// Whether a cell is of the current window.
+    #[inline]
+    pub(super) fn is_current(&self, cell: &Cell) -> bool {
+        cell.window == self.window.load(Relaxed)
+    }
+
+    /// The number of the current window, and whether it is known.
+    pub(super) fn window(&self) -> (u64, bool) {
+        let window = self.window.load(SeqCst);
+        (window, window != NO_WINDOW)
+    }
+
+    /// The key's cell of the current window.
+    pub(super) fn cell(&self, key: &RedisKey) -> Arc<Cell> {
+        let (window, _) = self.window();
+        self.cell_in(key, window)
+    }
+
+    pub(super) fn cell_in(&self, key: &RedisKey, window: u64) -> Arc<Cell> {
+        let began_at = self.began_at.load(SeqCst);
+        // A key that was not used for so long is read.
+        let long_ago = self.now().saturating_sub(began_at) > micros(self.settings.evict_after);
+        self.table.cell(key, window, if long_ago { 0 } else { began_at })
+    }
+
+    /// Moves to the window that is current by the clock.
+    pub(super) fn look_at_clock(&self) {
+        let Some(current) = self.ledger.current_window() else { return };
+        if self.window.load(SeqCst) != current.number {
+            let has_just_begun = current.since <= self.settings.lag;
+            self.began_at.store(if has_just_begun { self.now() } else { 0 }, SeqCst);
+            self.window.store(current.number, SeqCst);
+        }
+    }
+
+    /// The same for a caller, who finds out about the window that its write belongs to.
+    #[inline]
+    pub(super) fn use_clock(&self) {
+        if self.has_windows {
+            self.uses_clock.store(true, Relaxed);
+            self.look_at_clock();
+        }
+    }
+
+    pub(super) fn takes_use_of_clock(&self) -> bool {
+        self.uses_clock.swap(false, SeqCst)
+    }
+
+    /// Finds out about the current window; asks the store for its time, if it was not asked yet.
+    pub(super) async fn find_window(&self) -> Result<(), DistkitError> {
+        self.use_clock();
+        if !self.window().1 {
+            self.ledger.ask_time().await?;
+            self.use_clock();
+        }
+        Ok(())
     }
 
     /// Whether a total that was asked for at `known_at` may be answered.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use super::{
     apart::Apart,
@@ -13,6 +14,8 @@ use crate::{DistkitError, RedisKey};
 
 pub(super) struct Table {
     cells: DashMap<ByKey, (), foldhash::fast::RandomState>,
+    /// Those of earlier windows that something is to be done with.
+    earlier: Mutex<Vec<Arc<Cell>>>,
     totals: TotalsLock,
     pending: Apart<Pending>,
 }
@@ -21,6 +24,7 @@ impl Table {
     pub(super) fn new() -> Self {
         Self {
             cells: DashMap::with_hasher(foldhash::fast::RandomState::default()),
+            earlier: Mutex::default(),
             totals: TotalsLock::default(),
             pending: Apart::default(),
         }
@@ -31,15 +35,41 @@ impl Table {
         self.totals.hold()
     }
 
-    /// The key's cell, which a sweep may have dropped or may drop again before it is read.
-    pub(super) fn cell(&self, key: &RedisKey) -> Arc<Cell> {
+    /// The key's cell of the window, which a sweep may have dropped or may drop again before it is read. Takes the
+    /// place of that of another window, whose total is then taken as 0 since then: 0 for as unknown.
+    pub(super) fn cell(&self, key: &RedisKey, window: u64, zero_since: u64) -> Arc<Cell> {
+        let mut zero_at = 0;
         if let Some(entry) = self.cells.get(key.as_str()) {
-            entry.key().0.touch();
-            return Arc::clone(&entry.key().0);
+            if entry.key().0.window == window {
+                entry.key().0.touch();
+                return Arc::clone(&entry.key().0);
+            }
+            zero_at = zero_since;
         }
-        let new = ByKey(Arc::new(Cell::new(key.clone())));
+        let mut earlier = None;
+        self.cells.remove_if(key.as_str(), |cell, ()| {
+            let of_another = cell.0.window != window;
+            earlier = of_another.then(|| Arc::clone(&cell.0));
+            of_another
+        });
+        // A count of 1 means that nobody else has the cell or can get it.
+        if let Some(cell) = earlier
+            && (Arc::strong_count(&cell) > 1 || cell.tally.is_dirty())
+        {
+            self.earlier.lock().push(cell);
+        }
+        let new = ByKey(Arc::new(Cell::new(key.clone(), window, zero_at)));
         let entry = self.cells.entry(new).or_default();
         Arc::clone(&entry.key().0)
+    }
+
+    /// The cells of the key in that window, several where the clock has gone back and forth.
+    pub(super) fn all_in(&self, key: &RedisKey, window: u64) -> Vec<Arc<Cell>> {
+        let of_window = |cell: &Arc<Cell>| (cell.window == window).then(|| Arc::clone(cell));
+        let in_use = self.with(key, of_window);
+        let earlier = self.earlier.lock();
+        let earlier = earlier.iter().filter(|cell| cell.key == *key).filter_map(of_window);
+        in_use.into_iter().chain(earlier).collect()
     }
 
     /// Works on a key's cell, if there is one.
@@ -54,7 +84,9 @@ impl Table {
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Cell>> {
-        self.cells.iter().map(|entry| Arc::clone(&entry.key().0)).collect()
+        let mut all: Vec<_> = self.cells.iter().map(|entry| Arc::clone(&entry.key().0)).collect();
+        all.extend_from_slice(&self.earlier.lock());
+        all
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -77,6 +109,10 @@ impl Table {
         if self.cells.is_empty() {
             self.cells.shrink_to_fit();
         }
+        let mut earlier = self.earlier.lock();
+        earlier.retain(|cell| Arc::strong_count(cell) > 1 || cell.tally.is_dirty());
+        earlier.shrink_to_fit();
+        more |= !earlier.is_empty();
         (more, dropped)
     }
 

@@ -129,6 +129,9 @@ fn ends(error: &BackendError, resent: bool) -> bool {
         BackendError::NotJoined
         | BackendError::Replaced
         | BackendError::Forgotten
+        // Told of a request that is not in the records, and of every later attempt alike.
+        | BackendError::WindowClosed
+        | BackendError::WindowLost
         | BackendError::AnswerLost(_) => true,
         error => !resent && !error.may_have_happened(),
     }

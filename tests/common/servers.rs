@@ -64,7 +64,8 @@ pub(crate) fn fixture<S: Cli>(
     server: Arc<S>,
     backend: impl IntoBackend<dyn InstanceBackend>,
 ) -> Fixture {
-    let (wiped, forgetful, tokenless) = (server.clone(), server.clone(), server.clone());
+    let (wiped, forgetful, tokenless, evicting) =
+        (server.clone(), server.clone(), server.clone(), server.clone());
     let fixture = Fixture::new(backend).keep(server.clone()).wipe_with(move |space| {
         wipe(&*wiped, &space);
         async {}
@@ -84,7 +85,18 @@ pub(crate) fn fixture<S: Cli>(
             assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
             async {}
         })
+        .lose_window_with(move |space| {
+            let window = space.window().unwrap();
+            let length = window.windows().length().as_millis();
+            let start = window.start().as_millis();
+            // The documented name, with any offset.
+            let offset = start % length;
+            let name = format!("distkit:{{{}}}:w:{length}.{offset}:{start}", space.prefix());
+            assert_eq!(evicting.run(&["DEL", &name]), "1", "{name}");
+            async {}
+        })
         .without_a_clock()
+        .without_stepping_back()
 }
 
 /// A server of one test's own, whose clock the suite may move: it lets a day pass, which no other test
@@ -100,7 +112,10 @@ pub(crate) fn clocked_fixture(
 ) -> Fixture {
     let (clock, wiped, forgetful, tokenless) =
         (server.clone(), server.clone(), server.clone(), server.clone());
-    let fixture = fixture(server, backend).advance_with(move |step| clock.advance(step));
+    let stepping = server.clone();
+    let fixture = fixture(server, backend)
+        .advance_with(move |step| clock.advance(step))
+        .step_back_with(move |step| stepping.go_back(step));
     // A hash that is made again is told from the one before by the time.
     let fixture = fixture.lose_records_with(move |space| {
         forget(&*forgetful, &space);

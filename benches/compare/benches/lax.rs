@@ -16,7 +16,7 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use dashmap::DashMap;
 use distkit::{
-    RedisKey,
+    RedisKey, Windows,
     backend::memory::MemoryBackend,
     counter::{CounterOptions, LaxCounter},
     icounter::{LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions},
@@ -60,6 +60,15 @@ fn benches(c: &mut Criterion) {
         }
         counter.handle(&keys[0]).await.expect("the store is there")
     });
+    let hours = Windows::every(std::time::Duration::from_secs(3600));
+    let options = CounterOptions::new(RedisKey::default_prefix(), MemoryBackend::new());
+    let windowed = LaxCounter::new(options.windows(hours));
+    let windowed_handle = runtime.block_on(async {
+        for key in &keys {
+            windowed.inc(key, 1).await.expect("the store is there");
+        }
+        windowed.handle(&keys[0]).await.expect("the store is there")
+    });
     let options =
         LaxInstanceAwareCounterOptions::new(RedisKey::default_prefix(), MemoryBackend::new());
     let instance = LaxInstanceAwareCounter::new(options);
@@ -86,6 +95,9 @@ fn benches(c: &mut Criterion) {
     group.bench_function("inc", |b| {
         b.iter(|| black_box(polled!(counter.inc(black_box(&keys[next()]), 1))));
     });
+    group.bench_function("inc in windows", |b| {
+        b.iter(|| black_box(polled!(windowed.inc(black_box(&keys[next()]), 1))));
+    });
     group.bench_function("instance-aware inc", |b| {
         b.iter(|| black_box(polled!(instance.inc(black_box(&keys[next()]), 1))));
     });
@@ -103,6 +115,9 @@ fn benches(c: &mut Criterion) {
         b.iter(|| black_box(black_box(&bare).fetch_add(1, Ordering::Relaxed)));
     });
     group.bench_function("handle inc", |b| b.iter(|| black_box(black_box(&handle).inc(1))));
+    group.bench_function("handle inc in windows", |b| {
+        b.iter(|| black_box(black_box(&windowed_handle).inc(1)));
+    });
     group.bench_function("instance-aware handle inc", |b| {
         b.iter(|| black_box(black_box(&instance_handle).inc(1)));
     });

@@ -52,6 +52,13 @@ impl<K: Borrow<str>, V: Default, S> DashMap<K, V, S> {
         self.entries.write().unwrap().retain(|_, (key, value)| keep(key, value));
     }
 
+    pub fn remove_if(&self, key: &str, remove: impl FnOnce(&K, &V) -> bool) {
+        let mut entries = self.entries.write().unwrap();
+        if entries.get(key).is_some_and(|(key, value)| remove(key, value)) {
+            entries.remove(key);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.read().unwrap().is_empty()
     }

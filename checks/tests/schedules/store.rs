@@ -138,6 +138,7 @@ impl<B: crate::backend::Backend + ?Sized> Ledger for Plain<B> {
 
     async fn write(
         &self,
+        _: u64,
         writes: &[Write],
         guard: &ReplayGuard,
     ) -> Result<Vec<Outcome<Written>>, DistkitError> {
@@ -180,7 +181,7 @@ impl<B: crate::backend::Backend + ?Sized> Ledger for Plain<B> {
         written.old = written.old.saturating_add(pending);
     }
 
-    async fn clear(&self, _: Scope) -> Result<(), DistkitError> {
+    async fn clear(&self, _: u64, _: Scope) -> Result<(), DistkitError> {
         Ok(self.backend.clear(&self.space).await?)
     }
 

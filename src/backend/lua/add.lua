@@ -1,7 +1,7 @@
 -- Unconditional additions.
 --
--- KEYS, ARGV[1..4]  see guard.lua
--- ARGV[5..]         per item: counter, decimal i64 to add
+-- KEYS, ARGV[1..5]  see guard.lua
+-- ARGV[6..]         per item: counter, decimal i64 to add
 --
 -- Answer: 1 if the batch was applied before, else 0 (or what guard.lua tells besides); then per item the new total (an integer, or
 -- decimal text where a Lua number is not exact), 'o' for overflow, or 'n<text found>'.

@@ -9,17 +9,25 @@ if ARGV[1] == 'l' then
   local both = try('HMGET', lanes, id, ':clock')
   local last = both[1] and string.match(both[1], '^(%d+) ')
   local seen, age = string.match(both[2] or '', '^%d+ (%d+) (%d+)$')
-  local claimed = last and seen and tonumber(last) == tonumber(sequence) - 1 and seen == redis.call('TIME')[1]
+  local time = redis.call('TIME')
+  local claimed = last and seen and tonumber(last) == tonumber(sequence) - 1 and seen == time[1]
+  if claimed and args[5] ~= '' then
+    local start, stop, till = string.match(args[5], '^%a (%d+) (%d+) (%d+)$')
+    local now = time[1] * 1000 + time[2] / 1000
+    local held = now >= tonumber(start) and now < tonumber(stop) and try('HGET', totals, ':window')
+    claimed = type(held) == 'string' and tonumber(held) >= tonumber(till)
+  end
   -- A batch of which one command is denied is the library's, which turns it down before anything is written.
-  if #args > 6 and redis.acl_check_cmd then
+  if #args > 7 and redis.acl_check_cmd then
     for _, name in ipairs({ 'HINCRBY', 'HGET' }) do
-      claimed = claimed and redis.acl_check_cmd(name, totals, args[5], '0')
+      claimed = claimed and redis.acl_check_cmd(name, totals, args[6], '0')
     end
   end
   -- Before the additions: what is added and not recorded would be added again.
   claimed = claimed and type(try('HSET', lanes, id, sequence .. ' ' .. age)) ~= 'table'
+  local idle = claimed and string.match(args[4], '/(%d+)$')
   local answer, at = { 0 }, 1
-  for item = 5, claimed and #args or 0, 2 do
+  for item = 6, claimed and #args or 0, 2 do
     local total = try('HINCRBY', totals, args[item], args[item + 1])
     if type(total) == 'table' then
       if string.find(total.err, 'overflow', 1, true) then
@@ -41,11 +49,11 @@ if ARGV[1] == 'l' then
       if type(total) == 'table' then
         return { err = 'PARTLY ' .. total.err }
       end
-    elseif at == 1 and (total == 0 or total - args[6] == 0) and try('HLEN', totals) == 1 then
+    elseif at == 1 and (total == 0 or total - args[7] == 0) and try('HLEN', totals) == 1 then
       -- There is nothing but this one, or was nothing. If no counter was left then, the totals were lost.
       local kept = try('HGET', keys[3], 'totals') or ''
       local life, left = string.match(type(kept) == 'string' and kept or '', '^(%d+)(-?)$')
-      local lost = total - args[6] == 0 and left ~= '-'
+      local lost = total - args[7] == 0 and left ~= '-'
       if lost then
         local time = redis.call('TIME')
         life = time[1] .. string.format('%06d', time[2])
@@ -59,6 +67,10 @@ if ARGV[1] == 'l' then
     answer[at] = total
   end
   if claimed then
+    if idle and args[5] == '' then
+      -- All others were renewed in this second. The last counter may have been deleted since, and its hash with it.
+      try('PEXPIREAT', totals, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + idle + 1000))
+    end
     local kept = try('HSET', lanes, id, sequence .. ' ' .. age .. '\n' .. cmsgpack.pack(answer))
     return type(kept) == 'table' and { err = 'PARTLY ' .. kept.err } or answer
   end

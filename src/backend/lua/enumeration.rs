@@ -2,13 +2,25 @@
 
 use async_trait::async_trait;
 
-use super::{Arg, Command, LuaStore, Reply, Script, ScriptRunner, layout, reply, unexpected};
+use super::{
+    Arg, Command, LuaStore, Reply, Script, ScriptRunner, Takes, layout, reply, unexpected, windows,
+};
 use crate::{
     KeyFilter, RedisKey,
     backend::{BackendError, Cursor, Enumeration, Outcome, Page, SliceEnumeration, Space},
 };
 
 static PAGE: Script = Script::new(include_str!("page.lua"));
+static WINDOW_PAGE: Script = Script::new(concat!(
+    include_str!("window_look.lua"),
+    "if gone then return { '', '0', {} } end\n",
+    include_str!("page.lua")
+));
+/// Without the field of the window itself.
+static WINDOW_LENGTH: Script = Script::new(concat!(
+    include_str!("window_look.lua"),
+    "return gone and 0 or redis.call('HLEN', KEYS[1]) - 1"
+));
 
 /// Of how many fields a page is at most: about half a millisecond of the server's time.
 const LARGEST: usize = 500;
@@ -67,21 +79,40 @@ impl<R: ScriptRunner> LuaStore<R> {
         let from = from.map_or(Ok(Place::default()), Place::read)?;
         let pattern = superset(filter);
         let count = i64::try_from(count.clamp(1, LARGEST)).unwrap_or(1);
-        let args =
-            [Arg::Text(&from.cursor), Arg::Text(&from.run), Arg::Int(count), Arg::Text(&pattern)];
-        let keys = [Arg::Text(hash)];
-        let request = || self.runner.script(&PAGE, &keys, &args);
+        let window = windows::argument(space, Takes::Open);
+        let index = layout::window_index(space);
+        let args = [
+            Arg::Text(&from.cursor),
+            Arg::Text(&from.run),
+            Arg::Int(count),
+            Arg::Text(&pattern),
+            Arg::Text(&window),
+        ];
+        let keys = [Arg::Text(hash), Arg::Text(&index)];
+        // Without a window the last of each means nothing.
+        let (script, shown) = match space.window() {
+            Some(_) => (&WINDOW_PAGE, 0),
+            None => (&PAGE, 1),
+        };
+        let (keys, args) = (&keys[..keys.len() - shown], &args[..args.len() - shown]);
+        let request = || self.runner.script(script, keys, args);
         let answer = self.read_fresh(&layout::totals(space), request).await;
-        let reply = answer.map_err(|error| self.failed_to_read(error, &[hash]))?;
+        let reply = answer.map_err(|error| self.failed_to_read(error, &[hash, &index]))?;
         from.page(reply, filter, entry).map_err(BackendError::with_nothing_applied)
     }
 
     async fn length_of(&self, space: &Space, hash: &str) -> Result<u64, BackendError> {
         self.check(space).await?;
-        let args = [Arg::Text(hash)];
-        let request = || self.runner.run(Command::keyed("HLEN", &args));
+        let (index, window) = (layout::window_index(space), windows::argument(space, Takes::Open));
+        let keys = [Arg::Text(hash), Arg::Text(&index)];
+        let request = || async {
+            match space.window() {
+                Some(_) => self.runner.script(&WINDOW_LENGTH, &keys, &[Arg::Text(&window)]).await,
+                None => self.runner.run(Command::keyed("HLEN", &keys[..1])).await,
+            }
+        };
         let answer = self.read_fresh(&layout::totals(space), request).await;
-        match answer.map_err(|error| self.failed_to_read(error, &[hash]))? {
+        match answer.map_err(|error| self.failed_to_read(error, &[hash, &index]))? {
             Reply::Int(length) => Ok(u64::try_from(length).unwrap_or_default()),
             other => Err(unexpected(&other).with_nothing_applied()),
         }

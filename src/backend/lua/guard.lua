@@ -3,11 +3,14 @@
 -- KEYS[1]  the totals: hash of counter -> decimal i64
 -- KEYS[2]  with a guard: the records of the writers, or of the lanes (hash, see below)
 -- KEYS[3]  the shape of the space (hash, see shape.lua); without a guard what removes counters needs it, too
+-- KEYS[4]  of a space that expires: the other records, which expire with it
 -- ARGV[1]  '' no guard; 'w' a writer's replay guard; 'l' a lane
 -- ARGV[2]  the sequence of the batch, 1 to 2^53; '' without a guard
 -- ARGV[3]  the id of the writer or lane; '' without a guard
--- ARGV[4]  '1' if an earlier attempt of the batch may have arrived, else ''; in one of several shards ':' and their
---          number follow
+-- ARGV[4]  '1' if an earlier attempt of the batch may have arrived, else ''; in one of several shards, or
+--          where the space expires, ':' and what the shape has for `shards` follow
+-- ARGV[5]  '' or the window that the totals are of: '<c or l> <start> <end> <closed at>' (ms). With 'c' it must be
+--          the current one; with 'l' it need not.
 --
 -- A record has no TTL, so that no eviction policy but allkeys-* takes it. It is text, for redis-cli:
 -- '<sequence> <age>', where the age is that of the hash at the record's last use. For a writer a line
@@ -29,8 +32,8 @@
 -- it may write, but a user may be allowed one command and denied another.
 
 local totals, records, shape = KEYS[1], KEYS[2], KEYS[3]
-local guard, sequence, id, resent = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local FIRST = 5
+local guard, sequence, id, resent, window = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local FIRST = 6
 
 -- How long a record is kept after its last use, in seconds of the hash's age.
 local LIFE = { w = 86400, l = 3600 }
@@ -58,6 +61,25 @@ local function denied(names)
   end
 end
 
+-- After how many milliseconds without a write the space expires, if it does.
+local idle = string.match(resent, '/(%d+)$')
+
+-- All keys of the space get the same time, so that they expire together: a second later than they may, because
+-- add_quick.lua does not renew those that are there.
+local function renew()
+  if not idle then
+    return
+  end
+  local time = redis.call('TIME')
+  local at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + idle + 1000)
+  for _, key in ipairs(KEYS) do
+    -- A window has a time of its own.
+    if key ~= totals or window == '' then
+      redis.pcall('PEXPIREAT', key, at)
+    end
+  end
+end
+
 -- Makes a replica turn the script down although it has nothing to write.
 local function only_on_a_primary(answer)
   if not wrote and guard == '' then
@@ -67,6 +89,29 @@ local function only_on_a_primary(answer)
     end
   end
   return answer
+end
+
+-- Why the window takes no write, if it does not. 'UNOPENED' is for the client to open it: see window_open.lua.
+local function outside_of_window()
+  if window == '' then
+    return
+  end
+  local mode, start, stop, till = string.match(window, '^(%a) (%d+) (%d+) (%d+)$')
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if mode == 'c' and (now < tonumber(start) or now >= tonumber(stop)) then
+    return { err = 'NOTCURRENT ' .. string.format('%.0f', now) }
+  end
+  local held = redis.pcall('HGET', totals, ':window')
+  if type(held) == 'table' then
+    return failed(held, 1)
+  end
+  if not held or tonumber(held) < tonumber(till) then
+    return { err = 'UNOPENED the window is not open' }
+  end
+  if now >= tonumber(held) then
+    return { err = 'CLOSED the window is closed' }
+  end
 end
 
 local function keep(value, clock)
@@ -91,8 +136,12 @@ local function holds_nothing()
   return number == 0 or number == 1 and redis.pcall('HGETALL', totals)[2] == '0'
 end
 
--- Notes the life of the totals, of which the script found so many, and gives it; nil where that is not possible.
+-- Notes the life of the totals, of which the script found so many, and gives it; nil where that is not possible. Windows
+-- have none: what tells of their loss is their index.
 local function life_of_totals(had)
+  if window ~= '' then
+    return '0'
+  end
   local kept = redis.pcall('HGET', shape, 'totals') or ''
   if type(kept) == 'table' then
     return nil
@@ -118,6 +167,10 @@ end
 -- first answer. body() gives its answer and the lines for a writer's record; both give a table.
 local function guarded(body, replay)
   if guard == '' then
+    local outside = outside_of_window()
+    if outside then
+      return outside
+    end
     local had = number_of_totals()
     local answer = body()
     if wrote and (had < 2 or removed) then
@@ -134,6 +187,10 @@ local function guarded(body, replay)
   local generation, age, clock = clock_of(both[2])
   local function told(flag, had)
     local life = life_of_totals(had)
+    if idle then
+      -- What expires is not lost.
+      return tonumber(flag)
+    end
     return life and table.concat({ flag, generation, last or '0', life }, ' ') or tonumber(flag)
   end
   if last and tonumber(last) >= tonumber(sequence) then
@@ -152,6 +209,13 @@ local function guarded(body, replay)
       answer[1] = told('1', 2)
     end
     return answer
+  end
+  local outside = outside_of_window()
+  if outside then
+    return outside
+  end
+  if idle and redis.acl_check_cmd and not redis.acl_check_cmd('PEXPIREAT', totals, '0') then
+    return { err = 'NOPERM a space that expires needs PEXPIREAT on ' .. totals }
   end
   if not held then
     local field = guard == 'w' and 'guards' or 'lanes'
@@ -174,6 +238,7 @@ local function guarded(body, replay)
   elseif wrote and (had < 2 or removed) then
     life_of_totals(had)
   end
+  renew()
   if answer.err and not wrote then
     -- By the command that has just worked.
     keep(unclaimed(held, sequence, age))

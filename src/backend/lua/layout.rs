@@ -19,9 +19,12 @@
 //! | `distkit:{TAG}:tok:<n>` | string | the parts that bucket `n` has, a bit each |
 //! | `distkit:{TAG}:tok:<n>:<part>` | hash | 16 bytes of a digest of counter and token -> the amount and the answer |
 //! | `distkit:{TAG}:import` | hash | how far the tool's `import` came: see `cli/src/import`; no counter reads it |
+//! | `distkit:{TAG}:w:<length>.<offset>` | hash | which windows of that length and offset (ms) are open: see `window_open.lua` |
+//! | `distkit:{TAG}:w:<length>.<offset>:<start>` | hash | the totals of the window that begins then (ms); has a TTL |
 //!
-//! No key of these has a TTL. Counters' names have no `:`, so fields of `totals` that begin with one are
-//! reserved. So are the names `distkit:{TAG}:w:...` (windows).
+//! No other key of these has a TTL, unless the prefix [expires](crate::counter::CounterOptions::expire_after). Counters'
+//! names have no `:`, so fields of `totals` that begin with one are reserved. So are the names `distkit:{TAG}:w:...` whose
+//! next part begins with a letter (windows by a calendar).
 
 use crate::backend::Space;
 
@@ -35,9 +38,22 @@ pub(crate) fn key(space: &Space, rest: &str) -> String {
     key
 }
 
-/// The plain totals.
+/// The plain totals: of the window, where the space is one's.
 pub fn totals(space: &Space) -> String {
-    key(space, "totals")
+    match space.window() {
+        None => key(space, "totals"),
+        Some(window) => {
+            let (length, offset) = (window.length_ms(), window.offset_ms());
+            key(space, &format!("w:{length}.{offset}:{}", window.start_ms()))
+        }
+    }
+}
+
+/// The windows that are open of those of which the space is one's.
+pub(crate) fn window_index(space: &Space) -> String {
+    let (length, offset) =
+        space.window().map_or((0, 0), |window| (window.length_ms(), window.offset_ms()));
+    key(space, &format!("w:{length}.{offset}"))
 }
 
 /// What the names of the instance-aware counters begin with.
@@ -111,6 +127,10 @@ mod tests {
     fn a_shard_has_a_tag_of_its_own() {
         let shards = Space::shards_of(crate::RedisKey::new("{}").unwrap(), 2);
         assert_eq!(totals(&shards[1]), "distkit:{%7B%7D:1.2}:totals");
+        let seconds = crate::Windows::every(std::time::Duration::from_secs(1));
+        let windowed = shards[1].in_window(seconds.at(std::time::Duration::from_millis(5300)));
+        assert_eq!(totals(&windowed), "distkit:{%7B%7D:1.2}:w:1000.0:5000");
+        assert_eq!(window_index(&windowed), "distkit:{%7B%7D:1.2}:w:1000.0");
     }
 
     #[test]

@@ -14,16 +14,19 @@ pub(crate) mod rights;
 mod runner;
 mod shape;
 mod tokens;
+mod windows;
 
 use std::borrow::Cow;
 
 use crate::backend::{Backend, BackendError, ReplayGuard, Space, lanes::Lanes};
 
+use windows::Takes;
+
 pub(crate) use reply::unexpected;
 pub(crate) use runner::{Arg, CallError, Command, Reply, Script, ScriptRunner, ServerError};
 
 /// How many arguments of a script of plain counters belong to `guard.lua`.
-const GUARD: usize = 4;
+const GUARD: usize = 5;
 
 /// Counters in Redis or Valkey over a client of this crate's: what `RedisStore` and `FredStore` are. The client is
 /// sealed.
@@ -63,6 +66,7 @@ impl<R: ScriptRunner> LuaStore<R> {
                 "KEEP" => reply::another_keep(&error.detail),
                 "FORGOTTEN" => BackendError::Forgotten,
                 "PARTLY" => BackendError::answer_lost(error),
+                "NOTCURRENT" | "CLOSED" | "LOST" => windows::refused(error),
                 // An earlier attempt of the client's may have been applied.
                 _ if self.runner.resends() && error.may_follow_success() => {
                     BackendError::outcome_unknown(error)
@@ -82,23 +86,29 @@ impl<R: ScriptRunner> LuaStore<R> {
 
     /// Runs a script that may not take effect twice, its guard in KEYS and the first [`GUARD`] places of
     /// ARGV as `guard.lua` describes. Those of `args` are left free for it.
-    pub(crate) async fn run_once<'a>(
-        &'a self,
+    pub(crate) async fn run_once(
+        &self,
         space: &Space,
         script: &'static Script,
-        key: &'a str,
-        args: &mut [Arg<'a>],
+        key: &str,
+        args: &[Arg<'_>],
+        takes: Takes,
     ) -> Result<Reply, BackendError> {
-        if !self.runner.resends() {
+        // Those of a space that expires are renewed with it, by the scripts that have a guard.
+        if !self.runner.resends() && space.idle().is_none() {
+            let window = windows::argument(space, takes);
+            let mut args = args.to_vec();
             args[..GUARD].fill(Arg::Text(""));
+            args[GUARD - 1] = Arg::Text(&window);
             let (lanes, shape) = (layout::lanes(space), layout::shape(space));
             let keys = [key, &lanes, &shape];
             return self
-                .run_in(space, script, &keys, args, |error| self.failed(error, &keys))
+                .run_in(space, script, &keys, &args, |error| self.failed(error, &keys))
                 .await;
         }
         let ticket = self.lanes.take(|| self.fresh_id());
-        self.run_guarded(space, script, key, args, Records::Lanes, &ticket.guard()).await
+        let guarded = (Records::Lanes, &ticket.guard());
+        self.run_guarded(space, script, key, args, guarded, takes).await
     }
 
     /// The same under a guard of the caller's.
@@ -108,12 +118,12 @@ impl<R: ScriptRunner> LuaStore<R> {
         script: &'static Script,
         key: &str,
         args: &[Arg<'_>],
-        records: Records,
-        guard: &ReplayGuard,
+        (records, guard): (Records, &ReplayGuard),
+        takes: Takes,
     ) -> Result<Reply, BackendError> {
-        let (kind, kept) = match records {
-            Records::Writers => ("w", layout::writers(space)),
-            Records::Lanes => ("l", layout::lanes(space)),
+        let (kind, kept, other) = match records {
+            Records::Writers => ("w", layout::writers(space), layout::lanes(space)),
+            Records::Lanes => ("l", layout::lanes(space), layout::writers(space)),
         };
         let shape = layout::shape(space);
         let mut args = args.to_vec();
@@ -122,17 +132,23 @@ impl<R: ScriptRunner> LuaStore<R> {
         args[2] = Arg::Text(&guard.writer);
         let resent = resent(guard, space);
         args[3] = Arg::Text(&resent);
+        let window = windows::argument(space, takes);
+        args[4] = Arg::Text(&window);
+        if space.idle().is_some() {
+            let keys = [key, &kept, &shape, &other];
+            return self.run_in(space, script, &keys, &args, |e| self.failed(e, &keys)).await;
+        }
         let keys = [key, &kept, &shape];
         self.run_in(space, script, &keys, &args, |error| self.failed(error, &keys)).await
     }
 }
 
-/// Whether an earlier attempt may have arrived, and of how many shards the space is one: see `guard.lua`.
+/// Whether an earlier attempt may have arrived, and what the space is one of: see `guard.lua`.
 fn resent(guard: &ReplayGuard, space: &Space) -> Cow<'static, str> {
     let resent = if guard.resent { "1" } else { "" };
-    match space.shards() {
-        1 => resent.into(),
-        shards => format!("{resent}:{shards}").into(),
+    match (space.shards(), space.idle()) {
+        (1, None) => resent.into(),
+        _ => format!("{resent}:{}", space.extent()).into(),
     }
 }
 

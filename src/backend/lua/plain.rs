@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    Arg, CallError, Command, GUARD, LuaStore, Records, Reply, Script, ScriptRunner, layout,
+    Arg, CallError, Command, GUARD, LuaStore, Records, Reply, Script, ScriptRunner, Takes, layout,
     reply::{self, Answers},
     unexpected,
 };
@@ -37,9 +37,9 @@ static CLEAR: Script = Script::new(concat!(
 const CHUNK: usize = 1000;
 
 /// How many keys one HMGET reads: 2 ms of the server's time.
-const READ_CHUNK: usize = 5000;
+pub(super) const READ_CHUNK: usize = 5000;
 
-/// The script for `writes`, its arguments with four places left for the guard, and how it answers.
+/// The script for `writes`, its arguments with places left for the guard, and how it answers.
 fn script_for(writes: &[Write]) -> (&'static Script, Vec<Arg<'_>>, Answers) {
     let additions = writes.iter().all(|write| write.unconditional_addition().is_some());
     let width = if additions { 2 } else { 7 };
@@ -70,12 +70,12 @@ impl<R: ScriptRunner> LuaStore<R> {
         &self,
         space: &Space,
         writes: &[Write],
-        records: Records,
-        guard: &ReplayGuard,
+        guard: (Records, &ReplayGuard),
+        takes: Takes,
     ) -> Result<Applied, BackendError> {
         let (script, args, answers) = script_for(writes);
         let totals = layout::totals(space);
-        let reply = self.run_guarded(space, script, &totals, &args, records, guard).await?;
+        let reply = self.run_guarded(space, script, &totals, &args, guard, takes).await?;
         reply::applied(reply, writes, answers)
     }
 
@@ -87,11 +87,12 @@ impl<R: ScriptRunner> LuaStore<R> {
     ) -> Result<Applied, BackendError> {
         let together = writes.len() == 1 || self.runner.pipelines_well();
         let plain = writes.iter().all(|write| write.unconditional_addition().is_some());
-        if !self.runner.resends() && together && plain {
+        let bare = space.window().is_none() && space.idle().is_none();
+        if !self.runner.resends() && together && plain && bare {
             return self.add(totals, writes).await;
         }
-        let (script, mut args, answers) = script_for(writes);
-        let reply = self.run_once(space, script, totals, &mut args).await?;
+        let (script, args, answers) = script_for(writes);
+        let reply = self.run_once(space, script, totals, &args, Takes::Current).await?;
         reply::applied(reply, writes, answers)
     }
 
@@ -194,7 +195,8 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         }
         self.open(space).await?;
         if let Some(guard) = guard {
-            return self.apply_guarded(space, writes, Records::Writers, guard).await;
+            let guard = (Records::Writers, guard);
+            return self.apply_guarded(space, writes, guard, Takes::Open).await;
         }
         let totals = layout::totals(space);
         if writes.len() <= CHUNK {
@@ -219,6 +221,9 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
+        if space.window().is_some() {
+            return self.read_window(space, keys, Takes::Open).await;
+        }
         self.check(space).await?;
         let totals = layout::totals(space);
         let mut held = Vec::with_capacity(keys.len());
@@ -238,7 +243,8 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
         self.open(space).await?;
         let totals = layout::totals(space);
         // A script, which notes that nothing was lost.
-        self.run_once(space, &CLEAR, &totals, &mut [Arg::Text(""); GUARD]).await.map(drop)
+        let args = [Arg::Text(""); GUARD];
+        self.run_once(space, &CLEAR, &totals, &args, Takes::Open).await.map(drop)
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
@@ -247,6 +253,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
             .with_recorded_slices(self)
             .with_enumeration(self)
             .with_slice_enumeration(self)
+            .with_windows(self)
             .with_tokens(self)
             .with_raw(self)
     }
@@ -261,13 +268,14 @@ impl<R: ScriptRunner> RecordedAnswers for LuaStore<R> {
         lane: &ReplayGuard,
     ) -> Result<Applied, BackendError> {
         self.open(space).await?;
-        self.apply_guarded(space, writes, Records::Lanes, lane).await
+        self.apply_guarded(space, writes, (Records::Lanes, lane), Takes::Current).await
     }
 
     async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError> {
         self.open(space).await?;
         let (totals, args) = (layout::totals(space), [Arg::Text(""); GUARD]);
-        let cleared = self.run_guarded(space, &CLEAR, &totals, &args, Records::Lanes, lane);
+        let lane = (Records::Lanes, lane);
+        let cleared = self.run_guarded(space, &CLEAR, &totals, &args, lane, Takes::Current);
         cleared.await.map(drop)
     }
 }

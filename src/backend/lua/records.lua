@@ -34,21 +34,21 @@ end
 -- the shape is another, or the record is lost and the batch may have been applied.
 --
 -- `field` of the shape is the generation of the records; `past` says that they would have been forgotten by now.
--- `resent` begins with '1' if an earlier attempt may have arrived. Where the space is one of several shards, ':' and
--- their number follow.
+-- `resent` begins with '1' if an earlier attempt may have arrived. Where the space is one of several shards or expires,
+-- ':' and what the shape has for `shards` follow.
 local function admit(shape, field, generation, past, resent)
-  local shards = string.match(resent, ':(%d+)$') or '1'
+  local shards = string.match(resent, ':([%d/]+)$') or '1'
   local held = redis.pcall('HMGET', shape, 'layout', 'shards', field)
   if held.err then
     return held
   end
   if not held[1] then
-    if shards ~= '1' then
+    if string.match(shards, '^%d+') ~= '1' then
       -- Whether others agree is not found out here.
       return { err = 'UNSHAPED the copy of the shape is lost' }
     end
     -- The server has lost its data, or this is the first use.
-    local made = redis.pcall('HSET', shape, 'layout', '1', 'shards', '1', field, generation)
+    local made = redis.pcall('HSET', shape, 'layout', '1', 'shards', shards, field, generation)
     return type(made) == 'table' and made or nil
   end
   if held[1] ~= '1' or held[2] ~= shards then

@@ -28,7 +28,7 @@ pub(crate) fn foreign(error: &ServerError, keys: &[&str]) -> BackendError {
 }
 
 /// The layout and shards that a space has, which must be ours. False where it has none.
-pub(super) fn shape(reply: Reply, shards: u16) -> Result<bool, BackendError> {
+pub(super) fn shape(reply: Reply, extent: &str) -> Result<bool, BackendError> {
     let text = |reply: &Reply| match reply {
         Reply::Bytes(text) => String::from_utf8_lossy(text).into_owned(),
         Reply::Int(number) => number.to_string(),
@@ -38,10 +38,10 @@ pub(super) fn shape(reply: Reply, shards: u16) -> Result<bool, BackendError> {
         Reply::Array(items) if items.iter().all(|item| *item == Reply::Nil) => Ok(false),
         Reply::Array(items) if items.len() == 2 => {
             let held = [text(&items[0]), text(&items[1])];
-            if held == [LAYOUT.to_string(), shards.to_string()] {
+            if held[0] == LAYOUT.to_string() && held[1] == extent {
                 return Ok(true);
             }
-            Err(another_shape(&format!("{} {} {shards}", held[0], held[1])))
+            Err(another_shape(&format!("{} {} {extent}", held[0], held[1])))
         }
         other => Err(BackendError::Corrupt(format!("the shape of the space reads {other:?}"))),
     }
@@ -52,9 +52,16 @@ pub(super) fn another_shape(held: &str) -> BackendError {
     let mut words = held.split(' ');
     let mut word = || words.next().unwrap_or_default();
     let (layout, shards, ours) = (word(), word(), word());
+    // With the idle time, if any of them expires.
+    let expires = shards.contains('/') || ours.contains('/');
+    let described = |extent: &str| match extent.split_once('/') {
+        Some((shards, idle)) => format!("{shards} shards, expiring after {idle} ms"),
+        None if expires => format!("{extent} shards, not expiring"),
+        None => format!("{extent} shards"),
+    };
     BackendError::ShapeMismatch {
-        ours: format!("layout {LAYOUT}, {ours} shards"),
-        stored: format!("layout {layout}, {shards} shards"),
+        ours: format!("layout {LAYOUT}, {}", described(ours)),
+        stored: format!("layout {layout}, {}", described(shards)),
     }
 }
 

@@ -32,6 +32,8 @@ pub const COMMANDS: &[&[&str]] = &[
     &["INCR", "KEY"],
     &["PTTL", "KEY"],
     &["PEXPIRE", "KEY", "1"],
+    // Of windows.
+    &["PEXPIREAT", "KEY", "1"],
     &["SADD", "KEY", "m"],
     &["SREM", "KEY", "m"],
     &["SPOP", "KEY"],

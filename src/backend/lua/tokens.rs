@@ -17,7 +17,7 @@ use crate::{
     RedisKey, Token,
     backend::{
         AddedOnce, BackendError, Outcome, Refusal, Resolved, Space, TokenAdd, Tokens,
-        tokens::half_of,
+        tokens::{half_of, takes_tokens},
     },
 };
 
@@ -132,6 +132,7 @@ impl<R: ScriptRunner> LuaStore<R> {
         keep: Duration,
         answer: impl Fn(&Reply) -> Result<T, BackendError>,
     ) -> Result<Vec<T>, BackendError> {
+        takes_tokens(space)?;
         let mut answers = Vec::with_capacity(items.len());
         for chunk in items.chunks(CHUNK) {
             let some = self

@@ -1,7 +1,7 @@
 -- Additions, assignments and removals, with or without conditions.
 --
--- KEYS, ARGV[1..4]  see guard.lua
--- ARGV[5..]         per item: counter; '+' add, '=' set, '-' remove or 'w' add within bounds; its decimal i64,
+-- KEYS, ARGV[1..5]  see guard.lua
+-- ARGV[6..]         per item: counter; '+' add, '=' set, '-' remove or 'w' add within bounds; its decimal i64,
 --                   0 for '-'; the condition on the value before, '' none, 'e' equal, 'n' not equal, 'l' less,
 --                   'g' greater, 'le', 'ge'; the condition's decimal i64, or ''; for 'w' the least and the most
 --                   that the value may come to, else '' twice

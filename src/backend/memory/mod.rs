@@ -15,6 +15,7 @@ mod records;
 mod state;
 mod tokens;
 mod value;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -24,12 +25,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use self::{clock::Clock, instance::Instances, plain::Plain, state::State};
+use self::{clock::Clock, instance::Instances, plain::Plain, state::State, windows::Takes};
 use super::{
     AddedOnce, Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance,
     InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
     ReplayGuard, Resolved, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, TokenAdd,
-    Tokens, Write,
+    Tokens, Windowing, Write,
 };
 use crate::{KeyFilter, RedisKey, Token};
 
@@ -101,7 +102,30 @@ impl MemoryBackend {
     /// Loses all data of one space, as a cluster does when a node without a replica restarts empty. How many shards
     /// the prefix has stays known.
     pub fn wipe_space(&self, space: &Space) {
-        self.locked(|state, _| state.wipe_space(space));
+        self.locked(|state, _| state.wipe_space(&space.home()));
+    }
+
+    /// Loses the counters of an open window, as a Redis does that evicts its hash under a `volatile-*` policy: reads
+    /// and writes in it fail from then on. Does nothing to a space that is no open window.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use distkit::{RedisKey, Windows, backend::{Backend, BackendError, Space, Write, memory::MemoryBackend}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryBackend::new();
+    /// let hour = Windows::every(Duration::from_secs(3600)).at(store.now());
+    /// let space = Space::new(RedisKey::try_from("shop")?).in_window(hour);
+    /// let write = [Write::add(RedisKey::try_from("hits")?, 1)];
+    /// store.apply(&space, &write, None).await?;
+    /// store.lose_window(&space);
+    /// let lost = store.apply(&space, &write, None).await;
+    /// assert!(matches!(lost, Err(BackendError::WindowLost)));
+    /// # Ok(()) }
+    /// ```
+    pub fn lose_window(&self, space: &Space) {
+        self.locked(|state, _| state.plain.lose_window(space));
     }
 
     /// The ids of the instances of the space that are joined and whose lease has not expired, in order. Renews
@@ -118,6 +142,7 @@ impl MemoryBackend {
     ///
     /// A lax counter whose batch was in doubt then reports it as unknown instead of counting it twice.
     pub fn lose_guards(&self, space: &Space) {
+        let space = &*space.home();
         self.locked(|state, now| {
             state.plain.lose_writers(now, space);
             // On a server the lanes of both families are one record.
@@ -225,6 +250,18 @@ impl MemoryBackend {
         })
     }
 
+    fn read_in(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+        takes: Takes,
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.locked(|state, now| {
+            state.check(space)?;
+            state.plain.read(now, space, keys, takes)
+        })
+    }
+
     /// The same for a request of an instance.
     fn write_on<T>(
         &self,
@@ -287,17 +324,11 @@ impl Backend for MemoryBackend {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.locked(|state, _| {
-            state.check(space)?;
-            Ok(state.plain.read(space, keys))
-        })
+        self.read_in(space, keys, Takes::Open)
     }
 
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.write(space, |plain, _| {
-            plain.clear(space);
-            Ok(())
-        })
+        self.write(space, |plain, now| plain.clear(now, space))
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
@@ -306,6 +337,7 @@ impl Backend for MemoryBackend {
             .with_recorded_slices(self)
             .with_enumeration(self)
             .with_slice_enumeration(self)
+            .with_windows(self)
             .with_tokens(self)
     }
 
@@ -392,16 +424,16 @@ impl Enumeration for MemoryBackend {
         filter: &KeyFilter,
         count: usize,
     ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
-        self.locked(|state, _| {
+        self.locked(|state, now| {
             state.check(space)?;
-            Ok(state.plain.page(space, from, filter, count))
+            state.plain.page(now, space, from, filter, count)
         })
     }
 
     async fn count(&self, space: &Space) -> Result<u64, BackendError> {
-        self.locked(|state, _| {
+        self.locked(|state, now| {
             state.check(space)?;
-            Ok(state.plain.len(space) as u64)
+            Ok(state.plain.count(now, space)? as u64)
         })
     }
 }
@@ -494,5 +526,23 @@ impl RecordedSliceAnswers for MemoryBackend {
         lane: &ReplayGuard,
     ) -> Result<(), BackendError> {
         self.write_on(space, |members, ms| members.clear_recorded(ms, member, lane))
+    }
+}
+
+#[async_trait]
+impl Windowing for MemoryBackend {
+    async fn time(&self, space: &Space) -> Result<Duration, BackendError> {
+        self.locked(|state, now| {
+            state.check(space)?;
+            Ok(now)
+        })
+    }
+
+    async fn read_current(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.read_in(space, keys, Takes::Current)
     }
 }

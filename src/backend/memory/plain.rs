@@ -6,6 +6,7 @@ use super::{
     paging,
     records::{Lanes, Records, Remembered, reused},
     value::Value,
+    windows::{Takes, Windows},
 };
 use crate::{
     CounterComparator, KeyFilter, RedisKey,
@@ -24,6 +25,7 @@ pub(super) struct Plain {
     /// What the latest batch of each writer refused, by index.
     writers: BTreeMap<Space, Records<Refusals>>,
     lanes: BTreeMap<Space, Lanes<Answer>>,
+    windows: Windows,
     /// Which life of the totals each space has, once they were counted in.
     lives: BTreeMap<Space, Life>,
     /// The number of the latest life of anything. It outlives a loss.
@@ -57,11 +59,13 @@ impl Plain {
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
         let Some(guard) = guard else {
+            self.enter(now, space, Takes::Current)?;
             let outcomes = self.write_all(space, writes);
             return Ok(Applied { replayed: false, record: None, outcomes });
         };
+        let whole = space.home();
         let latest = &mut self.latest;
-        let records = self.writers.entry(space.clone());
+        let records = self.writers.entry(whole.clone().into_owned());
         let records =
             records.or_insert_with(|| numbered(Records::kept_for(REMEMBERED, now), latest));
         let (generation, sequence) = (records.generation, records.sequence(guard));
@@ -72,15 +76,17 @@ impl Plain {
         };
         if let Some(refused) = refused {
             let outcomes = self.stand_all(space, writes, &refused);
-            let totals = self.life(space);
-            let record = Some(GuardRecord { generation, totals, sequence });
+            let record = self.record(space, generation, sequence);
             return Ok(Applied { replayed: true, record, outcomes });
         }
-        records.admit(now, guard)?;
+        self.enter(now, space, Takes::Open)?;
+        if let Some(records) = self.writers.get_mut(&*whole) {
+            records.admit(now, guard)?;
+        }
         let found_none = self.len(space) == 0;
         let outcomes = self.write_all(space, writes);
         let record = self.told(space, guard, found_none, generation, sequence);
-        if let Some(records) = self.writers.get_mut(space) {
+        if let Some(records) = self.writers.get_mut(&*whole) {
             records.keep(guard, refusals(&outcomes));
         }
         Ok(Applied { replayed: false, record, outcomes })
@@ -98,15 +104,25 @@ impl Plain {
         if sequence != 0 && sequence + 1 == guard.sequence && !found_none {
             return None;
         }
-        Some(GuardRecord { generation, totals: self.life(space), sequence })
+        self.record(space, generation, sequence)
+    }
+
+    /// What expires is not lost, and windows have no life: what tells of their loss is their index.
+    fn record(&self, space: &Space, generation: u64, sequence: u64) -> Option<GuardRecord> {
+        let totals = if space.window().is_some() { 0 } else { self.life(space) };
+        space.idle().is_none().then_some(GuardRecord { generation, totals, sequence })
     }
 
     fn life(&self, space: &Space) -> u64 {
-        self.lives.get(space).map_or(0, |life| life.number)
+        self.lives.get(&*space.home()).map_or(0, |life| life.number)
     }
 
     /// Notes which life the totals are of, after a batch that found so many of them.
     fn note_life(&mut self, space: &Space, had: usize) {
+        if space.window().is_some() {
+            return;
+        }
+        let space = &*space.home();
         let number = match self.lives.get(space) {
             None if had > 0 => 0,
             Some(life) if had > 0 || life.holds_nothing => life.number,
@@ -148,7 +164,7 @@ impl Plain {
         lane: &ReplayGuard,
     ) -> Result<(), BackendError> {
         let answer = self.answer_once(now, space, lane, |plain, _| {
-            plain.clear(space);
+            plain.remove_all(space);
             Answer::Cleared
         })?;
         match answer {
@@ -164,19 +180,39 @@ impl Plain {
         lane: &ReplayGuard,
         run: impl FnOnce(&mut Self, [u64; 2]) -> Answer,
     ) -> Result<Answer, BackendError> {
+        let whole = space.home();
         let latest = &mut self.latest;
-        let lanes = self.lanes.entry(space.clone());
+        let lanes = self.lanes.entry(whole.clone().into_owned());
         let lanes = lanes.or_insert_with(|| numbered(Lanes::lanes(now), latest));
         if let Some(answer) = lanes.first_answer(lane) {
             return answer;
         }
-        lanes.admit(now, lane)?;
-        let found = [lanes.generation, lanes.sequence(lane)];
+        self.enter(now, space, Takes::Current)?;
+        let mut found = [0, 0];
+        if let Some(lanes) = self.lanes.get_mut(&*whole) {
+            lanes.admit(now, lane)?;
+            found = [lanes.generation, lanes.sequence(lane)];
+        }
         let answer = run(self, found);
-        if let Some(lanes) = self.lanes.get_mut(space) {
+        if let Some(lanes) = self.lanes.get_mut(&*whole) {
             lanes.keep(lane, answer.clone());
         }
         Ok(answer)
+    }
+
+    /// Lets in a write to a window, and closes those that are over.
+    fn enter(&mut self, now: Duration, space: &Space, takes: Takes) -> Result<(), BackendError> {
+        for closed in self.windows.enter(now, space, takes)? {
+            self.spaces.remove(&*space.in_window(closed).place());
+        }
+        Ok(())
+    }
+
+    /// Loses the counters of an open window.
+    pub(super) fn lose_window(&mut self, space: &Space) {
+        if self.windows.lose(space) {
+            self.spaces.remove(&*space.place());
+        }
     }
 
     /// Loses the writers of a space, and nothing else.
@@ -210,30 +246,71 @@ impl Plain {
         *self = Self { latest: self.latest, ..Self::default() };
     }
 
-    pub(super) fn read(&self, space: &Space, keys: &[RedisKey]) -> Vec<Outcome<i64>> {
-        let counters = self.spaces.get(space);
-        keys.iter().map(|key| number(counters.and_then(|counters| counters.get(key)))).collect()
+    pub(super) fn read(
+        &self,
+        now: Duration,
+        space: &Space,
+        keys: &[RedisKey],
+        takes: Takes,
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let counters = self.readable(now, space, takes)?;
+        let held = |key| number(counters.and_then(|counters| counters.get(key)));
+        Ok(keys.iter().map(held).collect())
+    }
+
+    /// What a read of a space finds.
+    fn readable(
+        &self,
+        now: Duration,
+        space: &Space,
+        takes: Takes,
+    ) -> Result<Option<&Counters>, BackendError> {
+        let nothing = self.windows.reads_nothing(now, space, takes)?;
+        Ok(self.spaces.get(&*space.place()).filter(|_| !nothing))
     }
 
     pub(super) fn page(
         &self,
+        now: Duration,
         space: &Space,
         from: Option<&Cursor>,
         filter: &KeyFilter,
         count: usize,
-    ) -> Page<(RedisKey, Outcome<i64>)> {
-        let Some(counters) = self.spaces.get(space) else { return Page::new(Vec::new(), None) };
-        paging::page(counters, from, filter, count, |key, value| (key.clone(), value.number()))
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
+        let Some(counters) = self.readable(now, space, Takes::Open)? else {
+            return Ok(Page::new(Vec::new(), None));
+        };
+        let entry = |key: &RedisKey, value: &Value| (key.clone(), value.number());
+        Ok(paging::page(counters, from, filter, count, entry))
     }
 
-    pub(super) fn clear(&mut self, space: &Space) {
+    pub(super) fn count(&self, now: Duration, space: &Space) -> Result<usize, BackendError> {
+        Ok(self.readable(now, space, Takes::Open)?.map_or(0, BTreeMap::len))
+    }
+
+    pub(super) fn clear(&mut self, now: Duration, space: &Space) -> Result<(), BackendError> {
+        self.enter(now, space, Takes::Open)?;
+        self.remove_all(space);
+        Ok(())
+    }
+
+    fn remove_all(&mut self, space: &Space) {
         let had = self.len(space);
-        self.spaces.remove(space);
+        self.spaces.remove(&*space.place());
         self.note_life(space, had);
     }
 
     /// Loses all that is in a space.
     pub(super) fn wipe_space(&mut self, space: &Space) {
+        self.spaces.retain(|of, _| *of.home() != *space);
+        self.windows.wipe_space(space);
+        self.lives.remove(space);
+        self.writers.remove(space);
+        self.lanes.remove(space);
+    }
+
+    /// Removes what a space that expires holds, and all that is remembered. Windows go by their own time.
+    pub(super) fn expire_space(&mut self, space: &Space) {
         self.spaces.remove(space);
         self.lives.remove(space);
         self.writers.remove(space);
@@ -241,11 +318,12 @@ impl Plain {
     }
 
     pub(super) fn plant(&mut self, space: &Space, key: &RedisKey, text: &str) {
-        self.spaces.entry(space.clone()).or_default().insert(key.clone(), Value::parse(text));
+        let counters = self.spaces.entry(space.place().into_owned()).or_default();
+        counters.insert(key.clone(), Value::parse(text));
     }
 
     pub(super) fn len(&self, space: &Space) -> usize {
-        self.spaces.get(space).map_or(0, BTreeMap::len)
+        self.spaces.get(&*space.place()).map_or(0, BTreeMap::len)
     }
 
     pub(super) fn writers(&self) -> usize {
@@ -260,10 +338,11 @@ impl Plain {
 
     fn write_all(&mut self, space: &Space, writes: &[Write]) -> Vec<Outcome<Written>> {
         let had = self.len(space);
-        let counters = self.spaces.entry(space.clone()).or_default();
+        let place = space.place();
+        let counters = self.spaces.entry(place.clone().into_owned()).or_default();
         let outcomes = writes.iter().map(|write| write_one(counters, write)).collect();
         if counters.is_empty() {
-            self.spaces.remove(space);
+            self.spaces.remove(&*place);
         }
         if had < 2 || writes.iter().any(|write| write.change == Change::Remove) {
             self.note_life(space, had);
@@ -278,7 +357,7 @@ impl Plain {
         writes: &[Write],
         refused: &Refusals,
     ) -> Vec<Outcome<Written>> {
-        let counters = self.spaces.get(space);
+        let counters = self.spaces.get(&*space.place());
         let stand = |(index, write): (usize, &Write)| {
             if let Some(refusal) = refused.get(&index) {
                 return Err(refusal.clone());

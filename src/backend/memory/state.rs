@@ -5,17 +5,22 @@ use crate::{
     RedisKey, Token,
     backend::{
         BackendError, Outcome, Resolved, Space,
-        tokens::{half_of, kept_for},
+        tokens::{half_of, kept_for, takes_tokens},
     },
 };
+
+/// How much later than it may a space expires: as on a server, which does not renew it with each write of a second.
+const LATE: Duration = Duration::from_secs(1);
 
 /// All that a store holds, under one lock.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) plain: Plain,
     pub(super) instances: BTreeMap<Space, Instances>,
-    /// How many shards each prefix in use has.
-    shapes: BTreeMap<RedisKey, u16>,
+    /// What each prefix in use looks like.
+    shapes: BTreeMap<RedisKey, Shape>,
+    /// When each space that expires was last written to.
+    written: BTreeMap<Space, Duration>,
     /// Half of the time for which each prefix keeps tokens, in seconds.
     keeps: BTreeMap<RedisKey, u64>,
     tokens: BTreeMap<Space, Tokens>,
@@ -25,6 +30,29 @@ pub(super) struct State {
     ahead: Duration,
     behind: Duration,
     ids: u64,
+}
+
+/// What the processes of a prefix agree on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Shape {
+    shards: u16,
+    idle: Option<Duration>,
+}
+
+impl Shape {
+    fn of(space: &Space) -> Self {
+        Self { shards: space.shards(), idle: space.idle() }
+    }
+}
+
+/// As two processes that do not agree show it.
+fn described(shape: Shape, other: Shape) -> String {
+    let shards = format!("{} shards", shape.shards);
+    match shape.idle {
+        Some(idle) => format!("{shards}, expiring after {} ms", idle.as_millis()),
+        None if other.idle.is_some() => format!("{shards}, not expiring"),
+        None => shards,
+    }
 }
 
 impl State {
@@ -57,20 +85,40 @@ impl State {
     /// Lets in a request that may write: of the number of shards that the prefix has, or gets by it.
     pub(super) fn open(&mut self, space: &Space) -> Result<(), BackendError> {
         self.check(space)?;
-        if !self.shapes.contains_key(space.prefix()) {
-            self.shapes.insert(space.prefix().clone(), space.shards());
+        self.shapes.entry(space.prefix().clone()).or_insert_with(|| Shape::of(space));
+        if space.idle().is_some() {
+            self.written.insert(space.home().into_owned(), self.latest);
         }
         Ok(())
     }
 
     /// Lets in a request that only reads.
-    pub(super) fn check(&self, space: &Space) -> Result<(), BackendError> {
+    pub(super) fn check(&mut self, space: &Space) -> Result<(), BackendError> {
+        self.expire(space);
+        let ours = Shape::of(space);
         match self.shapes.get(space.prefix()) {
-            Some(shards) if *shards != space.shards() => Err(BackendError::ShapeMismatch {
-                ours: format!("{} shards", space.shards()),
-                stored: format!("{shards} shards"),
+            Some(stored) if *stored != ours => Err(BackendError::ShapeMismatch {
+                ours: described(ours, *stored),
+                stored: described(*stored, ours),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// Removes a space to which nobody has written for so long, with its records.
+    fn expire(&mut self, space: &Space) {
+        let Some(Shape { shards, idle: Some(idle) }) = self.shapes.get(space.prefix()).copied()
+        else {
+            return;
+        };
+        let home = space.home();
+        let written = self.written.get(&*home);
+        if written.is_some_and(|written| self.latest >= written.saturating_add(idle + LATE)) {
+            self.written.remove(&*home);
+            self.plain.expire_space(&home);
+            if shards == 1 {
+                self.shapes.remove(space.prefix());
+            }
         }
     }
 
@@ -81,6 +129,7 @@ impl State {
         space: &Space,
         keep: Duration,
     ) -> Result<(&mut Tokens, &mut Plain), BackendError> {
+        takes_tokens(space)?;
         self.open(space)?;
         let half = half_of(keep);
         self.check_keep(space, half)?;
@@ -93,12 +142,13 @@ impl State {
 
     /// What is remembered of tokens.
     pub(super) fn resolve(
-        &self,
+        &mut self,
         now: Duration,
         space: &Space,
         tokens: &[(RedisKey, Token)],
         keep: Duration,
     ) -> Result<Vec<Outcome<Resolved>>, BackendError> {
+        takes_tokens(space)?;
         self.check(space)?;
         self.check_keep(space, half_of(keep))?;
         let known = self.tokens.get(space);
@@ -140,6 +190,7 @@ impl State {
             plain,
             instances,
             shapes,
+            written,
             keeps,
             tokens,
             latest: _,
@@ -149,6 +200,7 @@ impl State {
         } = self;
         plain.wipe();
         shapes.clear();
+        written.clear();
         keeps.clear();
         tokens.clear();
         instances.values_mut().for_each(Instances::wipe);

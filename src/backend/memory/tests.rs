@@ -31,7 +31,10 @@ fn guard(sequence: u64) -> ReplayGuard {
 
 /// What the store holds, asked past all links.
 fn total(store: &MemoryBackend) -> i64 {
-    store.locked(|state, _| state.plain.read(&space(), &[key("hits")])[0].clone().unwrap())
+    store.locked(|state, now| {
+        let read = state.plain.read(now, &space(), &[key("hits")], Takes::Open);
+        read.unwrap()[0].clone().unwrap()
+    })
 }
 
 fn fault<T: fmt::Debug>(result: Result<T, BackendError>) -> (bool, LinkFault) {

@@ -19,6 +19,8 @@ impl<B: Backend + ?Sized> Engine<Plain<B>> {
         key: &RedisKey,
         count: i64,
     ) -> Result<i64, DistkitError> {
+        // Before the map is locked: another window needs another cell.
+        self.use_clock();
         match self.with_known(key, |cell| self.add_to(cell, count)) {
             Some(added) => added,
             None => self.known_in_a_box(key).await.and_then(|cell| self.add_to(&cell, count)),

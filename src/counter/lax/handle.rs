@@ -5,6 +5,9 @@ use crate::{DistkitError, RedisKey, backend::Backend, lax::Hold};
 
 /// One key of a [`LaxCounter`](super::LaxCounter), for hot paths. Cloning is cheap.
 ///
+/// With [windows](crate::counter::CounterOptions::windows) it adds in the current window. After the one in which it
+/// was made, an addition takes as long as [`inc`](super::LaxCounter::inc).
+///
 /// It keeps the counter alive. Its methods do no I/O, never wait, and may be called outside of async
 /// code.
 ///
@@ -42,7 +45,7 @@ impl<B: Backend + ?Sized> LaxHandle<B> {
     /// [`TooManyPending`](DistkitError::TooManyPending), or [`ShutDown`](DistkitError::ShutDown).
     #[inline]
     pub fn inc(&self, count: i64) -> Result<i64, DistkitError> {
-        self.hold.engine().add_to(&self.hold.cell, count)
+        self.hold.engine().add_to_held(&self.hold.cell, count)
     }
 
     /// Subtracts `count`.
@@ -60,7 +63,7 @@ impl<B: Backend + ?Sized> LaxHandle<B> {
     /// known total is. [`LaxCounter::get`](super::LaxCounter::get) answers with a fresh one.
     #[inline]
     pub fn estimate(&self) -> i64 {
-        self.hold.cell.estimate()
+        self.hold.engine().estimate_of_held(&self.hold.cell)
     }
 }
 

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    CounterComparator, DistkitError, RedisKey, Token,
+    CounterComparator, DistkitError, RedisKey, Token, Window,
     answers::{named, only},
     backend::{
-        AddedOnce, Backend, Change, Outcome, ReplayGuard, Resolved, Scope, TokenAdd, Write, Written,
+        AddedOnce, Backend, BackendError, Change, Outcome, Refusal, ReplayGuard, Resolved, Scope,
+        TokenAdd, Write, Written,
     },
     counts::Counts,
-    lax::{Cell, Committed, Delta, Known, Ledger, Promise},
+    lax::{Cell, Committed, CurrentWindow, Delta, Known, Ledger, Promise},
     space_store::SpaceStore,
     strict,
 };
@@ -24,6 +25,12 @@ pub(super) struct Plain<B: ?Sized> {
 }
 
 impl<B: Backend + ?Sized> Plain<B> {
+    /// The window of that number: its start.
+    fn window(&self, number: u64) -> Option<Window> {
+        let clock = self.store.clock()?;
+        Some(clock.windows().at(Duration::from_millis(number)))
+    }
+
     pub(super) async fn resolve(
         &self,
         asked: &[(RedisKey, Token)],
@@ -39,6 +46,15 @@ impl<B: Backend + ?Sized> Plain<B> {
         let known = self.store.forbid_tokens(asked, self.keep_tokens, deadline).await;
         let known = known.map_err(DistkitError::from).and_then(|known| only(named(asked, known)));
         self.store.counts().told(known)
+    }
+}
+
+/// Why a window takes no sums any more, where that is what the error says.
+fn gone(error: BackendError) -> Result<Refusal, DistkitError> {
+    match error {
+        BackendError::WindowClosed => Ok(Refusal::WindowClosed),
+        BackendError::WindowLost => Ok(Refusal::WindowLost),
+        error => Err(error.into()),
     }
 }
 
@@ -60,18 +76,38 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
     ) -> Result<Committed, DistkitError> {
         let writes: Vec<_> =
             deltas.iter().map(|delta| Write::add(delta.cell.key.clone(), delta.count)).collect();
-        let applied = self.store.apply(&writes, Some(guard)).await?;
-        let outcomes = applied.outcomes.into_iter();
-        Ok(Committed {
-            replayed: applied.replayed,
-            outcomes: outcomes.map(|outcome| outcome.map(|w| known(w.new))).collect(),
-        })
+        // A guard is known in any window; one for nothing is for none.
+        let window = deltas.first().and_then(|delta| self.window(delta.cell.window));
+        match self.store.apply_in(window, &writes, Some(guard)).await {
+            Ok(applied) => {
+                let outcomes = applied.outcomes.into_iter();
+                Ok(Committed {
+                    replayed: applied.replayed,
+                    outcomes: outcomes.map(|outcome| outcome.map(|w| known(w.new))).collect(),
+                })
+            }
+            Err(error) => {
+                let refusal = gone(error)?;
+                let outcomes = deltas.iter().map(|_| Err(refusal.clone())).collect();
+                Ok(Committed { replayed: false, outcomes })
+            }
+        }
     }
 
     async fn read(&self, cells: &[Arc<Cell>]) -> Result<Vec<Outcome<Known>>, DistkitError> {
-        let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
-        let totals = self.store.read(&keys).await?;
-        Ok(totals.into_iter().map(|total| total.map(known)).collect())
+        let mut all = Vec::with_capacity(cells.len());
+        // Of one window almost always.
+        for cells in cells.chunk_by(|one, next| one.window == next.window) {
+            let keys: Vec<_> = cells.iter().map(|cell| cell.key.clone()).collect();
+            match self.store.read_in(self.window(cells[0].window), &keys).await {
+                Ok(totals) => all.extend(totals.into_iter().map(|total| total.map(known))),
+                Err(error) => {
+                    let refusal = gone(error)?;
+                    all.extend(cells.iter().map(|_| Err(refusal.clone())));
+                }
+            }
+        }
+        Ok(all)
     }
 
     type Write = Write;
@@ -79,10 +115,11 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
 
     async fn write(
         &self,
+        window: u64,
         writes: &[Write],
         guard: &ReplayGuard,
     ) -> Result<Vec<Outcome<Written>>, DistkitError> {
-        Ok(self.store.apply(writes, Some(guard)).await?.outcomes)
+        Ok(self.store.apply_in(self.window(window), writes, Some(guard)).await?.outcomes)
     }
 
     fn replaces(write: &Write) -> bool {
@@ -123,8 +160,27 @@ impl<B: Backend + ?Sized> Ledger for Plain<B> {
         written.old = written.old.saturating_add(pending);
     }
 
-    async fn clear(&self, _: Scope) -> Result<(), DistkitError> {
-        Ok(self.store.clear().await?)
+    async fn clear(&self, window: u64, _: Scope) -> Result<(), DistkitError> {
+        Ok(self.store.clear_in(self.window(window)).await?)
+    }
+
+    fn has_windows(&self) -> bool {
+        self.store.clock().is_some()
+    }
+
+    fn current_window(&self) -> Option<CurrentWindow> {
+        let clock = self.store.clock()?;
+        let now = clock.now()?;
+        let window = clock.windows().at(now);
+        Some(CurrentWindow {
+            number: window.start_ms(),
+            since: now.saturating_sub(window.start()),
+            left: window.end().saturating_sub(now),
+        })
+    }
+
+    async fn ask_time(&self) -> Result<(), DistkitError> {
+        Ok(self.store.ask_time().await.map_err(BackendError::with_nothing_applied)?)
     }
 
     fn end(&self) {}

@@ -7,11 +7,15 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::{CounterOptions, CounterTrait, Keyed, list::totals_of};
+use super::{
+    CounterOptions, CounterTrait, Keyed,
+    list::totals_of,
+    window_reads::{sum, total_of, window_of, window_reads},
+};
 use crate::{
-    DistkitError, KeyFilter, RedisKey, Stats, Token,
+    DistkitError, KeyFilter, RedisKey, Stats, Token, Window,
     answers::keyed,
-    backend::{Backend, Refusal, Resolved, Scope, Write, Written},
+    backend::{Backend, BackendError, Refusal, Resolved, Scope, Write, Written},
     lax::{Engine, Hold, Owner, Settings},
     listing::{self, Listing},
     parts::in_parts,
@@ -169,6 +173,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         token: &Token,
     ) -> Result<i64, DistkitError> {
         let engine = self.engine(key);
+        engine.ledger().store.takes_tokens()?;
         let known = engine.with_known(key, |cell| engine.promise(cell, count, token));
         match known {
             Some(promised) => promised,
@@ -228,8 +233,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// Why some of it is not. [`NotApplied`](DistkitError::NotApplied) and
     /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
     /// sent when it is back, unless that takes most of a day (the latter is then said once more). [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
-    /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
-    /// place holds something else than a number is kept and tried again. All else is in the store.
+    /// the background since the last `flush`; one that would not fit into an `i64`, or whose window is closed, is lost;
+    /// one whose place holds a non-integer value is kept and tried again. All else is in the store.
     /// Also an addition under a token may have been refused: see [`inc_once`](Self::inc_once). Where several keys
     /// are concerned, the log names each. [`ShutDown`](DistkitError::ShutDown): an earlier
     /// [`shutdown`](Self::shutdown) reported what is lost.
@@ -248,6 +253,33 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         let reports = self.owners.all(|owner| owner.0.shutdown(within)).await;
         Unflushed::of_shards(reports).map_or(Ok(()), Err)
     }
+}
+
+/// Reads of other windows than the current one. What this process has written to them is brought to the store first.
+impl<B: Backend + ?Sized> LaxCounter<B> {
+    fn store_of(&self, key: &RedisKey) -> &SpaceStore<B> {
+        &self.engine(key).ledger().store
+    }
+
+    async fn total_in(&self, window: Window, key: &RedisKey) -> Result<i64, DistkitError> {
+        let engine = self.engine(key);
+        let store = &engine.ledger().store;
+        if let Some(clock) = store.clock()
+            && clock.windows().every_same(window.windows())
+        {
+            if clock.current().is_some_and(|current| current.start() == window.start()) {
+                return engine.get(key).await;
+            }
+            engine.flush_key_in(key, window.start_ms()).await?;
+        }
+        total_of(store, window, key).await
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &SpaceStore<B>> {
+        self.owners.iter().map(|owner| &owner.0.ledger().store)
+    }
+
+    window_reads!();
 }
 
 impl<B: Backend + ?Sized> fmt::Debug for LaxCounter<B> {
@@ -318,6 +350,7 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
         &self,
         items: &[(&'k RedisKey, i64, &Token)],
     ) -> Result<Vec<Keyed<'k, i64>>, DistkitError> {
+        self.owners.first().0.ledger().store.takes_tokens()?;
         let cells = Engine::all_known(items.iter().map(|&(key, ..)| (self.engine(key), key))).await;
         let promised = items.iter().zip(cells).map(|(&(key, count, token), cell)| {
             let promised = cell.and_then(|cell| self.engine(key).promise(&cell, count, token));
@@ -346,7 +379,7 @@ impl<B: Backend + ?Sized> CounterTrait for LaxCounter<B> {
 
     fn list(&self, filter: &KeyFilter) -> Listing<(RedisKey, i64)> {
         let stores = self.owners.iter().map(|owner| &owner.0.ledger().store);
-        Listing::of_shards(stores.map(|store| totals_of(store, filter)))
+        Listing::of_shards(stores.map(|store| totals_of(store, None, filter)))
     }
 
     async fn len(&self) -> Result<u64, DistkitError> {

@@ -66,6 +66,7 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
 
     async fn write(
         &self,
+        _: u64,
         writes: &[SliceWrite],
         guard: &ReplayGuard,
     ) -> Result<Vec<Outcome<Written<Standing>>>, DistkitError> {
@@ -91,7 +92,7 @@ impl<B: InstanceBackend + ?Sized> Ledger for Slices<B> {
 
     fn held_besides(_: &mut Written<Standing>, _: i64) {}
 
-    async fn clear(&self, scope: Scope) -> Result<(), DistkitError> {
+    async fn clear(&self, _: u64, scope: Scope) -> Result<(), DistkitError> {
         self.membership.clear(scope, None).await
     }
 

@@ -11,7 +11,7 @@ use super::{Committer, not_applied};
 use crate::{
     DistkitError, RedisKey,
     answers::Item,
-    backend::{Outcome, Scope},
+    backend::{BackendError, Outcome, Scope},
     lax::{
         atomic::{AtomicBool, Ordering::SeqCst},
         cell::{Cell, Known, Totals, address},
@@ -31,14 +31,15 @@ impl<'c, L: Ledger> Committer<'c, L> {
     ) -> Result<Vec<Outcome<L::Written>>, DistkitError> {
         self.prepare().await?;
         let shared = self.shared;
-        let (affected, place_of) = self.affected(writes).await?;
+        let window = self.current_window()?;
+        let (affected, place_of) = self.affected(window, writes).await?;
         let guard = {
             let totals = shared.table.totals();
             self.begin_writes(affected.absorb(), &totals)
         };
         sent.store(true, SeqCst);
         let at = shared.now();
-        let outcomes = match shared.ledger.write(writes, &guard).await {
+        let outcomes = match shared.ledger.write(window, writes, &guard).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 if error.may_have_happened() {
@@ -62,10 +63,20 @@ impl<'c, L: Ledger> Committer<'c, L> {
         Ok(outcomes)
     }
 
+    /// The window in which something acts at once.
+    fn current_window(&self) -> Result<u64, DistkitError> {
+        self.shared.use_clock();
+        match self.shared.window() {
+            (window, true) => Ok(window),
+            _ => Err(BackendError::not_applied("the store has not told its time").into()),
+        }
+    }
+
     /// Each key once, in order, and where the key of each write is among them. What is pending on those whose
     /// outcome depends on it is in the store then.
     async fn affected(
         &mut self,
+        window: u64,
         writes: &[L::Write],
     ) -> Result<(Affected<'c>, Vec<usize>), DistkitError> {
         let shared = self.shared;
@@ -73,7 +84,7 @@ impl<'c, L: Ledger> Committer<'c, L> {
         let mut cells: Vec<(Arc<Cell>, bool)> = Vec::new();
         let place_of = writes.iter().map(|write| {
             *places.entry(write.key()).or_insert_with(|| {
-                cells.push((shared.table.cell(write.key()), L::replaces(write)));
+                cells.push((shared.cell_in(write.key(), window), L::replaces(write)));
                 cells.len() - 1
             })
         });
@@ -107,13 +118,15 @@ impl<'c, L: Ledger> Committer<'c, L> {
         self.prepare().await?;
         self.send_all_promises().await.map_err(not_applied)?;
         let shared = self.shared;
-        let cells = shared.table.all();
+        let window = self.current_window()?;
+        let mut cells = shared.table.all();
+        cells.retain(|cell| cell.window == window);
         let known_at: Vec<_> = cells.iter().map(|cell| cell.forget_total()).collect();
         let affected =
             Affected::new::<L>(&shared.table, cells.into_iter().map(|cell| (cell, true)));
         sent.store(true, SeqCst);
         let at = shared.now();
-        if let Err(error) = shared.ledger.clear(scope).await {
+        if let Err(error) = shared.ledger.clear(window, scope).await {
             if !error.may_have_happened() {
                 for (cell, known_at) in affected.cells.iter().zip(known_at) {
                     cell.cell.total_stands(known_at);

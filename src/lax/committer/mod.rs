@@ -190,11 +190,26 @@ impl<'c, L: Ledger> Committer<'c, L> {
         while !self.writer.todo.is_empty() {
             // Before anything is taken off the list: `commit` then does not wait with it in hand.
             self.resolve().await?;
-            let chunk = self.writer.todo.len().min(L::BATCH);
+            let chunk = self.chunk();
             let cells: Vec<_> = self.writer.todo.drain(..chunk).collect();
             self.commit(cells).await?;
         }
         Ok(())
+    }
+
+    /// How many cells of the list go into the next batch, which is for one window.
+    fn chunk(&mut self) -> usize {
+        let todo = &mut self.writer.todo;
+        let most = todo.len().min(L::BATCH);
+        if !self.shared.has_windows {
+            return most;
+        }
+        if !todo.is_sorted_by_key(|cell| cell.window) {
+            // Stable: that of a key before another of the same window stays before it.
+            todo.sort_by_key(|cell| cell.window);
+        }
+        let window = todo.first().map(|cell| cell.window);
+        todo[..most].iter().take_while(|cell| Some(cell.window) == window).count()
     }
 
     /// The store did not take a batch that was sent then: it is sent again later.
@@ -235,7 +250,7 @@ impl<'c, L: Ledger> Committer<'c, L> {
     /// Why a cell is among the corrupt ones.
     fn corruption(&self, cell: &Cell) -> Refusal {
         let mut corrupt = self.writer.corrupt.iter();
-        let found = corrupt.find(|(known, _)| known.key == cell.key);
+        let found = corrupt.find(|(of, _)| of.key == cell.key && of.window == cell.window);
         found.map_or(Refusal::NotANumber { found: String::new() }, |(_, refusal)| refusal.clone())
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use distkit::{
-    RedisKey,
+    RedisKey, Windows,
     backend::{FredStore, IntoBackend, RedisStore, Store},
     counter::{CounterOptions, CounterTrait as _, StrictCounter},
     icounter::{
@@ -281,6 +281,23 @@ async fn main() -> ExitCode {
     let distant = subjects(&far);
     for tasks in [1, 64] {
         row("100, 1 ms", &distant, &keys(100), tasks, rounds, pid).await;
+    }
+
+    println!("\nIn windows of an hour / not, both guarded\n");
+    println!("| keys | tasks | in windows | not, k/s | p50 | p99 | server |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    // A prefix of its own: the hash of another one may be encoded for more counters than there are here.
+    let options = CounterOptions::new(prefix("windows"), near.store());
+    let hours = Windows::every(Duration::from_secs(3600));
+    let windowed = [
+        Subject::Counter(StrictCounter::new(options.clone().windows(hours))),
+        Subject::Counter(StrictCounter::new(options)),
+    ];
+    for (name, count) in [("1", 1), ("100", 100), ("100 000", 100_000)] {
+        let keys = keys(count);
+        for tasks in [1, 8, 64, 256] {
+            row(name, &windowed, &keys, tasks, rounds, pid).await;
+        }
     }
 
     println!("\nInstance-aware: guarded / unguarded / a minimal script for each call\n");

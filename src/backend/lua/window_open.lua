@@ -1,0 +1,87 @@
+-- Opens a window, or keeps it for longer, before something is written to it.
+--
+-- KEYS[1]  the totals of the window: hash of counter -> decimal i64. Its field ':window' is the time (ms) at which
+--          the window is closed.
+-- KEYS[2]  the index of these windows: hash of the start (ms) of each open window -> '<closed at> <end>' (ms). Its
+--          field ':closed' is the newest end of a window that was closed.
+-- ARGV[1]  the window: see guard.lua
+--
+-- The index has no TTL, so that no policy but allkeys-* evicts it. A window's hash has one, for a time when nobody
+-- writes any more. That is later than the time at which the window is closed: before, the hash is unlinked
+-- (window_close.lua), because the server stops for as long as it takes to free a hash that expires.
+--
+-- Answer: the starts of some windows that are over, to be closed.
+
+-- How many windows of the index are looked at.
+local LOOKS = 16
+-- How much later than its closing a hash expires, in ms: a length of the window, within these.
+local SHORTEST, LONGEST = 60000, 86400000
+
+local totals, index = KEYS[1], KEYS[2]
+local mode, start, stop, till = string.match(ARGV[1], '^(%a) (%d+) (%d+) (%d+)$')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function failed(reply, key)
+  return string.find(reply.err, 'WRONGTYPE', 1, true) and { err = 'FOREIGN ' .. key } or reply
+end
+
+local held = redis.pcall('HGET', totals, ':window')
+if type(held) == 'table' then
+  return failed(held, 1)
+end
+local both = redis.pcall('HMGET', index, start, ':closed')
+if both.err then
+  return failed(both, 2)
+end
+local listed, closed = both[1] and string.match(both[1], '^%d+'), both[2]
+if mode == 'c' and (now < tonumber(start) or now >= tonumber(stop)) then
+  return { err = 'NOTCURRENT ' .. string.format('%.0f', now) }
+end
+for _, other in ipairs({ held or '0', listed or '0' }) do
+  if tonumber(other) > tonumber(till) then
+    till = other
+  end
+end
+if now >= tonumber(till) or not listed and not held and closed and tonumber(stop) <= tonumber(closed) then
+  return { err = 'CLOSED the window is closed' }
+end
+if listed and not held then
+  return { err = 'LOST the counters of the window are lost' }
+end
+
+-- Before the first of them: a hash without its TTL would stay for ever.
+for _, name in ipairs(redis.acl_check_cmd and { 'HSET', 'PEXPIREAT', 'DEL' } or {}) do
+  if not redis.acl_check_cmd(name, totals, '0', '0') then
+    return { err = 'NOPERM a window needs ' .. name .. ' on ' .. totals }
+  end
+end
+local grace = math.max(SHORTEST, math.min(LONGEST, tonumber(stop) - tonumber(start)))
+local kept = redis.pcall('HSET', totals, ':window', till)
+if type(kept) == 'table' then
+  return kept
+end
+local timed = redis.pcall('PEXPIREAT', totals, string.format('%.0f', tonumber(till) + grace))
+if type(timed) == 'table' then
+  if not held then
+    redis.pcall('DEL', totals)
+  end
+  return timed
+end
+local listing = redis.pcall('HSET', index, start, till .. ' ' .. stop)
+if type(listing) == 'table' then
+  if not held then
+    redis.pcall('DEL', totals)
+  end
+  return listing
+end
+
+local over = {}
+local some = redis.pcall('HRANDFIELD', index, LOOKS, 'WITHVALUES')
+for at = 1, #some, 2 do
+  local till = string.match(some[at + 1], '^(%d+) %d+$')
+  if some[at] ~= ':closed' and till and now >= tonumber(till) then
+    over[#over + 1] = some[at]
+  end
+end
+return over

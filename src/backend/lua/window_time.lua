@@ -1,0 +1,2 @@
+-- The time of the server that holds KEYS[1]: seconds and microseconds.
+return redis.call('TIME')

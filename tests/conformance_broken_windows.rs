@@ -1,0 +1,264 @@
+//! Each rule of windows catches a store that breaks it.
+#![cfg(feature = "conformance")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/faults.rs"]
+#[allow(dead_code, unused_imports, reason = "made for other tests besides")]
+mod faults;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use distkit::{
+    CounterComparator, KeyFilter, RedisKey,
+    backend::{
+        Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Outcome, Page,
+        RecordedAnswers, ReplayGuard, Space, Windowing, Write,
+        memory::{ManualClock, MemoryBackend},
+    },
+    conformance::{self as rules, Fixture},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    ClearsWhenItOpens,
+    IgnoresConditions,
+    IgnoresOffsets,
+    IgnoresTheTimeOfLanes,
+    IgnoresTheTimeOfUnguardedWrites,
+    KeepsAllForOneLength,
+    KeepsForEver,
+    KeepsIdleSpaces,
+    KeepsTheShardsTogether,
+    RecordsByWindow,
+    RefusesLateBatches,
+    StartsLostWindowsAgain,
+    TellsTheTimeOfAnotherClock,
+    UsesUpTheSequenceOfRefusals,
+}
+
+/// A sound store around which the fault is.
+#[derive(Debug)]
+struct Broken {
+    fault: Fault,
+    store: MemoryBackend,
+}
+
+impl Broken {
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    /// The space in which a request ends up.
+    fn space(&self, space: &Space) -> Space {
+        if self.is(Fault::KeepsIdleSpaces) && space.idle().is_some() {
+            return Space::shards_of(space.prefix().clone(), space.shards())
+                [usize::from(space.shard())]
+            .clone();
+        }
+        let Some(window) = space.window() else { return space.clone() };
+        match self.fault {
+            Fault::KeepsTheShardsTogether => {
+                let shards = Space::shards_of(space.prefix().clone(), space.shards());
+                shards[0].in_window(window)
+            }
+            Fault::IgnoresOffsets => {
+                let windows = window.windows().offset(Duration::ZERO);
+                space.in_window(windows.at(window.end() - Duration::from_millis(1)))
+            }
+            Fault::KeepsAllForOneLength | Fault::KeepsForEver => {
+                let keep = if self.is(Fault::KeepsForEver) { 10_000 } else { 1 };
+                space.in_window(window.windows().keep(keep).at(window.start()))
+            }
+            _ => space.clone(),
+        }
+    }
+
+    fn guard(&self, space: &Space, guard: &ReplayGuard) -> ReplayGuard {
+        match space.window() {
+            Some(window) if self.is(Fault::RecordsByWindow) => {
+                let writer = format!("{} {:?}", guard.writer, window.start()).into();
+                ReplayGuard { writer, ..guard.clone() }
+            }
+            _ => guard.clone(),
+        }
+    }
+
+    fn writes(&self, space: &Space, writes: &[Write]) -> Vec<Write> {
+        let mut writes = writes.to_vec();
+        if self.is(Fault::IgnoresConditions) && space.window().is_some() {
+            writes.iter_mut().for_each(|write| write.condition = CounterComparator::Nil);
+        }
+        writes
+    }
+
+    /// A guard of nobody else's.
+    fn fresh_guard(&self) -> ReplayGuard {
+        ReplayGuard { writer: self.store.fresh_id(), sequence: 1, resent: false }
+    }
+
+    async fn open(&self, space: &Space) {
+        if self.is(Fault::ClearsWhenItOpens) && self.store.len(space) == 0 {
+            tokio::task::yield_now().await;
+            _ = self.store.clear(space).await;
+        }
+    }
+
+    fn is_current(&self, space: &Space) -> bool {
+        space.window().is_none_or(|window| window.contains(self.store.now()))
+    }
+}
+
+#[async_trait]
+impl Backend for Broken {
+    async fn apply(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        guard: Option<&ReplayGuard>,
+    ) -> Result<Applied, BackendError> {
+        let (space, writes) = (&self.space(space), self.writes(space, writes));
+        self.open(space).await;
+        match guard {
+            Some(_) if self.is(Fault::RefusesLateBatches) && !self.is_current(space) => {
+                Err(BackendError::NotCurrent { now: self.store.now() })
+            }
+            Some(guard) => self.store.apply(space, &writes, Some(&self.guard(space, guard))).await,
+            None if self.is(Fault::IgnoresTheTimeOfUnguardedWrites) => {
+                self.store.apply(space, &writes, Some(&self.fresh_guard())).await
+            }
+            None => self.store.apply(space, &writes, None).await,
+        }
+    }
+
+    async fn read(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        self.store.read(&self.space(space), keys).await
+    }
+
+    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.store.clear(&self.space(space)).await
+    }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none().with_recorded(self).with_enumeration(self).with_windows(self)
+    }
+
+    fn fresh_id(&self) -> Arc<str> {
+        self.store.fresh_id()
+    }
+}
+
+#[async_trait]
+impl RecordedAnswers for Broken {
+    async fn apply_recorded(
+        &self,
+        space: &Space,
+        writes: &[Write],
+        lane: &ReplayGuard,
+    ) -> Result<Applied, BackendError> {
+        let (space, writes) = (&self.space(space), self.writes(space, writes));
+        self.open(space).await;
+        if self.is(Fault::IgnoresTheTimeOfLanes) && !self.is_current(space) {
+            return self.store.apply(space, &writes, Some(&self.fresh_guard())).await;
+        }
+        let lane = self.guard(space, lane);
+        let sound = self.store.capabilities().recorded.unwrap();
+        let answer = sound.apply_recorded(space, &writes, &lane).await;
+        if self.is(Fault::UsesUpTheSequenceOfRefusals) && answer.is_err() {
+            _ = sound.apply_recorded(&space.whole(), &[], &lane).await;
+        }
+        answer
+    }
+
+    async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError> {
+        let (space, sound) = (&self.space(space), self.store.capabilities().recorded.unwrap());
+        sound.clear_recorded(space, &self.guard(space, lane)).await
+    }
+}
+
+#[async_trait]
+impl Enumeration for Broken {
+    async fn page(
+        &self,
+        space: &Space,
+        from: Option<&Cursor>,
+        filter: &KeyFilter,
+        count: usize,
+    ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError> {
+        let sound = self.store.capabilities().enumeration.unwrap();
+        sound.page(&self.space(space), from, filter, count).await
+    }
+
+    async fn count(&self, space: &Space) -> Result<u64, BackendError> {
+        self.store.capabilities().enumeration.unwrap().count(&self.space(space)).await
+    }
+}
+
+#[async_trait]
+impl Windowing for Broken {
+    async fn time(&self, space: &Space) -> Result<Duration, BackendError> {
+        let time = self.store.capabilities().windows.unwrap().time(space).await?;
+        let another = self.is(Fault::TellsTheTimeOfAnotherClock);
+        Ok(if another { time / 2 } else { time })
+    }
+
+    async fn read_current(
+        &self,
+        space: &Space,
+        keys: &[RedisKey],
+    ) -> Result<Vec<Outcome<i64>>, BackendError> {
+        let sound = self.store.capabilities().windows.unwrap();
+        sound.read_current(&self.space(space), keys).await
+    }
+}
+
+fn fixture(fault: Fault) -> Fixture {
+    let clock = ManualClock::new();
+    clock.advance(Duration::from_secs(1_000_000));
+    let store = MemoryBackend::with_clock(clock.clone());
+    let (stepping, losing) = (store.clone(), store.clone());
+    Fixture::plain(Arc::new(Broken { fault, store }) as Arc<dyn Backend>)
+        .advance_with(move |step| clock.advance(step))
+        .step_back_with(move |step| stepping.set_clock_back(step))
+        .lose_window_with(move |space| {
+            let losing = losing.clone();
+            async move {
+                match fault {
+                    Fault::StartsLostWindowsAgain => losing.clear(&space).await.unwrap(),
+                    _ => losing.lose_window(&space),
+                }
+            }
+        })
+}
+
+async fn sound() -> Fixture {
+    fixture(Fault::None)
+}
+
+// Without a fault this store passes, so what fails below fails because of the fault.
+distkit::windows_conformance_suite!(windows, sound);
+
+faults::caught! {
+    in "windows.rs";
+    ClearsWhenItOpens by concurrent_writes_open_a_window_once,
+    IgnoresConditions by a_window_does_what_a_space_does,
+    IgnoresOffsets by windows_are_apart,
+    IgnoresTheTimeOfLanes by only_the_current_window_takes_writes,
+    IgnoresTheTimeOfUnguardedWrites by only_the_current_window_takes_writes,
+    KeepsAllForOneLength by a_window_closes_when_it_is_no_longer_kept,
+    KeepsForEver by
+        a_step_of_the_clock_opens_no_window
+        a_window_closes_when_it_is_no_longer_kept,
+    KeepsIdleSpaces by an_idle_space_expires_whole another_idle_time_is_refused,
+    KeepsTheShardsTogether by windows_of_shards_are_apart,
+    RecordsByWindow by answers_outlive_their_window late_batches_take_effect_in_their_window,
+    RefusesLateBatches by late_batches_take_effect_in_their_window,
+    StartsLostWindowsAgain by a_lost_window_is_named,
+    TellsTheTimeOfAnotherClock by the_time_is_that_of_the_windows,
+    UsesUpTheSequenceOfRefusals by only_the_current_window_takes_writes,
+}
