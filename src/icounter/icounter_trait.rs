@@ -25,6 +25,9 @@ pub type TotalAndSlice = (i64, i64);
 /// Every operation but [`instance_id`](Self::instance_id) may do I/O; which ones of a lax counter do, its type
 /// says.
 ///
+/// Every future may be dropped. Of a write that was dropped, nothing was sent, or it is applied once at most; of a
+/// batch, that holds for each part. [Shutdown and cancellation](crate::guide::shutdown) has the cases.
+///
 /// # Errors
 ///
 /// Unless a method says otherwise, each fails with
