@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use distkit::{
     DistkitError, RedisKey, Windows,
-    backend::{Backend, BackendError, connect, memory::MemoryBackend},
+    backend::{Backend, BackendError, ReplayGuard, Space, Write, connect, memory::MemoryBackend},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
 };
 use distkit_testkit::Server;
@@ -146,4 +146,116 @@ async fn windows_go_by_their_own_time() {
     assert_eq!(counter.inc(&items, 1).await.unwrap(), 1);
     sleep(4 * HOUR).await;
     assert_eq!(counter.get_in(first, &items).await.unwrap(), 0);
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A batch of a writer's that was applied in a window, and is sent again when the prefix has long been idle.
+async fn a_batch_of_a_window_counts_once(
+    store: &dyn Backend,
+    at: Duration,
+    pass: impl Fn(Duration),
+) {
+    let space = Space::new(key("cart")).expiring_after(MINUTE);
+    let hours = Windows::every(HOUR).keep(5);
+    let (first, second) = (space.in_window(hours.at(at)), space.in_window(hours.at(at).next()));
+    let items = [Write::add(key("items"), 4)];
+    let guard = |writer: &str| ReplayGuard { writer: writer.into(), sequence: 1, resent: false };
+    let mut guards = ["one", "two"].map(guard);
+    for guard in &guards {
+        store.apply(&first, &items, Some(guard)).await.unwrap();
+    }
+    pass(HOUR);
+    // Known by its guard in the window of before, whatever was written since to the one after and beside windows.
+    guards.iter_mut().for_each(|guard| guard.resent = true);
+    assert!(store.apply(&first, &items, Some(&guards[0])).await.unwrap().replayed);
+    let lane = guard("lane");
+    let recorded = store.capabilities().recorded.unwrap();
+    recorded.apply_recorded(&second, &items, &lane).await.unwrap();
+    store.apply(&space, &items, None).await.unwrap();
+    pass(4 * HOUR - MINUTE);
+    assert!(store.apply(&first, &items, Some(&guards[1])).await.unwrap().replayed);
+    assert_eq!(store.read(&first, &[key("items")]).await.unwrap(), [Ok(8)]);
+    assert_eq!(store.read(&space, &[key("items")]).await.unwrap(), [Ok(0)], "it was idle");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_remembered_outlives_the_windows_it_is_of_in_memory() {
+    let store = MemoryBackend::new();
+
+    a_batch_of_a_window_counts_once(&store, Duration::ZERO, |step| store.set_clock_forward(step))
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_remembered_outlives_the_windows_it_is_of() {
+    for start in [Server::redis, Server::valkey] {
+        for client in ["redis", "redis+fred"] {
+            let server = start().manual_clock().start();
+            let store = connect(&server.url().replacen("redis", client, 1)).await.unwrap();
+            a_batch_of_a_window_counts_once(&*store, server.now(), |step| server.advance(step))
+                .await;
+            // Of a prefix that expires nothing stays, and no key of a window without a time of its own.
+            let names = server.cli(&["KEYS", "*"]);
+            for name in names.lines() {
+                assert_ne!(server.cli(&["TTL", name]), "-1", "{name}");
+            }
+            server.advance(20 * HOUR);
+            assert_eq!(server.cli(&["KEYS", "*"]), "");
+        }
+    }
+}
+
+#[tokio::test]
+async fn counters_do_not_outlive_what_is_remembered_of_their_writers() {
+    for start in [Server::redis, Server::valkey] {
+        for client in ["redis", "redis+fred"] {
+            let server = start().manual_clock().start();
+            let store = connect(&server.url().replacen("redis", client, 1)).await.unwrap();
+            let options = CounterOptions::new(key("cart"), store).expire_after(MINUTE);
+            let (strict, items) = (StrictCounter::new(options), key("items"));
+            for _ in 0..3 {
+                strict.inc(&items, 1).await.unwrap();
+                server.advance(Duration::from_millis(300));
+            }
+            let [totals, lanes, shape] = ["totals", "lanes", "shape"]
+                .map(|name| server.cli(&["PTTL", &format!("distkit:{{cart}}:{name}")]));
+            assert_eq!((&totals, &shape), (&lanes, &lanes));
+        }
+    }
+}
+
+/// Counters with and without windows, of which some records were made after the window was opened.
+#[tokio::test]
+async fn windows_and_other_counters_of_a_prefix_expire_after_their_records() {
+    for start in [Server::redis, Server::valkey] {
+        for client in ["redis", "redis+fred"] {
+            let server = start().manual_clock().start();
+            let store = connect(&server.url().replacen("redis", client, 1)).await.unwrap();
+            let space = Space::new(key("cart")).expiring_after(MINUTE);
+            let window = space.in_window(Windows::every(HOUR).at(server.now()));
+            let items = [Write::add(key("items"), 4)];
+            let guard = |writer: &str, sequence| ReplayGuard {
+                writer: writer.into(),
+                sequence,
+                resent: false,
+            };
+            let recorded = store.capabilities().recorded.unwrap();
+            let ttl = |name: &str| -> i64 {
+                server.cli(&["PTTL", &format!("distkit:{{cart}}:{name}")]).parse().unwrap()
+            };
+            // The window before the lanes, which a write beside windows makes, and all in one second.
+            store.apply(&window, &items, Some(&guard("one", 1))).await.unwrap();
+            recorded.apply_recorded(&space, &items, &guard("lane", 1)).await.unwrap();
+            recorded.apply_recorded(&window, &items, &guard("lane", 2)).await.unwrap();
+            let closed = (2 * HOUR).as_millis() as i64;
+            assert!(ttl("lanes") >= closed && ttl("writers") >= closed && ttl("shape") >= closed);
+            server.advance(Duration::from_millis(1500));
+            // Renewed by a window's write, which is none to the counters beside it; the next one is.
+            recorded.apply_recorded(&window, &items, &guard("lane", 3)).await.unwrap();
+            server.advance(Duration::from_millis(300));
+            recorded.apply_recorded(&space, &items, &guard("lane", 4)).await.unwrap();
+            assert!(ttl("totals") >= MINUTE.as_millis() as i64, "{}", ttl("totals"));
+        }
+    }
 }

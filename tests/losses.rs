@@ -13,7 +13,7 @@ mod log;
 use std::{sync::Arc, time::Duration};
 
 use distkit::{
-    CounterComparator, RedisKey,
+    CounterComparator, RedisKey, Token,
     backend::{Space, Store, connect, memory::MemoryBackend},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
@@ -350,4 +350,56 @@ async fn a_loss_of_one_shard_is_noticed_on_a_server() {
         }
     }
     assert_eq!(process.losses(), [1, 0, 0]);
+}
+
+/// Additions under tokens begin the totals anew, and the next batch hears of it.
+async fn totals_lost_beside_tokens_are_heard_of(bed: Bed, second: impl AsyncFn()) {
+    let store = bed.store().await;
+    let strict = StrictCounter::new(CounterOptions::new(key("shop"), store));
+    let (a, mut tokens) = (key("a"), (0..).map(|n| Token::new(format!("event {n}")).unwrap()));
+    // What tokens left at 0 is no loss, nor is what was removed before one.
+    strict.inc(&a, 5).await.unwrap();
+    strict.inc(&a, -5).await.unwrap();
+    strict.inc_once(&a, 10, &tokens.next().unwrap()).await.unwrap();
+    strict.inc_once(&a, -10, &tokens.next().unwrap()).await.unwrap();
+    strict.del(&a).await.unwrap();
+    strict.inc_once(&a, 10, &tokens.next().unwrap()).await.unwrap();
+    strict.clear().await.unwrap();
+    strict.inc_once(&a, 10, &tokens.next().unwrap()).await.unwrap();
+    second().await;
+    strict.inc(&a, 1).await.unwrap();
+    assert_eq!(strict.stats().losses, 0);
+    // The first to count after the loss is a batch, or an addition under a token.
+    for (losses, token_first) in [(1, false), (2, true)] {
+        strict.inc(&a, 0).await.unwrap();
+        strict.inc(&a, -strict.get(&a).await.unwrap()).await.unwrap();
+        strict.inc_once(&a, 10, &tokens.next().unwrap()).await.unwrap();
+        bed.lose(Part::Totals);
+        if token_first {
+            strict.inc_once(&a, 3, &tokens.next().unwrap()).await.unwrap();
+            strict.inc_once(&a, 3, &tokens.next().unwrap()).await.unwrap();
+            second().await;
+        }
+        for _ in 0..3 {
+            strict.inc(&a, 1).await.unwrap();
+            second().await;
+        }
+        assert_eq!(strict.stats().losses, losses);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn totals_lost_beside_tokens_are_heard_of_in_memory() {
+    totals_lost_beside_tokens_are_heard_of(Bed::Memory(MemoryBackend::new()), async || {}).await;
+}
+
+#[tokio::test]
+async fn totals_lost_beside_tokens_are_heard_of_on_servers() {
+    for (builder, client) in [(Server::redis(), ""), (Server::valkey(), "+fred")] {
+        let bed = Bed::server(builder.manual_clock(), client);
+        let Bed::Server(server, _) = &bed else { panic!("no server") };
+        let server = Arc::clone(server);
+        let second = async || server.advance(Duration::from_secs(1));
+        totals_lost_beside_tokens_are_heard_of(bed, second).await;
+    }
 }

@@ -36,7 +36,8 @@ use crate::RedisKey;
 ///     writers and lanes, when nobody has written to it for that time: no earlier, and a few seconds later at most. Every
 ///     write renews it; a read does not. The idle time belongs to what the processes of a prefix agree on: requests
 ///     for another one change nothing and fail with [`BackendError::ShapeMismatch`], which names both. A write to an
-///     expired space begins it anew. Windows go by their own time.
+///     expired space begins it anew. Windows go by their own time; what is remembered of writers and lanes, and what the
+///     processes agree on, stays until the last of them is closed.
 #[async_trait]
 pub trait Windowing: fmt::Debug + Send + Sync {
     /// The store's time, since its epoch. One round trip. On a cluster it is that of the node of the space.

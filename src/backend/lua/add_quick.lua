@@ -11,11 +11,17 @@ if ARGV[1] == 'l' then
   local seen, age = string.match(both[2] or '', '^%d+ (%d+) (%d+)$')
   local time = redis.call('TIME')
   local claimed = last and seen and tonumber(last) == tonumber(sequence) - 1 and seen == time[1]
+  local idle = claimed and tonumber(string.match(args[4], '/(%d+)$'))
   if claimed and args[5] ~= '' then
     local start, stop, till = string.match(args[5], '^%a (%d+) (%d+) (%d+)$')
     local now = time[1] * 1000 + time[2] / 1000
     local held = now >= tonumber(start) and now < tonumber(stop) and try('HGET', totals, ':window')
     claimed = type(held) == 'string' and tonumber(held) >= tonumber(till)
+    if claimed and idle then
+      -- Records stay for as long as the window does: see renew() in guard.lua.
+      local left = try('PTTL', lanes)
+      claimed = type(left) == 'number' and now + left >= tonumber(held)
+    end
   end
   -- A batch of which one command is denied is the library's, which turns it down before anything is written.
   if #args > 7 and redis.acl_check_cmd then
@@ -25,7 +31,6 @@ if ARGV[1] == 'l' then
   end
   -- Before the additions: what is added and not recorded would be added again.
   claimed = claimed and type(try('HSET', lanes, id, sequence .. ' ' .. age)) ~= 'table'
-  local idle = claimed and string.match(args[4], '/(%d+)$')
   local answer, at = { 0 }, 1
   for item = 6, claimed and #args or 0, 2 do
     local total = try('HINCRBY', totals, args[item], args[item + 1])
@@ -67,9 +72,17 @@ if ARGV[1] == 'l' then
     answer[at] = total
   end
   if claimed then
-    if idle and args[5] == '' then
-      -- All others were renewed in this second. The last counter may have been deleted since, and its hash with it.
-      try('PEXPIREAT', totals, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + idle + 1000))
+    local left = idle and args[5] == '' and try('PTTL', totals)
+    if left and (type(left) ~= 'number' or left < idle) then
+      -- The records were renewed in this second, and the totals with them, unless a window was written to, or the last
+      -- counter was deleted since, and its hash with it. They may not outlive the records: a batch that is sent again
+      -- would count twice.
+      left = idle + 1000
+      for at = 2, #keys do
+        local stays = try('PTTL', keys[at])
+        left = type(stays) == 'number' and stays > 0 and math.min(left, stays) or left
+      end
+      try('PEXPIREAT', totals, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + left))
     end
     local kept = try('HSET', lanes, id, sequence .. ' ' .. age .. '\n' .. cmsgpack.pack(answer))
     return type(kept) == 'table' and { err = 'PARTLY ' .. kept.err } or answer

@@ -20,7 +20,8 @@
 -- clock moves by at most LONGEST_STEP: the age may be late, never early.
 --
 -- The field `totals` of the shape is the life of the totals: when they were made (us), '0' for those that were there
--- before it; and '-' while there are none, or a single one that is 0. Where they are gone without '-', they were lost,
+-- before it; and '-' while there are none, or a single one that is 0, or '!' if tokens began it after a loss, of which
+-- nobody was told yet. Where they are gone without '-', they were lost,
 -- and the next ones are another life.
 --
 -- With a guard, the first element of an answer is '<0 or 1> <generation> <sequence on record> <life of the totals>'
@@ -65,17 +66,25 @@ end
 local idle = string.match(resent, '/(%d+)$')
 
 -- All keys of the space get the same time, so that they expire together: a second later than they may, because
--- add_quick.lua does not renew those that are there.
+-- add_quick.lua does not renew those that are there. What is remembered of writers stays for as long as the counters of
+-- the window that is written to, and of windows before: a batch that is sent again would count twice in them.
 local function renew()
   if not idle then
     return
   end
   local time = redis.call('TIME')
-  local at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + idle + 1000)
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local soon = now + idle + 1000
+  local late = math.max(soon, tonumber(string.match(window, '%d+$') or '0'))
   for _, key in ipairs(KEYS) do
-    -- A window has a time of its own.
-    if key ~= totals or window == '' then
-      redis.pcall('PEXPIREAT', key, at)
+    if key ~= totals then
+      local left = redis.pcall('PTTL', key)
+      if type(left) == 'table' or now + left < late then
+        redis.pcall('PEXPIREAT', key, string.format('%.0f', late))
+      end
+    elseif window == '' then
+      -- A window has a time of its own.
+      redis.pcall('PEXPIREAT', key, string.format('%.0f', soon))
     end
   end
 end
@@ -146,10 +155,10 @@ local function life_of_totals(had)
   if type(kept) == 'table' then
     return nil
   end
-  local life, left = string.match(kept, '^(%d+)(-?)$')
+  local life, left = string.match(kept, '^(%d+)([-!]?)$')
   if not life and had > 0 then
     life = '0'
-  elseif not life or had == 0 and left == '' then
+  elseif not life or had == 0 and left ~= '-' then
     local time = redis.pcall('TIME')
     if time.err then
       return nil
@@ -226,6 +235,9 @@ local function guarded(body, replay)
     sweep(records, LIFE[guard], age)
   end
   local had = number_of_totals()
+  -- Once a second is enough.
+  local untold = clock and window == '' and redis.pcall('HGET', shape, 'totals')
+  untold = type(untold) == 'string' and string.byte(untold, -1) == 33
   -- Before the batch: one that is applied and not recorded would be applied again.
   local denied = keep(sequence .. ' ' .. age, clock)
   if denied then
@@ -233,7 +245,7 @@ local function guarded(body, replay)
   end
   local answer, lines = body()
   local follows = last and tonumber(last) == tonumber(sequence) - 1
-  if replay and not answer.err and (had == 0 or not follows) then
+  if replay and not answer.err and (had == 0 or not follows or untold) then
     answer[1] = told('0', had)
   elseif wrote and (had < 2 or removed) then
     life_of_totals(had)

@@ -217,6 +217,35 @@ local function look(item, digest, added)
   return false, some_lost, has_part
 end
 
+-- Notes the life of the totals, of which there were none or one, as guard.lua does. An answer about tokens has no room to
+-- tell that they were lost: '!' asks the next batch with a guard to.
+local function note_life(had)
+  local number, kept = try('HLEN', totals), try('HGET', shape, 'totals') or ''
+  if type(number) == 'table' or type(kept) == 'table' then
+    return
+  end
+  local life, mark = string.match(kept, '^(%d+)([-!]?)$')
+  local lost = had == 0 and life and mark ~= '-'
+  if not life and had > 0 then
+    life = '0'
+  elseif not life or lost then
+    local time = try('TIME')
+    if time.err then
+      return
+    end
+    life = time[1] .. string.format('%06d', time[2])
+  end
+  local now = life
+  if lost or mark == '!' then
+    now = life .. '!'
+  elseif number == 0 or number == 1 and try('HGETALL', totals)[2] == '0' then
+    now = life .. '-'
+  end
+  if now ~= kept then
+    try('HSET', shape, 'totals', now)
+  end
+end
+
 local added = 0
 local newest = live[buckets]
 
@@ -360,12 +389,16 @@ local function answer_all()
       end
     end
   end
+  local had = KINDS == 'a' and try('HLEN', totals)
   for item = 1, items do
     local part = answer_to(item)
     if type(part) == 'table' then
       return part
     end
     answer[item + 2] = part
+  end
+  if wrote and type(had) == 'number' and had < 2 then
+    note_life(had)
   end
   if not reads then
     local left = swept()

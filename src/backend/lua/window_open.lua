@@ -4,9 +4,11 @@
 --          the window is closed.
 -- KEYS[2]  the index of these windows: hash of the start (ms) of each open window -> '<closed at> <end>' (ms). Its
 --          field ':closed' is the newest end of a window that was closed.
+-- KEYS[3..] of a space that expires: the shape, and the records of writers and lanes
 -- ARGV[1]  the window: see guard.lua
 --
--- The index has no TTL, so that no policy but allkeys-* evicts it. A window's hash has one, for a time when nobody
+-- The index has no TTL, so that no policy but allkeys-* evicts it. That of a space that expires goes with its last window,
+-- and the records stay until that is closed: see renew() in guard.lua. A window's hash has one, for a time when nobody
 -- writes any more. That is later than the time at which the window is closed: before, the hash is unlinked
 -- (window_close.lua), because the server stops for as long as it takes to free a hash that expires.
 --
@@ -68,12 +70,26 @@ if type(timed) == 'table' then
   end
   return timed
 end
+-- Lets a key stay until then at least.
+local function keep(key, at)
+  local left = redis.pcall('PTTL', key)
+  if type(left) == 'number' and now + left < at then
+    redis.pcall('PEXPIREAT', key, string.format('%.0f', at))
+  end
+end
 local listing = redis.pcall('HSET', index, start, till .. ' ' .. stop)
 if type(listing) == 'table' then
   if not held then
     redis.pcall('DEL', totals)
   end
   return listing
+end
+
+if #KEYS > 2 then
+  keep(index, tonumber(till) + grace)
+  for at = 3, #KEYS do
+    keep(KEYS[at], tonumber(till))
+  end
 end
 
 local over = {}

@@ -55,8 +55,13 @@ impl<R: ScriptRunner> LuaStore<R> {
         window: &str,
     ) -> Result<(), BackendError> {
         let (totals, index) = (layout::totals(space), layout::window_index(space));
-        let keys = [&*totals, &*index];
-        let answer = self.runner.script(&OPEN, &keys.map(Arg::Text), &[Arg::Text(window)]).await;
+        let records = [layout::shape(space), layout::lanes(space), layout::writers(space)];
+        let mut keys = vec![&*totals, &*index];
+        if space.idle().is_some() {
+            keys.extend(records.iter().map(String::as_str));
+        }
+        let names: Vec<_> = keys.iter().copied().map(Arg::Text).collect();
+        let answer = self.runner.script(&OPEN, &names, &[Arg::Text(window)]).await;
         let over = match answer.map_err(|error| self.failed_to_read(error, &keys))? {
             Reply::Array(starts) => starts,
             other => return Err(unexpected(&other).with_nothing_applied()),

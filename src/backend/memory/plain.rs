@@ -38,6 +38,8 @@ struct Life {
     number: u64,
     /// There are none, or a single one that is 0: no count would be missed.
     holds_nothing: bool,
+    /// It began with a token, after a loss, of which nobody was told yet.
+    untold: bool,
 }
 
 type Counters = BTreeMap<RedisKey, Value>;
@@ -94,14 +96,16 @@ impl Plain {
 
     /// What a server tells of a guard where that is not the record of the batch before, or there were no totals.
     fn told(
-        &self,
+        &mut self,
         space: &Space,
         guard: &ReplayGuard,
         found_none: bool,
         generation: u64,
         sequence: u64,
     ) -> Option<GuardRecord> {
-        if sequence != 0 && sequence + 1 == guard.sequence && !found_none {
+        let life = self.lives.get_mut(&*space.home()).filter(|_| space.window().is_none());
+        let untold = life.is_some_and(|life| std::mem::take(&mut life.untold));
+        if sequence != 0 && sequence + 1 == guard.sequence && !found_none && !untold {
             return None;
         }
         self.record(space, generation, sequence)
@@ -135,7 +139,8 @@ impl Plain {
         let holds_nothing = self.spaces.get(space).is_none_or(|counters| {
             counters.is_empty() || counters.len() == 1 && counters.values().all(zero)
         });
-        self.lives.insert(space.clone(), Life { number, holds_nothing });
+        let untold = self.lives.get(space).is_some_and(|life| life.untold);
+        self.lives.insert(space.clone(), Life { number, holds_nothing, untold });
     }
 
     pub(super) fn apply_recorded(
@@ -309,12 +314,16 @@ impl Plain {
         self.lanes.remove(space);
     }
 
-    /// Removes what a space that expires holds, and all that is remembered. Windows go by their own time.
-    pub(super) fn expire_space(&mut self, space: &Space) {
+    /// Removes what a space that expires holds, and what is remembered. Windows go by their own time; while there are
+    /// any, their writers are remembered, and the answer is false.
+    pub(super) fn expire_space(&mut self, now: Duration, space: &Space) -> bool {
         self.spaces.remove(space);
         self.lives.remove(space);
-        self.writers.remove(space);
-        self.lanes.remove(space);
+        let whole = !self.windows.any_open(now, space);
+        if whole {
+            self.wipe_space(space);
+        }
+        whole
     }
 
     pub(super) fn plant(&mut self, space: &Space, key: &RedisKey, text: &str) {
@@ -330,10 +339,19 @@ impl Plain {
         self.writers.values().map(Records::len).sum()
     }
 
-    /// An addition. It leaves no space that is empty.
+    /// An addition under a token. It leaves no space that is empty.
     pub(super) fn add(&mut self, space: &Space, key: &RedisKey, count: i64) -> Outcome<Written> {
+        let had = self.len(space);
         let counters = self.spaces.entry(space.clone()).or_default();
-        write_one(counters, &Write::add(key.clone(), count))
+        let written = write_one(counters, &Write::add(key.clone(), count))?;
+        if had < 2 {
+            let before = self.lives.get(space).map(|life| life.number);
+            self.note_life(space, had);
+            if let Some(life) = self.lives.get_mut(space) {
+                life.untold |= before.is_some_and(|before| before != life.number);
+            }
+        }
+        Ok(written)
     }
 
     fn write_all(&mut self, space: &Space, writes: &[Write]) -> Vec<Outcome<Written>> {

@@ -113,9 +113,10 @@ impl State {
         };
         let home = space.home();
         let written = self.written.get(&*home);
-        if written.is_some_and(|written| self.latest >= written.saturating_add(idle + LATE)) {
+        let is_idle =
+            written.is_some_and(|written| self.latest >= written.saturating_add(idle + LATE));
+        if is_idle && self.plain.expire_space(self.latest, &home) {
             self.written.remove(&*home);
-            self.plain.expire_space(&home);
             if shards == 1 {
                 self.shapes.remove(space.prefix());
             }

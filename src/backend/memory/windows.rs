@@ -101,6 +101,12 @@ impl Windows {
         open && index.lost.insert(window.start_ms())
     }
 
+    /// Whether a space has windows that are not over.
+    pub(super) fn any_open(&self, now: Duration, space: &Space) -> bool {
+        let mut indexes = self.0.iter().filter(|((of, ..), _)| of == space);
+        indexes.any(|(_, index)| index.open.values().any(|until| ms(now) < *until))
+    }
+
     /// Loses all of a space.
     pub(super) fn wipe_space(&mut self, space: &Space) {
         self.0.retain(|(of, ..), _| of != space);
