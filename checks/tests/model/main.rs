@@ -19,4 +19,5 @@ mod servers;
 mod store;
 mod strict;
 mod tokens;
+mod windows;
 mod world;

@@ -19,7 +19,7 @@ use crate::{
     cases::{Verdict, check},
     cast::Who,
     store::{self, history::histories},
-    strict, tokens,
+    strict, tokens, windows,
     world::{Fault, Powers, Simulated, World, runtime},
 };
 
@@ -45,6 +45,14 @@ impl World for RealStore {
 
     async fn advance(&self, step: Duration) {
         self.advance(step);
+    }
+
+    fn step_back(&self, step: Duration) {
+        self.go_back(step);
+    }
+
+    fn lose_window(&self, space: &Space) {
+        self.lose_totals(space);
     }
 
     fn lose_members(&self, space: &Space) {
@@ -166,6 +174,16 @@ fn tokens_agree(name: &'static str, server: ServerBuilder, client: Client) {
     }
 }
 
+fn windows_agree(name: &'static str, server: ServerBuilder, client: Client) {
+    let served = Served::by(server, client);
+    for seed in 0..u64::from(CASES) {
+        let simulated = runtime().block_on(windows::play(&Simulated::new(), "shop", seed));
+        let play = async |store: &RealStore, prefix: &str| windows::play(store, prefix, seed).await;
+        let verdict = compare(simulated, served.play(play));
+        verdict.unwrap_or_else(|why| panic!("{name}, seed {seed}: {why}"));
+    }
+}
+
 macro_rules! on_each_server {
     ($($agree:ident),+) => {$(
         mod $agree {
@@ -198,4 +216,4 @@ macro_rules! on_each_server {
     )+};
 }
 
-on_each_server!(stores_agree, strict_counters_agree, tokens_agree);
+on_each_server!(stores_agree, strict_counters_agree, tokens_agree, windows_agree);

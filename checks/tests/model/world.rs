@@ -44,6 +44,12 @@ pub(crate) trait World {
 
     async fn advance(&self, step: Duration);
 
+    /// The store's clock is set back, as an administrator or a time service may.
+    fn step_back(&self, step: Duration);
+
+    /// The store loses the counters of an open window, which is that of `space`.
+    fn lose_window(&self, space: &Space);
+
     /// The store takes everybody for gone who is joined to the instance-aware counters.
     fn lose_members(&self, space: &Space);
 
@@ -102,6 +108,14 @@ impl World for Simulated {
 
     async fn advance(&self, step: Duration) {
         self.clock.advance(step);
+    }
+
+    fn step_back(&self, step: Duration) {
+        self.store.set_clock_back(step);
+    }
+
+    fn lose_window(&self, space: &Space) {
+        self.store.lose_window(space);
     }
 
     fn lose_members(&self, space: &Space) {
