@@ -12,6 +12,7 @@ mod candidates;
 mod cases;
 mod cast;
 mod lax;
+mod listing;
 mod reference;
 #[path = "../../../tests/support/removals.rs"]
 mod removals;

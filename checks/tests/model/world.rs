@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use distkit::backend::{
-    InstanceBackend, Space,
-    memory::{ManualClock, MemoryBackend, MemoryLink},
+use distkit::{
+    RedisKey,
+    backend::{
+        InstanceBackend, Space,
+        memory::{ManualClock, MemoryBackend, MemoryLink},
+    },
 };
 
 use crate::cast::Who;
@@ -46,6 +49,9 @@ pub(crate) trait World {
 
     /// The store's clock is set back, as an administrator or a time service may.
     fn step_back(&self, step: Duration);
+
+    /// Somebody puts text where a plain counter is kept.
+    fn plant(&self, space: &Space, key: &RedisKey, text: &str);
 
     /// The store loses the counters of an open window, which is that of `space`.
     fn lose_window(&self, space: &Space);
@@ -112,6 +118,10 @@ impl World for Simulated {
 
     fn step_back(&self, step: Duration) {
         self.store.set_clock_back(step);
+    }
+
+    fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
+        self.store.corrupt(space, key, text);
     }
 
     fn lose_window(&self, space: &Space) {
