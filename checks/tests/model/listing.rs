@@ -140,8 +140,9 @@ impl<W: World> Player<'_, W> {
                 self.lose_all();
                 Ok(())
             }
-            23 if self.dice.u8(..4) == 0 => {
-                let keep_data = self.dice.bool();
+            // While there is something to go on with.
+            23 if !self.scans.is_empty() => {
+                let keep_data = self.dice.u8(..4) != 0;
                 self.world.restart(keep_data).await;
                 self.story.push(format!("the store restarts; data kept: {keep_data}"));
                 if !keep_data {
