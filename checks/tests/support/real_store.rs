@@ -18,7 +18,7 @@ use distkit::{
     RedisKey,
     backend::{
         Around, BackendError, InstanceBackend, IntoBackend, Layered, Op, Space,
-        operator::{lanes, totals, writers},
+        operator::{instance_names, lanes, totals, writers},
     },
 };
 use distkit_testkit::{Server, ServerBuilder};
@@ -164,7 +164,7 @@ impl RealStore {
 
     /// Loses who is joined, as by an eviction.
     pub(crate) fn lose_members(&self, space: &Space) {
-        let name = |rest: &str| format!("distkit:{{{}}}:i:{rest}", space.prefix());
+        let name = |rest: &str| format!("{}{rest}", instance_names(space));
         self.server.cli(&["DEL", &name("leases"), &name("quiet")]);
     }
 
