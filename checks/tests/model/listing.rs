@@ -13,6 +13,7 @@ use distkit::{
 };
 
 use crate::{
+    cases::times,
     cast::Who,
     world::{Fault, Simulated, World, runtime},
 };
@@ -327,7 +328,7 @@ impl<W: World> Player<'_, W> {
 #[test]
 fn the_simulator_lists_by_the_rules() {
     let mut parts = 0;
-    for seed in 0..300 {
+    for seed in 0..300 * u64::from(times()) {
         let played = runtime().block_on(play(&Simulated::new(), "shop", seed));
         parts += played.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use self::real_store::{Client, RealStore};
 use crate::{
-    cases::{Verdict, check},
+    cases::{Verdict, check, times},
     cast::Who,
     listing,
     store::{self, history::histories},
@@ -171,7 +171,7 @@ fn strict_counters_agree(name: &'static str, server: ServerBuilder, client: Clie
 
 fn tokens_agree(name: &'static str, server: ServerBuilder, client: Client) {
     let served = Served::by(server, client);
-    for seed in 0..u64::from(CASES) {
+    for seed in 0..u64::from(CASES * times()) {
         let simulated = runtime().block_on(tokens::play(&Simulated::new(), "shop", seed));
         let play = async |store: &RealStore, prefix: &str| tokens::play(store, prefix, seed).await;
         let verdict = compare(simulated, served.play(play));
@@ -181,7 +181,7 @@ fn tokens_agree(name: &'static str, server: ServerBuilder, client: Client) {
 
 fn windows_agree(name: &'static str, server: ServerBuilder, client: Client) {
     let served = Served::by(server, client);
-    for seed in 0..u64::from(CASES) {
+    for seed in 0..u64::from(CASES * times()) {
         let simulated = runtime().block_on(windows::play(&Simulated::new(), "shop", seed));
         let play = async |store: &RealStore, prefix: &str| windows::play(store, prefix, seed).await;
         let verdict = compare(simulated, served.play(play));
@@ -193,7 +193,7 @@ fn windows_agree(name: &'static str, server: ServerBuilder, client: Client) {
 fn listings_hold(name: &'static str, server: ServerBuilder, client: Client) {
     let served = Served::by(server, client);
     let mut parts = 0;
-    for seed in 0..u64::from(CASES / 2) {
+    for seed in 0..u64::from(CASES / 2 * times()) {
         served.store.mend();
         let prefix = format!("shop {seed}");
         let played = served.runtime.block_on(listing::play(&served.store, &prefix, seed));

@@ -10,6 +10,7 @@ use distkit::{
 };
 
 use crate::{
+    cases::times,
     cast::Who,
     world::{Fault, Simulated, World, runtime},
 };
@@ -245,7 +246,7 @@ pub(crate) async fn play(
 
 #[test]
 fn the_simulator_remembers_tokens_by_the_rules() {
-    for seed in 0..600 {
+    for seed in 0..600 * u64::from(times()) {
         let played = runtime().block_on(play(&Simulated::new(), "shop", seed));
         played.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     }

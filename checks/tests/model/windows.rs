@@ -15,6 +15,7 @@ use distkit::{
 };
 
 use crate::{
+    cases::times,
     cast::Who,
     world::{Fault, Simulated, World, runtime},
 };
@@ -633,7 +634,7 @@ async fn listed(
 
 #[test]
 fn the_simulator_keeps_windows_by_the_rules() {
-    for seed in 0..2000 {
+    for seed in 0..2000 * u64::from(times()) {
         let played = runtime().block_on(play(&Simulated::new(), "shop", seed));
         played.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     }
