@@ -58,7 +58,7 @@ async fn main() -> Result<(), DistkitError> {
 
     tokio::time::sleep(Duration::from_secs(5)).await;
     scene.gateways.remove("ben");
-    scene.show("ben died, and nobody knows yet").await?;
+    scene.show("ben crashed; its lease has not expired").await?;
 
     tokio::time::sleep(Duration::from_secs(10)).await;
     scene.gateways["dan"].link.cut();

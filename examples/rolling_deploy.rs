@@ -92,7 +92,7 @@ async fn main() -> Result<(), DistkitError> {
     show("its successor opened 1", 51).await?;
 
     drop(crashing);
-    show("gateway-1 crashed, which nobody knows yet", 51).await?;
+    show("gateway-1 crashed; its lease has not expired", 51).await?;
     let second = Pod::start("gateway-1", &store)?;
     second.opens(2).await?;
     show("its successor opened 2: the name is taken over, and no lease is waited for", 33).await?;

@@ -46,7 +46,7 @@ pub enum DistkitError {
         refusal: Refusal,
     },
 
-    /// The store was away for so long that as many keys have pending writes as
+    /// The store was unreachable for so long that as many keys have pending writes as
     /// `CounterOptions::max_pending_keys` allows.
     #[error("as many keys have pending writes as `max_pending_keys` allows: {limit}")]
     TooManyPending {

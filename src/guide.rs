@@ -1,7 +1,7 @@
-//! The guide's pages, which are files of `docs`. Their links lead to files; here they lead to items.
-//!
-//! A page defines its links at its end, for readers of the repository. Of two definitions the first one counts, so the
-//! definitions before a page replace its own. `tests/links.rs` checks that none is forgotten.
+// The guide's pages, which are files of `docs`. Their links lead to files; here they lead to items.
+//
+// A page defines its links at its end, for readers of the repository. Of two definitions the first one counts, so the
+// definitions before a page replace its own. `tests/links.rs` checks that none is forgotten.
 
 macro_rules! pages {
     ($($(#[$links:meta])* $page:ident: $file:literal;)*) => {
@@ -19,6 +19,8 @@ pages! {
     /// [key]: crate::RedisKey
     /// [trypema]: crate::trypema
     /// [guarantees]: crate::guide::guarantees
+    /// [recipes]: crate::guide::recipes
+    /// [keep_tokens]: crate::counter::CounterOptions::keep_tokens
     /// [recipes]: crate::guide::recipes
     choosing: "guide/choosing.md";
     /// [connect]: crate::backend::connect()
@@ -38,6 +40,7 @@ pages! {
     guarantees: "guide/guarantees.md";
     recipes: "recipes.md";
     /// [backend]: crate::backend::Backend
+    /// [space]: crate::backend::Space
     /// [around]: crate::backend::Around
     store: "guide/store.md";
     /// [production]: crate::guide::production
@@ -52,20 +55,19 @@ pages! {
     /// [from_fn]: crate::backend::ReconnectingConnection::from_fn
     /// [fred_store]: crate::backend::FredStore
     /// [trypema]: crate::trypema
-    /// [redis]: crate::redis
-    /// [fred]: crate::fred
     /// [icounter]: crate::icounter
     /// [guarantees]: crate::guide::guarantees
     production: "production.md";
     observability: "observability.md";
     /// [clusters]: crate::guide::clusters
-    /// [observability]: crate::guide::observability
     /// [rights]: crate::guide::production#rights
+    /// [observability]: crate::guide::observability
     /// [unique_events]: crate::guide::recipes#unique-billing-events
     tool: "cli.md";
     /// [tool]: crate::guide::tool
     clusters: "sharding.md";
     /// [connecting]: crate::guide::connecting
+    /// [chain]: crate::guide::errors
     /// [tool]: crate::guide::tool
     migration: "guide/migration.md";
 }

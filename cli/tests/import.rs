@@ -40,7 +40,11 @@ fn old_key(name: &str) -> DistkitRedisKey {
 }
 
 async fn old_connection(server: &Server) -> redis::aio::ConnectionManager {
-    redis::Client::open(server.url()).unwrap().get_connection_manager().await.unwrap()
+    // A batch of the old version is one script, which takes longer than the client's half second on a busy machine.
+    let config = redis::aio::ConnectionManagerConfig::new()
+        .set_response_timeout(Some(Duration::from_secs(60)));
+    let client = redis::Client::open(server.url()).unwrap();
+    client.get_connection_manager_with_config(config).await.unwrap()
 }
 
 async fn old_strict(server: &Server, prefix: &str) -> Arc<peer::counter::StrictCounter> {

@@ -93,7 +93,11 @@ impl<'s> Capabilities<'s> {
 ///     know changes nothing and fails with [`BackendError::Forgotten`].
 #[async_trait]
 pub trait RecordedAnswers: fmt::Debug + Send + Sync {
-    /// [`Backend::apply`](super::Backend::apply) in a lane. The whole batch is one request: keep it small.
+    /// Does [`Backend::apply`](super::Backend::apply) in a lane. The whole batch is one request: keep it small.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Backend::apply`](super::Backend::apply), and those of rules 22 and 24.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
@@ -119,7 +123,11 @@ pub trait RecordedAnswers: fmt::Debug + Send + Sync {
         lane: &ReplayGuard,
     ) -> Result<Applied, BackendError>;
 
-    /// [`Backend::clear`](super::Backend::clear) in a lane.
+    /// Does [`Backend::clear`](super::Backend::clear) in a lane. One request.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Backend::clear`](super::Backend::clear), and those of rules 22 and 24.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
@@ -142,8 +150,12 @@ pub trait RecordedAnswers: fmt::Debug + Send + Sync {
 /// again also after its incarnation is gone, and only one that was not fails with [`BackendError::NotJoined`].
 #[async_trait]
 pub trait RecordedSliceAnswers: fmt::Debug + Send + Sync {
-    /// [`InstanceBackend::apply_on`](super::InstanceBackend::apply_on) in a lane. The version is that of the
-    /// original answer.
+    /// Does [`InstanceBackend::apply_on`](super::InstanceBackend::apply_on) in a lane. The version is that of the
+    /// original answer. One request.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`InstanceBackend::apply_on`](super::InstanceBackend::apply_on), and those of rules 22 and 24.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
@@ -170,8 +182,12 @@ pub trait RecordedSliceAnswers: fmt::Debug + Send + Sync {
         lane: &ReplayGuard,
     ) -> Result<Ordered<Applied<Standing>>, BackendError>;
 
-    /// [`InstanceBackend::clear_on`](super::InstanceBackend::clear_on) of [`Scope::Total`](super::Scope::Total) in a
-    /// lane.
+    /// Does [`InstanceBackend::clear_on`](super::InstanceBackend::clear_on) of [`Scope::Total`](super::Scope::Total) in a
+    /// lane. One request.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`InstanceBackend::clear_on`](super::InstanceBackend::clear_on), and those of rules 22 and 24.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};

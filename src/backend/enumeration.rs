@@ -58,7 +58,11 @@ pub trait Enumeration: fmt::Debug + Send + Sync {
         count: usize,
     ) -> Result<Page<(RedisKey, Outcome<i64>)>, BackendError>;
 
-    /// How many counters the space holds.
+    /// Counts the counters that the space holds. One request, of constant cost.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`page`](Self::page).
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
@@ -115,7 +119,11 @@ pub trait SliceEnumeration: fmt::Debug + Send + Sync {
         count: usize,
     ) -> Result<Page<RedisKey>, BackendError>;
 
-    /// How many counters the space holds.
+    /// Counts the counters that the space holds. One request, of constant cost.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Enumeration::page`].
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};

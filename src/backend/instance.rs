@@ -28,7 +28,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// [`max_absence`](Self::max_absence) unless told otherwise: 7 days.
+    /// Default of [`max_absence`](Self::max_absence): 7 days.
     pub const MAX_ABSENCE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
     /// An instance without a name that has never joined.

@@ -567,7 +567,7 @@ fn no_records() -> BackendError {
     missing("recorded answers")
 }
 
-/// An [`Around`] that can be made into an object, for layers that are chosen at run time.
+/// A dyn-compatible [`Around`], for layers that are chosen at run time.
 pub trait DynAround: fmt::Debug + Send + Sync + 'static {
     /// The answer stays with the caller; this sees only whether there is one.
     fn around_dyn<'a>(

@@ -172,6 +172,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// An empty batch without a guard does nothing. One round trip.
     ///
+    /// # Errors
+    ///
+    /// Those of rule 10, [`BackendError::Forgotten`] of rule 7, and [`BackendError::ShapeMismatch`] of rule 9.
+    ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
     /// # #[tokio::main(flavor = "current_thread")]
@@ -199,6 +203,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Reads each key. One round trip.
     ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotApplied`], as rule 10 has it for reads, and [`BackendError::ShapeMismatch`] of rule 9.
+    ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
     /// # #[tokio::main(flavor = "current_thread")]
@@ -217,6 +225,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
 
     /// Deletes every plain counter of the space. What the store remembers of replay guards and tokens stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of rule 10, and [`BackendError::ShapeMismatch`] of rule 9.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
@@ -316,7 +328,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 ///     An instance whose lease has run out (now >= its end) is dead once an operation of another one,
 ///     a join included, finds it; until then it can still renew.
 /// 14. **Collecting.** An operation first removes the slices of all dead instances from the keys that
-///     it names, so that its answer is exact. What else the dead left goes in bounded portions, one
+///     it names, so that its answer is exact. The remaining slices of expired instances go in bounded portions, one
 ///     with each operation, until nothing is left. Collecting never makes an operation fail: where the
 ///     true sum does not fit into an `i64`, the total reads as the nearest `i64`, and only a write
 ///     whose own result does not fit is refused.
@@ -498,7 +510,11 @@ pub trait InstanceBackend: Backend {
     /// ```
     async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError>;
 
-    /// Ends the membership and removes its slices from all totals. Does nothing if it has ended.
+    /// Ends the membership and removes its slices from all totals. Does nothing if it has ended. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// Those of rule 10.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
@@ -523,6 +539,10 @@ pub trait InstanceBackend: Backend {
     /// has not run out. A missing key reads 0.
     ///
     /// It changes nothing: it renews no lease and collects nobody. Its cost grows with the number of slices.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotApplied`], as rule 10 has it for reads.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
@@ -550,6 +570,10 @@ pub trait InstanceBackend: Backend {
     /// lease has not run out, and that have one, in ascending order of their ids. It changes nothing.
     ///
     /// A slice that is not a number reads 0.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotApplied`], as rule 10 has it for reads.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};

@@ -149,7 +149,7 @@ impl Write {
 /// Makes a batch safe to send again.
 ///
 /// The store remembers the highest sequence that it applied for each writer, for at least a day
-/// after the writer's last batch. A writer numbers its batches upwards from 1 and has one of them under way at a
+/// after the writer's last batch. A writer numbers its batches upwards from 1 and has one of them in flight at a
 /// time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReplayGuard {

@@ -131,7 +131,7 @@ pub enum Resolved {
         /// The total right after it.
         answer: i64,
     },
-    /// Nothing is remembered. That is not final: an attempt may still be under way, or the token be older than `keep`.
+    /// Nothing is remembered. That is not final: an attempt may still be in flight, or the token be older than `keep`.
     Unseen,
     /// The token was forbidden before any addition, by
     /// [`resolve_or_forbid`](crate::counter::CounterTrait::resolve_or_forbid): none is, or will be, applied.

@@ -77,7 +77,7 @@ pub async fn leases_run_exactly(fixture: &Fixture) {
     }
 }
 
-/// Rule 13: each kind of operation of another finds the dead. Needs [`Fixture::advance_with`].
+/// Rule 13: each kind of operation of another finds expired instances. Needs [`Fixture::advance_with`].
 pub async fn every_operation_finds_the_dead(fixture: &Fixture) {
     if !fixture.has_clock() {
         return;
@@ -165,7 +165,7 @@ pub async fn a_lease_that_nobody_found_is_renewed(fixture: &Fixture) {
     assert_eq!(agreed_total(&[subject, witness], &k).await, 39);
 }
 
-/// Rules 12 and 14: the dead take exactly their slices with them, from every key.
+/// Rules 12 and 14: expired instances take exactly their slices with them, from every key.
 pub async fn the_dead_take_their_slices_only(fixture: &Fixture) {
     let probe = fixture.fresh();
     let guests = Guest::crowd(&probe, 5).await;

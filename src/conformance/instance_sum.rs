@@ -185,7 +185,7 @@ pub async fn slices_are_exact_on_the_whole_range(fixture: &Fixture) {
     assert_eq!(agreed_total(&guests, &k).await, i64::MIN);
 }
 
-/// Rule 14: removing the dead never fails; where the true sum does not fit, the total reads as the
+/// Rule 14: removing expired instances never fails; where the true sum does not fit, the total reads as the
 /// nearest number, and writes whose result does not fit are refused until one fits.
 pub async fn totals_out_of_range_are_clamped(fixture: &Fixture) {
     for sign in [1, -1] {

@@ -38,7 +38,7 @@ fn enumeration(probe: &Probe) -> &dyn Enumeration {
     capability.expect("the store has the capability `enumeration`")
 }
 
-/// A listing under way.
+/// A listing that has begun.
 struct Scan<'p> {
     probe: &'p Probe,
     filter: KeyFilter,

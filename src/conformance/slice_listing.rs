@@ -17,7 +17,7 @@ fn enumeration(probe: &Probe) -> &dyn SliceEnumeration {
     capability.expect("the store has the capability `slice_enumeration`")
 }
 
-/// A listing under way.
+/// A listing that has begun.
 struct Scan<'p> {
     probe: &'p Probe,
     filter: KeyFilter,

@@ -9,10 +9,18 @@ use crate::{
     listing::{self, Listing},
 };
 
-/// What every plain counter can do.
+/// The operations of every plain counter.
 ///
-/// The trait can be made into an object. Batches keep their order: a key that is named twice is written
+/// The trait is dyn-compatible. Batches keep their order: a key that is named twice is written
 /// twice, and answers come in the order of the input. An empty batch does no I/O.
+///
+/// # I/O and cancellation
+///
+/// Each call of a strict counter is a request to the store; concurrent `inc` and `dec` share requests. `inc`, `dec` and
+/// `get` of a lax counter do no I/O for a key in use, and everything else of it is a request.
+///
+/// Dropping a future that was never polled does nothing. Dropping a strict call before it was sent cancels it; one that
+/// was sent is applied once at most. A lax `inc` or `dec` is taken or not when its future is dropped, never in part.
 ///
 /// # Errors
 ///
@@ -23,7 +31,7 @@ use crate::{
 ///   once, or not at all. A strict counter sends a write again until
 ///   [`unknown_after`](super::CounterOptions::unknown_after) is over, a lax counter's `set` or `del` is sent once.
 /// - [`CounterError`](DistkitError::CounterError): this key was refused and nothing changed, because the
-///   result would not fit into an `i64`, or because the store holds something else than a number there.
+///   result would not fit into an `i64`, or because the store holds a non-integer value there.
 /// - [`TooManyPending`](DistkitError::TooManyPending) and [`ShutDown`](DistkitError::ShutDown), of a lax counter
 ///   only: nothing was taken.
 ///
@@ -42,7 +50,13 @@ use crate::{
 pub trait CounterTrait: Send + Sync {
     /// Does each write, in order, and answers what it found and left behind, item by item.
     ///
-    /// The other writing methods are short forms of this one.
+    /// The other writing methods are short forms of this one. One round trip of a strict counter; more than 500 items go
+    /// in parts. A lax counter buffers a batch of additions, and does any other at once.
+    ///
+    /// # Errors
+    ///
+    /// For an item: [`CounterError`](DistkitError::CounterError), it was refused. As a whole, for a batch of one part:
+    /// those of the trait. A part that fails fails for its items, and later ones are not sent.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
@@ -90,7 +104,12 @@ pub trait CounterTrait: Send + Sync {
         only(self.write_all(&[write]).await?)
     }
 
-    /// Reads the total of each key. A missing key reads 0.
+    /// Reads the total of each key. A missing key reads 0. One round trip of a strict counter; more than 500 keys go in
+    /// parts. A lax counter reads those that are not fresh in one request.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get), for each key.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
@@ -129,7 +148,12 @@ pub trait CounterTrait: Send + Sync {
         Ok(self.write(Write::remove(key.clone())).await?.old)
     }
 
-    /// Deletes every plain counter under the prefix, also those that other processes made.
+    /// Deletes every plain counter under the prefix, also those that other processes made. One round trip, to all shards
+    /// side by side; atomic in each.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait, and [`InShards`](DistkitError::InShards). It may be repeated.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
@@ -452,7 +476,14 @@ pub trait CounterTrait: Send + Sync {
         Err(missing("tokens").into())
     }
 
-    /// [`inc`](Self::inc) for each item.
+    /// Does [`inc`](Self::inc) for each item, in order.
+    ///
+    /// A lax counter buffers it, a strict one takes one round trip; more than 500 items go in parts. Each item is atomic;
+    /// the batch as a whole is not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
@@ -476,7 +507,13 @@ pub trait CounterTrait: Send + Sync {
         Ok(keyed(updates.iter().map(|&(key, _)| key), outcomes, |written| written.new))
     }
 
-    /// [`set`](Self::set) for each item.
+    /// Does [`set`](Self::set) for each item, in order.
+    ///
+    /// One round trip; more than 500 items go in parts. Each item is atomic; the batch as a whole is not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
@@ -498,7 +535,13 @@ pub trait CounterTrait: Send + Sync {
         Ok(keyed(updates.iter().map(|&(key, _)| key), outcomes, |written| written.new))
     }
 
-    /// [`inc_if`](Self::inc_if) for each item. Each item is atomic; the batch as a whole is not.
+    /// Does [`inc_if`](Self::inc_if) for each item, in order.
+    ///
+    /// One round trip; more than 500 items go in parts. Each item is atomic; the batch as a whole is not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
@@ -527,7 +570,13 @@ pub trait CounterTrait: Send + Sync {
         Ok(keyed(updates.iter().map(|&(key, _, _)| key), outcomes, new_and_old))
     }
 
-    /// [`set_if`](Self::set_if) for each item. Each item is atomic; the batch as a whole is not.
+    /// Does [`set_if`](Self::set_if) for each item, in order.
+    ///
+    /// One round trip; more than 500 items go in parts. Each item is atomic; the batch as a whole is not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_all`](Self::write_all).
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};

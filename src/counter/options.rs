@@ -125,7 +125,7 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
     /// Sets for how long the store remembers a token at least: see [`CounterTrait::inc_once`]. Default: a day. It
     /// counts in whole even seconds, rounded up, at least 2.
     ///
-    /// Choose it longer than anybody may repeat an attempt. A token takes about 35 bytes of the server for up to 1.5
+    /// Choose it longer than an attempt may be repeated. A token takes about 35 bytes of the server for up to 1.5
     /// times as long. That is counted by a clock of the prefix that grows by at most a minute between two requests with
     /// tokens: where they are rare, tokens are kept longer.
     ///

@@ -61,7 +61,7 @@ macro_rules! window_reads {
         ///
         /// [`NotApplied`](DistkitError::NotApplied) where the store does not answer or has
         /// [lost](crate::backend::BackendError::WindowLost) the window, and
-        /// [`CounterError`](DistkitError::CounterError) where it holds something else than a number.
+        /// [`CounterError`](DistkitError::CounterError) where it holds a non-integer value.
         ///
         /// ```
         /// # use distkit::{RedisKey, Windows, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};

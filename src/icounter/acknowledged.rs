@@ -17,7 +17,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Acknowledged {
     slices: HashMap<RedisKey, Known, RandomState>,
-    /// Held by the operations under way that have begun since the slices were last marked.
+    /// Held by the operations in flight that have begun since the slices were last marked.
     later: UnderWay,
     /// Held by those that had begun before.
     earlier: Weak<()>,
@@ -71,7 +71,7 @@ impl Acknowledged {
         claim
     }
 
-    /// Takes in the answer to a claim, with no operation under way.
+    /// Takes in the answer to a claim, with no operation in flight.
     pub(super) fn restored(&mut self, claim: &[Slice], standings: &[Outcome<Standing>]) {
         self.slices.clear();
         for (slice, standing) in claim.iter().zip(standings) {
@@ -86,7 +86,7 @@ impl Acknowledged {
         }
     }
 
-    /// Forgets all slices, with no operation under way.
+    /// Forgets all slices, with no operation in flight.
     pub(super) fn clear(&mut self) {
         self.slices.clear();
     }

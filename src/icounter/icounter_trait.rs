@@ -25,6 +25,9 @@ pub type TotalAndSlice = (i64, i64);
 /// Every operation but [`instance_id`](Self::instance_id) may do I/O; which ones of a lax counter do, its type
 /// says.
 ///
+/// Every future may be dropped. Of a write that was dropped, nothing was sent, or it is applied once at most; of a
+/// batch, that holds for each part. [Shutdown and cancellation](crate::guide::shutdown) has the cases.
+///
 /// # Errors
 ///
 /// Unless a method says otherwise, each fails with
@@ -35,7 +38,7 @@ pub type TotalAndSlice = (i64, i64);
 ///   [`unknown_after`](super::StrictInstanceAwareCounterOptions::unknown_after) is over, a lax counter's `set` or
 ///   `del` is sent once.
 /// - [`CounterError`](DistkitError::CounterError): this key was refused and nothing changed, because a sum would
-///   not fit into an `i64`, or because the store holds something else than a number there. (`del` of such a thing
+///   not fit into an `i64`, or because the store holds a non-integer value there. (`del` of such a thing
 ///   deletes it.)
 /// - [`InstanceReplaced`](DistkitError::InstanceReplaced) once a newer instance has taken this one's name, and
 ///   [`ShutDown`](DistkitError::ShutDown) after the instance left: nothing was done.

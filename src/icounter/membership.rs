@@ -44,7 +44,7 @@ pub(crate) struct Membership<B: ?Sized> {
     store: SpaceStore<B>,
     id: Arc<str>,
     lease: Duration,
-    /// Operations hold it shared, a join exclusively: no operation is under way while slices are
+    /// Operations hold it shared, a join exclusively: no operation is in flight while slices are
     /// claimed, so that none that was acknowledged is missing from the claim.
     state: Arc<RwLock<State>>,
     in_flight: InFlight,
@@ -60,7 +60,7 @@ pub(crate) struct Membership<B: ?Sized> {
 /// What an instance is in all shards of its prefix.
 struct InAllShards {
     shards: u16,
-    /// Set once. What is under way then goes on; nothing joins any more, or renews the lease.
+    /// Set once. What is in flight then goes on; nothing joins any more, or renews the lease.
     ended: OnceLock<Ended>,
     /// The incarnation of its first join, in whichever shard: a namesake that joined later is newer in all of them.
     first_joined: OnceLock<Incarnation>,
@@ -186,7 +186,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         }
     }
 
-    /// A joined member, with no other operation of this instance under way.
+    /// A joined member, with no other operation of this instance in flight.
     async fn exclusive(self: &Arc<Self>) -> Result<Exclusive<'_, B>, DistkitError> {
         let state = self.write().await;
         self.check()?;
@@ -229,7 +229,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         Box::pin(async move { done.await.unwrap_or_else(|| Err(interrupted.into())) })
     }
 
-    /// Waits until no operation of the instance is under way.
+    /// Waits until no operation of the instance is in flight.
     async fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.in_flight.wait(self.state.write(), self.patience()).await
     }
@@ -475,7 +475,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     }
 
     /// Removes every counter of the space, or this instance's slices, and forgets them. No other operation of this
-    /// instance is under way meanwhile. With a sender and a deadline it is sent again until it is answered.
+    /// instance is in flight meanwhile. With a sender and a deadline it is sent again until it is answered.
     pub(crate) async fn clear(
         self: &Arc<Self>,
         scope: Scope,
@@ -505,7 +505,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             return Ok(true);
         }
         self.check()?;
-        // A join that is under way is waited for.
+        // A join in flight is waited for.
         let _state = self.in_flight.wait(self.state.read(), self.patience()).await;
         Ok(self.has_joined.load(Ordering::Acquire))
     }
@@ -535,7 +535,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     /// Leaves the store for good. Operations fail from now on, and the lease runs out, whether the store
     /// answers or not, and whether or not this is waited for.
     pub(crate) async fn leave(self: &Arc<Self>) -> Result<(), DistkitError> {
-        // The heartbeat ends at its next beat. One under way may be joining, which is waited for.
+        // The heartbeat ends at its next beat. One in flight may be joining, which is waited for.
         self.instance.ended.get_or_init(|| Ended::Left);
         let membership = Arc::clone(self);
         let interrupted = BackendError::outcome_unknown("the runtime ended before the answer came");
@@ -584,7 +584,7 @@ impl<B: ?Sized> Drop for Membership<B> {
     }
 }
 
-/// The membership with no other operation of the instance under way.
+/// The membership with no other operation of the instance in flight.
 struct Exclusive<'a, B: ?Sized> {
     membership: &'a Arc<Membership<B>>,
     state: RwLockWriteGuard<'a, State>,

@@ -43,7 +43,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
 
     /// How many milliseconds after its last operation or heartbeat the instance may be taken for dead.
     ///
-    /// 30 000 unless told otherwise; at least 1. Keep it well above the time that the store may be out
+    /// Default: 30 000; at least 1. Keep it well above the time that the store may be out
     /// of reach in ordinary operation.
     pub fn dead_instance_threshold_ms(mut self, threshold_ms: u64) -> Self {
         self.threshold_ms = threshold_ms.max(1);

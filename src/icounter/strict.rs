@@ -69,9 +69,14 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
     }
 
     /// Leaves for good: this instance's slices are subtracted from all totals now, and later operations
-    /// fail with [`DistkitError::ShutDown`].
+    /// fail with [`DistkitError::ShutDown`]. One round trip, to each shard that it joined.
     ///
-    /// When this fails the slices stay until the lease has run out, or until `leave` is called again.
+    /// A call that is dropped may not have left: call it again, or the slices stay until the lease expires.
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied`](DistkitError::NotApplied) and [`OutcomeUnknown`](DistkitError::OutcomeUnknown), of several shards
+    /// [`InShards`](DistkitError::InShards): the slices stay until the lease expires, or until `leave` is called again.
     pub async fn leave(&self) -> Result<(), DistkitError> {
         done_in_all(self.shards.all(|shard| shard.membership.leave()).await)
     }

@@ -65,7 +65,7 @@ pub(crate) struct Cell {
     touched: AtomicBool,
     /// Counted among the keys with pending writes.
     pub(crate) counted: AtomicBool,
-    /// Whether it is in the batch that is under way, and with how much. Changed by the holder of the writer lock.
+    /// Whether it is in the batch in flight, and with how much. Changed by the holder of the writer lock.
     batch: AtomicU8,
     /// Scratch of a pass over cells. Only the holder of the writer lock looks.
     pub(crate) seen: AtomicBool,
@@ -176,7 +176,7 @@ impl Cell {
         self.forget_total();
     }
 
-    /// So much of what is pending is under way from now on.
+    /// So much of what is pending is in flight from now on.
     pub(crate) fn enter_batch(&self, count: i64, _: &Totals<'_>) {
         self.batch.store(if in_fast_range(count) { IN_BATCH } else { IN_BATCH_WITH_MUCH }, SeqCst);
     }
@@ -189,7 +189,7 @@ impl Cell {
         self.batch.load(SeqCst) != NOT_IN_BATCH
     }
 
-    /// Whether `count` leaves a sum that fits also when what is under way leaves it. Refuses too much rather than
+    /// Whether `count` leaves a sum that fits also when what is in flight leaves it. Refuses too much rather than
     /// too little.
     pub(crate) fn has_room_beside_batch(&self, count: i64, _: &Totals<'_>) -> bool {
         match self.batch.load(SeqCst) {

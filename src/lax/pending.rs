@@ -5,7 +5,7 @@ use super::{
     cell::Cell,
 };
 
-/// How many cells have something to commit, or under way to the store. Never less than are counted, and for a
+/// How many cells have something to commit, or in flight. Never less than are counted, and for a
 /// moment more.
 ///
 /// Whoever marks a cell as dirty counts it after that, and who uncounts a cell looks for a mark after that: so

@@ -42,7 +42,7 @@ pub(crate) struct Shared<L> {
     began_at: AtomicU64,
     /// Somebody has looked at the clock since the store was asked for its time.
     uses_clock: AtomicBool,
-    /// What is in the batch that is under way.
+    /// What is in the batch in flight.
     pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,
     pub(super) losses: Mutex<Losses>,
     /// How old the oldest write is, at most, that the committer has taken from the inbox and not brought to the store.

@@ -41,7 +41,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 /// How often a command is sent whose answer is lost with its connection.
 const ATTEMPTS: u32 = 3;
 
-/// How often a command that waits for its answer looks whether anybody can still get one.
+/// How often a command that waits for its answer looks whether one can still come.
 const WATCH: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone)]

@@ -71,7 +71,7 @@ fn is_change(epoch: Epoch) -> bool {
 
 /// The instance-aware counters of one space, and their members.
 ///
-/// Totals are not kept but summed, and the dead are collected whole: nobody else waits for this store.
+/// Totals are not kept but summed, and expired instances are collected whole: nobody else waits for this store.
 #[derive(Debug, Default)]
 pub(super) struct Instances {
     /// Above every number given so far. It outlives a loss of data, as a real server's time does.
@@ -291,7 +291,7 @@ impl Instances {
         Ok(version)
     }
 
-    /// Begins an operation: renews the lease, collects the dead, and numbers the answer.
+    /// Begins an operation: renews the lease, collects expired instances, and numbers the answer.
     pub(super) fn enter(&mut self, now: u64, member: &Member) -> Result<u64, BackendError> {
         let me = self.joined.get_mut(&member.incarnation).filter(|_| !self.lost_members);
         let me = me.ok_or(BackendError::NotJoined)?;

@@ -27,8 +27,8 @@ pub enum LinkFault {
     /// The store refuses writes, as a Redis does whose disk is full. Nothing was applied.
     #[error("the store takes no writes")]
     WritesRefused,
-    /// The link was cut while the request was under way. It was applied if it had reached the store.
-    #[error("the link was cut while a request was under way")]
+    /// The link was cut while the request was in flight. It was applied if it had reached the store.
+    #[error("the link was cut while a request was in flight")]
     CutUnderWay,
     /// The request got lost. Nothing was applied, but the caller cannot know.
     #[error("the request got lost")]
@@ -80,7 +80,7 @@ struct Shared {
     state: Mutex<State>,
     /// What happens besides to the requests of single shards.
     shards: Mutex<BTreeMap<u16, Line>>,
-    /// Tells requests under way of a cut, also when the link is whole again by the time they run; in the
+    /// Ends requests in flight at a cut, also when the link is whole again by the time they run; in the
     /// order in which they were sent, which a `watch` channel would not keep.
     cuts: Notify,
 }
@@ -252,7 +252,7 @@ impl Line {
     }
 
     /// Cuts the link. Until [`restore`](Self::restore) every request fails with
-    /// [`BackendError::NotApplied`]; those under way fail at once with
+    /// [`BackendError::NotApplied`]; those in flight fail at once with
     /// [`BackendError::OutcomeUnknown`], and those of them that had not reached the store never will.
     pub fn cut(&self) {
         let mut state = self.state();

@@ -43,7 +43,7 @@ impl Origin {
         !matches!(self, Self::Fixed(_) | Self::Asked(_))
     }
 
-    /// Whether another server has taken the place of the one at `address`, as far as anybody says.
+    /// Whether another server has taken the place of the one at `address`, as far as is known.
     pub(super) async fn has_moved_from(&self, address: &ConnectionAddr) -> bool {
         match self {
             Self::Fixed(_) | Self::Asked(_) => {

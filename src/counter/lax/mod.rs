@@ -114,8 +114,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// Nothing is changed by a call that fails, with
     /// - [`NotApplied`](DistkitError::NotApplied): the key's total could not be read;
     /// - [`CounterError`](DistkitError::CounterError): the sum would not fit into an `i64`, or the store
-    ///   holds something else than a number;
-    /// - [`TooManyPending`](DistkitError::TooManyPending): the store has been away, and
+    ///   holds a non-integer value;
+    /// - [`TooManyPending`](DistkitError::TooManyPending): the store has been unreachable, and
     ///   [`max_pending_keys`](CounterOptions::max_pending_keys) is reached;
     /// - [`ShutDown`](DistkitError::ShutDown).
     pub async fn inc(&self, key: &RedisKey, count: i64) -> Result<i64, DistkitError> {
@@ -209,7 +209,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// # Errors
     ///
     /// [`NotApplied`](DistkitError::NotApplied) when the total is not fresh and the store does not answer,
-    /// [`CounterError`](DistkitError::CounterError) when it holds something else than a number.
+    /// [`CounterError`](DistkitError::CounterError) when it holds a non-integer value.
     pub async fn get(&self, key: &RedisKey) -> Result<i64, DistkitError> {
         self.engine(key).get(key).await
     }
@@ -231,7 +231,7 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// # Errors
     ///
     /// Why some of it is not. [`NotApplied`](DistkitError::NotApplied) and
-    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
+    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is unreachable; everything is kept, and
     /// sent when it is back, unless that takes most of a day (the latter is then said once more). [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
     /// the background since the last `flush`; one that would not fit into an `i64`, or whose window is closed, is lost;
     /// one whose place holds a non-integer value is kept and tried again. All else is in the store.

@@ -16,13 +16,16 @@ use crate::{
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// Returns when all that was written before the call is in the store.
     ///
+    /// It may be dropped: what is pending stays so, and is sent in the background.
+    ///
     /// # Errors
     ///
     /// Why some of it is not. [`NotApplied`](DistkitError::NotApplied) and
-    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is away; everything is kept, and
-    /// sent when it is back, unless that takes most of a day (the latter is then said once more). [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
+    /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown): the store is unreachable; everything is kept, and
+    /// sent when it is back, unless that takes most of a day (the latter is then said once more).
+    /// [`CounterError`](DistkitError::CounterError): a sum was refused, now or in
     /// the background since the last `flush`; one that would not fit into an `i64` is lost, one whose
-    /// place holds something else than a number is kept and tried again. All else is in the store.
+    /// place holds a non-integer value is kept and tried again. All else is in the store.
     /// [`InstanceReplaced`](DistkitError::InstanceReplaced): nothing is in the store any more, nor will be.
     /// [`ShutDown`](DistkitError::ShutDown): an earlier `shutdown` reported what is lost, or the instance left
     /// with something pending.
@@ -31,15 +34,22 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     }
 
     /// Flushes, then leaves for good: this instance's slices are subtracted from all totals now, and
-    /// later operations fail with [`DistkitError::ShutDown`].
+    /// later operations fail with [`DistkitError::ShutDown`]. At least one round trip.
     ///
-    /// When this fails the slices stay until the lease has run out, or until `leave` is called again.
+    /// A call that is dropped may not have left: call it again, or the slices stay until the lease expires.
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied`](DistkitError::NotApplied) and [`OutcomeUnknown`](DistkitError::OutcomeUnknown), of several shards
+    /// [`InShards`](DistkitError::InShards): the slices stay until the lease expires, or until `leave` is called again.
     pub async fn leave(&self) -> Result<(), DistkitError> {
         done_in_all(self.owners.all(|owner| leave(owner)).await)
     }
 
     /// Takes no more operations, brings what is pending to the store, and leaves it, trying until
     /// `within` is over.
+    ///
+    /// Of a call that is dropped nothing tells what is left: what is pending goes on being sent in the background.
     ///
     /// # Errors
     ///

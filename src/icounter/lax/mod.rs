@@ -113,8 +113,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// Nothing is changed by a call that fails, with
     /// - [`NotApplied`](DistkitError::NotApplied): the key's numbers could not be read;
     /// - [`CounterError`](DistkitError::CounterError): a sum would not fit into an `i64`, or the store
-    ///   holds something else than a number;
-    /// - [`TooManyPending`](DistkitError::TooManyPending): the store has been away, and
+    ///   holds a non-integer value;
+    /// - [`TooManyPending`](DistkitError::TooManyPending): the store has been unreachable, and
     ///   [`max_pending_keys`](LaxInstanceAwareCounterOptions::max_pending_keys) is reached;
     /// - [`ShutDown`](DistkitError::ShutDown) or [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
@@ -146,7 +146,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// # Errors
     ///
     /// [`NotApplied`](DistkitError::NotApplied) when the numbers are not fresh and the store does not
-    /// answer, [`CounterError`](DistkitError::CounterError) when it holds something else than a number,
+    /// answer, [`CounterError`](DistkitError::CounterError) when it holds a non-integer value,
     /// [`ShutDown`](DistkitError::ShutDown) and [`InstanceReplaced`](DistkitError::InstanceReplaced).
     #[inline]
     pub async fn get(&self, key: &RedisKey) -> Result<TotalAndSlice, DistkitError> {

@@ -1,4 +1,4 @@
-//! A batch that is under way, and what becomes of its cells.
+//! A batch in flight, and what becomes of its cells.
 
 use std::sync::Arc;
 

@@ -1,155 +1,32 @@
-//! The one way of the counters to their store: a space of it, and answers that fit their questions.
-//!
-//! A store that gives another number of answers than it was asked for is not trusted with any.
+//! Requests for plain counters, in windows and under tokens too.
 
-#[cfg(feature = "counter")]
-use std::{borrow::Cow, time::Duration};
-use std::{future::Future, sync::Arc};
+use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 
-#[cfg(feature = "counter")]
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-#[cfg(feature = "instance-aware-counter")]
-use crate::backend::{
-    Instance, InstanceBackend, InstanceSlice, Joined, Member, Ordered, Scope, Slice,
-    SliceEnumeration, SliceWrite, Standing,
-};
+use super::{SpaceStore, counted};
 use crate::{
-    KeyFilter, RedisKey,
-    backend::{Applied, Backend, BackendError, Cursor, Outcome, Page, ReplayGuard, Space, missing},
-    counted::counted as noun,
-    counts::{Counts, Kind},
-    gauges::Gauges,
-    losses::{Loss, Losses},
-    shards::Shards,
+    KeyFilter, RedisKey, Token, Window, Windows,
+    backend::{
+        AddedOnce, Applied, Backend, BackendError, Cursor, Enumeration, Outcome, Page, ReplayGuard,
+        Resolved, Space, TokenAdd, Tokens, Windowing, Write, missing, takes_tokens,
+    },
+    counts::Kind,
     stats::Count,
-    strict::Sender,
-};
-#[cfg(feature = "counter")]
-use crate::{
-    Token, Window, Windows,
-    backend::takes_tokens,
-    backend::{AddedOnce, Enumeration, Resolved, TokenAdd, Tokens, Windowing, Write},
-    strict::{Answered, send_again},
+    strict::{Answered, Sender, send_again},
     window_clock::WindowClock,
 };
 
-/// The counters of one prefix in a store.
-pub(crate) struct SpaceStore<B: ?Sized> {
-    store: Arc<B>,
-    space: Space,
-    counts: Arc<Counts>,
-    losses: Arc<Losses>,
-    /// The clock of its windows, where it has any.
-    #[cfg(feature = "counter")]
-    clock: Option<Arc<WindowClock>>,
-}
-
-impl<B: Backend + ?Sized> SpaceStore<B> {
-    /// The shards of a prefix, each with numbers of its own, for counters of the kind.
-    pub(crate) fn shards(
-        store: Arc<B>,
-        prefix: RedisKey,
-        shards: u16,
-        kind: &'static str,
-    ) -> Shards<Self> {
-        Self::counted(&store, &Shards::spaces(prefix.clone(), shards), &prefix, kind)
-    }
-
-    /// The same shards, with numbers of their own, for counters of the kind.
-    pub(crate) fn counted_apart(shards: &Shards<Self>, kind: &'static str) -> Shards<Self> {
-        let first = shards.first();
-        let gauges = Gauges::new(kind, first.prefix());
-        shards.map(|shard| Self {
-            counts: Counts::new(kind, first.prefix(), &gauges),
-            losses: Arc::default(),
-            ..shard.clone()
-        })
-    }
-
-    fn counted(
-        store: &Arc<B>,
-        spaces: &Shards<Space>,
-        prefix: &RedisKey,
-        kind: &'static str,
-    ) -> Shards<Self> {
-        let gauges = Gauges::new(kind, prefix);
-        spaces.map(|space| Self {
-            store: Arc::clone(store),
-            space: space.clone(),
-            counts: Counts::new(kind, prefix, &gauges),
-            losses: Arc::default(),
-            #[cfg(feature = "counter")]
-            clock: None,
-        })
-    }
-
-    pub(crate) fn counts(&self) -> &Counts {
-        &self.counts
-    }
-
-    /// Counts the request, and notes whether the store answered it.
-    async fn sent<T>(
-        &self,
-        kind: Kind,
-        request: impl Future<Output = Result<T, BackendError>>,
-    ) -> Result<T, BackendError> {
-        self.counts.add(Count::Requests, 1);
-        let sent = Instant::now();
-        let answer = request.await;
-        self.counts.answered(sent, kind, &answer);
-        answer
-    }
-
-    /// [`sent`](Self::sent), perhaps once more.
-    async fn sent_in<T>(
-        &self,
-        lane: &ReplayGuard,
-        request: impl Future<Output = Result<T, BackendError>>,
-    ) -> Result<T, BackendError> {
-        self.counts.add(Count::Resent, usize::from(lane.resent));
-        self.sent(Kind::Write, request).await
-    }
-
-    /// Notes that no answer came in any attempt since then: the last one was cut short.
-    fn ended<T>(&self, begun: Instant, answer: Result<T, BackendError>) -> Result<T, BackendError> {
-        match &answer {
-            Err(error @ BackendError::OutcomeUnknown(_)) => self.counts.unreachable(begun, error),
-            Err(BackendError::Forgotten) => self.lost(self.losses.forgotten()),
-            _ => {}
-        }
-        answer
-    }
-
-    fn lost(&self, loss: Option<Loss>) {
-        if let Some(loss) = loss {
-            self.counts.lost(loss.what.name(), loss.since);
-        }
-    }
-
-    pub(crate) fn store(&self) -> &Arc<B> {
-        &self.store
-    }
-
-    pub(crate) fn prefix(&self) -> &RedisKey {
-        self.space.prefix()
-    }
-}
-
 /// How often a request that was sent to a window that is over is sent to the next one.
-#[cfg(feature = "counter")]
 const MOVES: usize = 8;
 
 /// For how long the estimate of the store's clock will do where the store does not check it.
-#[cfg(feature = "counter")]
 const CLOCK_LASTS: Duration = Duration::from_secs(10);
 
 /// The window that a request is for, also when it is sent again.
-#[cfg(feature = "counter")]
 struct Chosen<'s>(Option<(&'s WindowClock, Mutex<Window>)>);
 
-#[cfg(feature = "counter")]
 impl<B: Backend + ?Sized> SpaceStore<B> {
     pub(crate) fn space(&self) -> &Space {
         &self.space
@@ -466,190 +343,4 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let space = self.within(window)?;
         self.sent(Kind::Write, self.store.clear(&space)).await
     }
-}
-
-#[cfg(feature = "instance-aware-counter")]
-impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
-    pub(crate) async fn join(
-        &self,
-        instance: &Instance,
-        claims: &[Slice],
-    ) -> Result<Joined, BackendError> {
-        let joined = self.sent(Kind::Write, self.store.join(&self.space, instance, claims)).await?;
-        self.lost(self.losses.joined(joined.born));
-        counted(claims.len(), &joined.standings)?;
-        Ok(joined)
-    }
-
-    /// Notes that the store took back what it had answered this instance.
-    pub(crate) fn went_back(&self) {
-        self.lost(Some(self.losses.went_back()));
-    }
-
-    pub(crate) async fn apply_on(
-        &self,
-        member: &Member,
-        writes: &[SliceWrite],
-        sequence: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        let request = self.store.apply_on(&self.space, member, writes, sequence);
-        let ordered = self.sent(Kind::Write, request).await?;
-        counted(writes.len(), &ordered.answer.outcomes)?;
-        Ok(ordered)
-    }
-
-    /// [`apply_on`](Self::apply_on) once, as [`apply_once`](Self::apply_once) applies.
-    pub(crate) async fn apply_on_once(
-        &self,
-        member: &Member,
-        writes: &[SliceWrite],
-        sender: &Sender,
-        deadline: Option<Instant>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        let store = self.store.capabilities().recorded_slices;
-        let (Some(deadline), Some(store)) = (deadline, store) else {
-            return self.apply_on(member, writes, None).await;
-        };
-        let space = &self.space;
-        let request = |lane| async move {
-            self.sent_in(&lane, store.apply_on_recorded(space, member, writes, &lane)).await
-        };
-        let begun = Instant::now();
-        let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
-        let ordered = self.ended(begun, sent)?.answer;
-        counted(writes.len(), &ordered.answer.outcomes)?;
-        Ok(ordered)
-    }
-
-    /// [`clear_on`](Self::clear_on) once, as [`apply_once`](Self::apply_once) applies.
-    pub(crate) async fn clear_on_once(
-        &self,
-        member: &Member,
-        scope: Scope,
-        sender: &Sender,
-        deadline: Instant,
-    ) -> Result<(), BackendError> {
-        let (store, space) = (self.store.capabilities().recorded_slices, &self.space);
-        let fresh_id = || self.store.fresh_id();
-        match (scope, store) {
-            (Scope::Total, None) => self.clear_on(member, scope).await,
-            (Scope::Total, Some(store)) => {
-                let clear = |lane| async move {
-                    self.sent_in(&lane, store.clear_on_recorded(space, member, &lane)).await
-                };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
-            }
-            // It does no harm when it is done twice: nothing of this instance's is under way meanwhile.
-            (Scope::Slice, _) => {
-                let clear = |lane| async move {
-                    self.sent_in(&lane, self.store.clear_on(space, member, scope)).await
-                };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
-            }
-        }
-    }
-
-    pub(crate) async fn read_on(
-        &self,
-        member: &Member,
-        keys: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        let ordered = self.sent(Kind::Read, self.store.read_on(&self.space, member, keys)).await?;
-        counted(keys.len(), &ordered.answer).map_err(BackendError::with_nothing_applied)?;
-        Ok(ordered)
-    }
-
-    pub(crate) async fn clear_on(&self, member: &Member, scope: Scope) -> Result<(), BackendError> {
-        self.sent(Kind::Write, self.store.clear_on(&self.space, member, scope)).await
-    }
-
-    pub(crate) async fn heartbeat(&self, member: &Member) -> Result<(), BackendError> {
-        self.sent(Kind::Write, self.store.heartbeat(&self.space, member)).await
-    }
-
-    pub(crate) async fn leave(&self, member: &Member) -> Result<(), BackendError> {
-        self.sent(Kind::Write, self.store.leave(&self.space, member)).await
-    }
-
-    pub(crate) async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.sent(Kind::Read, self.store.slices(&self.space, key)).await
-    }
-
-    pub(crate) async fn totals(
-        &self,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        let totals = self.sent(Kind::Read, self.store.totals(&self.space, keys)).await?;
-        counted(keys.len(), &totals).map_err(BackendError::with_nothing_applied)?;
-        Ok(totals)
-    }
-
-    /// Some of its counters: see [`SliceEnumeration`].
-    pub(crate) async fn page_on(
-        &self,
-        from: Option<&Cursor>,
-        filter: &KeyFilter,
-        count: usize,
-    ) -> Result<Page<RedisKey>, BackendError> {
-        let request = self.slice_enumeration()?.page_on(&self.space, from, filter, count);
-        let mut page = self.sent(Kind::Read, request).await?;
-        page.entries.retain(|key| filter.matches(key));
-        Ok(page)
-    }
-
-    pub(crate) async fn count_on(&self) -> Result<u64, BackendError> {
-        self.sent(Kind::Read, self.slice_enumeration()?.count_on(&self.space)).await
-    }
-
-    fn slice_enumeration(&self) -> Result<&dyn SliceEnumeration, BackendError> {
-        self.store.capabilities().slice_enumeration.ok_or_else(|| missing("listing"))
-    }
-}
-
-impl<B: ?Sized> Clone for SpaceStore<B> {
-    fn clone(&self) -> Self {
-        Self {
-            store: Arc::clone(&self.store),
-            space: self.space.clone(),
-            counts: Arc::clone(&self.counts),
-            losses: Arc::clone(&self.losses),
-            #[cfg(feature = "counter")]
-            clock: self.clock.clone(),
-        }
-    }
-}
-
-/// The setter of options that have the `stores` of their shards and are made anew by `in_shards`.
-macro_rules! sharding_option {
-    ($kind:literal) => {
-        /// Spreads the prefix's counters over so many shards. Default: 1; at least 1, at most
-        /// [`Space::MAX_SHARDS`](crate::backend::Space::MAX_SHARDS).
-        ///
-        /// The shards are spread evenly over the nodes of a Redis Cluster; on one server they are only a layout. Each
-        /// shard is written to and read by itself, so a node that is unreachable delays its own shards only. A
-        /// counter's shard follows from its key: see [`Space::shard_of`](crate::backend::Space::shard_of). Limits,
-        /// such as that of pending keys, are divided among the shards.
-        ///
-        /// The number is for ever, and the same in all processes of the prefix: with another number, operations fail
-        /// as [`ShapeMismatch`](crate::backend::BackendError::ShapeMismatch) before they write anything. 48 or 64 suit
-        /// any cluster.
-        pub fn shards(self, shards: u16) -> Self {
-            let first = self.stores.first();
-            let prefix = first.prefix().clone();
-            let store = std::sync::Arc::clone(first.store());
-            let stores = SpaceStore::shards(store, prefix, shards, $kind);
-            self.in_shards(stores)
-        }
-    };
-}
-pub(crate) use sharding_option;
-
-/// A store that breaks its contract: nobody knows what it did.
-fn counted<T>(asked: usize, answers: &[T]) -> Result<(), BackendError> {
-    if answers.len() == asked {
-        return Ok(());
-    }
-    let (given, wanted) = (noun(answers.len(), "answer"), noun(asked, "item"));
-    let text = format!("the store gave {given} to a request for {wanted}");
-    Err(BackendError::outcome_unknown(text))
 }
