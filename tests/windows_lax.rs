@@ -11,7 +11,7 @@ use distkit::{
         Refusal, Space, Write,
         memory::{ManualClock, MemoryBackend, MemoryLink},
     },
-    counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
+    counter::{CounterOptions, CounterTrait, LaxCounter, LaxHandle, StrictCounter},
 };
 use tokio::time::sleep;
 
@@ -393,63 +393,111 @@ async fn several_shards_have_windows_each() {
 /// What was counted in each window.
 type Model = BTreeMap<(Window, RedisKey), i64>;
 
+/// What happens in a history besides lost messages and cuts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Trouble {
+    None,
+    Denials,
+    /// They are noticed within seconds, so that a write may count in any window.
+    ClockSteps,
+    /// The store restarts empty, while nothing is on its way.
+    Wipes,
+}
+
 #[tokio::test(start_paused = true)]
 async fn random_histories_of_several_processes_add_up_in_each_window() {
     for seed in 0..40 {
-        let mut dice = fastrand::Rng::with_seed(seed);
-        let length = 50 * dice.u64(1..30);
-        let windows = Windows::every(ms(length)).keep(10_000);
-        let store = MemoryBackend::new();
-        let keys = [key("a"), key("b"), key("c")];
-        let mut processes = Vec::new();
-        for _ in 0..3 {
-            let link = store.link();
-            let counter = LaxCounter::new(options(&link, windows).allowed_lag(ms(dice.u64(1..80))));
-            let handle = counter.handle(&keys[0]).await.unwrap();
-            processes.push((link, counter, handle));
+        for trouble in [Trouble::None, Trouble::Denials, Trouble::ClockSteps, Trouble::Wipes] {
+            random_history(seed, trouble).await;
         }
-        let mut model = Model::new();
-        // Never at a boundary: a timer of the process may fire before or after.
-        sleep(ms(5)).await;
-        for _ in 0..300 {
-            let (link, counter, handle) = &processes[dice.usize(0..3)];
-            sleep(ms(10 * [0, 0, 0, 1, 3, 20][dice.usize(0..6)])).await;
-            match dice.u8(0..12) {
-                0 => link.cut(),
-                1 | 2 => link.restore(),
-                3 => link.lose_next_replies(dice.usize(0..4)),
-                4 => link.lose_next_requests(dice.usize(0..4)),
-                _ => {}
+    }
+}
+
+/// A process, its way to the store, and a handle of the first of the keys.
+type Process = (MemoryLink, Arc<LaxCounter>, LaxHandle);
+
+/// Restores the ways to the store, and flushes until nothing is on its way.
+async fn settle(processes: &[Process]) {
+    for (link, counter, _) in processes {
+        link.restore();
+        link.set_denied(false);
+        link.lose_next_replies(0);
+        link.lose_next_requests(0);
+        sleep(2 * SECOND).await;
+        counter.flush().await.unwrap();
+    }
+}
+
+async fn random_history(seed: u64, trouble: Trouble) {
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let length = 50 * dice.u64(1..30);
+    let windows = Windows::every(ms(length)).keep(10_000);
+    let store = MemoryBackend::new();
+    let keys = [key("a"), key("b"), key("c")];
+    let mut processes: Vec<Process> = Vec::new();
+    for _ in 0..3 {
+        let link = store.link();
+        let counter = LaxCounter::new(options(&link, windows).allowed_lag(ms(dice.u64(1..80))));
+        let handle = counter.handle(&keys[0]).await.unwrap();
+        processes.push((link, counter, handle));
+    }
+    let (mut model, mut latest) = (Model::new(), Duration::ZERO);
+    // Never at a boundary: a timer of the process may fire before or after.
+    sleep(ms(5)).await;
+    for _ in 0..300 {
+        let (link, counter, handle) = &processes[dice.usize(0..3)];
+        sleep(ms(10 * [0, 0, 0, 1, 3, 20][dice.usize(0..6)])).await;
+        match dice.u8(0..12) {
+            0 => link.cut(),
+            1 | 2 => link.restore(),
+            3 => link.lose_next_replies(dice.usize(0..4)),
+            4 => link.lose_next_requests(dice.usize(0..4)),
+            5 | 6 if trouble == Trouble::Denials => link.set_denied(dice.bool()),
+            5 if trouble == Trouble::ClockSteps => store.set_clock_forward(ms(dice.u64(0..5000))),
+            6 if trouble == Trouble::ClockSteps => store.set_clock_back(ms(dice.u64(0..5000))),
+            5 if trouble == Trouble::Wipes && dice.u8(0..4) == 0 => {
+                settle(&processes).await;
+                store.wipe();
+                model.clear();
             }
-            let (key, count) = (&keys[dice.usize(0..3)], dice.i64(-5..9));
-            let window = windows.at(store.now());
-            let counted = match dice.u8(0..8) {
-                0..4 => counter.inc(key, count).await.map(|_| (key, count)),
-                4 => handle.inc(count).map(|_| (&keys[0], count)),
-                5 => {
-                    let written = counter.write_all(&[Write::add(key.clone(), count)]).await;
-                    written.and_then(|mut each| each.remove(0)).map(|_| (key, count))
-                }
-                6 => counter.get_in(window, key).await.map(|_| (key, 0)),
-                _ => counter.get_previous(key).await.map(|_| (key, 0)),
-            };
-            if let Ok((key, count)) = counted {
-                // An error tells that nothing was counted.
-                *model.entry((window, key.clone())).or_default() += count;
+            _ => {}
+        }
+        latest = latest.max(store.now());
+        let (key, count) = (&keys[dice.usize(0..3)], dice.i64(-5..9));
+        let window = windows.at(store.now());
+        let counted = match dice.u8(0..8) {
+            0..4 => counter.inc(key, count).await.map(|_| (key, count)),
+            4 => handle.inc(count).map(|_| (&keys[0], count)),
+            5 => {
+                let written = counter.write_all(&[Write::add(key.clone(), count)]).await;
+                written.and_then(|mut each| each.remove(0)).map(|_| (key, count))
             }
-            assert_eq!(windows.at(store.now()), window, "no call takes time");
+            6 => counter.get_in(window, key).await.map(|_| (key, 0)),
+            _ => counter.get_previous(key).await.map(|_| (key, 0)),
+        };
+        if let Ok((key, count)) = counted {
+            // An error tells that nothing was counted.
+            *model.entry((window, key.clone())).or_default() += count;
         }
-        for (link, counter, _) in &processes {
-            link.restore();
-            link.lose_next_replies(0);
-            link.lose_next_requests(0);
-            sleep(2 * SECOND).await;
-            counter.flush().await.unwrap();
+        assert_eq!(windows.at(store.now()), window, "no call takes time");
+    }
+    settle(&processes).await;
+    let strict = StrictCounter::new(options(&store.link(), windows));
+    if trouble == Trouble::ClockSteps {
+        for key in &keys {
+            let (mut sum, mut window) = (0, windows.at(Duration::ZERO));
+            while window.start() <= latest + 20 * SECOND {
+                sum += strict.get_in(window, key).await.unwrap();
+                window = window.next();
+            }
+            let counted = model.iter().filter(|((_, of), _)| of == key);
+            let expected: i64 = counted.map(|(_, count)| count).sum();
+            assert_eq!(sum, expected, "seed {seed}, {trouble:?}, {key} in all windows");
         }
-        let strict = StrictCounter::new(options(&store.link(), windows));
-        for ((window, key), total) in model {
-            let held = strict.get_in(window, &key).await.unwrap();
-            assert_eq!(held, total, "seed {seed}, {key} in {window:?}");
-        }
+        return;
+    }
+    for ((window, key), total) in model {
+        let held = strict.get_in(window, &key).await.unwrap();
+        assert_eq!(held, total, "seed {seed}, {trouble:?}, {key} in {window:?}");
     }
 }

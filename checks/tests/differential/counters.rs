@@ -22,7 +22,7 @@ use crate::{
     world::{Event, Fault, LINKS, World},
 };
 
-/// The processes with instance-aware counters. The last two claim one name.
+/// The processes with instance-aware counters. The last two claim one name, where there is one shard.
 const ACTORS: usize = 4;
 const NAMES: [Option<&str>; ACTORS] = [None, Some("solo"), Some("pod"), Some("pod")];
 
@@ -151,10 +151,16 @@ fn instance_call() -> impl Strategy<Value = InstanceCall> {
 }
 
 /// One line for each step.
-pub(crate) async fn play(world: &dyn World, prefix: &str, history: &[Step]) -> Vec<String> {
+pub(crate) async fn play(
+    world: &dyn World,
+    prefix: &str,
+    shards: u16,
+    history: &[Step],
+) -> Vec<String> {
     world.mend();
-    crate::player::open(world, prefix).await;
-    let mut player = Player::new(world, prefix);
+    let spaces = Space::shards_of(named(prefix), shards);
+    crate::player::open(world, &spaces).await;
+    let mut player = Player::new(world, spaces);
     let mut transcript = Vec::new();
     for step in history {
         let answer = player.step(step).await;
@@ -171,7 +177,7 @@ pub(crate) async fn play(world: &dyn World, prefix: &str, history: &[Step]) -> V
 
 struct Player<'a> {
     world: &'a dyn World,
-    prefix: RedisKey,
+    spaces: Vec<Space>,
     cut: [bool; LINKS],
     lossy: [bool; LINKS],
     strict: Vec<Arc<StrictCounter>>,
@@ -180,9 +186,10 @@ struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    fn new(world: &'a dyn World, prefix: &str) -> Self {
-        let prefix = named(prefix);
-        let options = |link| CounterOptions::new(prefix.clone(), world.link(link));
+    fn new(world: &'a dyn World, spaces: Vec<Space>) -> Self {
+        let one = &spaces[0];
+        let options =
+            |link| CounterOptions::new(one.prefix().clone(), world.link(link)).shards(one.shards());
         Self {
             world,
             cut: [false; LINKS],
@@ -191,8 +198,8 @@ impl<'a> Player<'a> {
             lax: (0..LINKS)
                 .map(|link| LaxCounter::new(options(link).allowed_lag(NEVER).evict_after(NEVER)))
                 .collect(),
-            instances: (0..ACTORS).map(|actor| instance(world, &prefix, actor)).collect(),
-            prefix,
+            instances: (0..ACTORS).map(|actor| instance(world, one, actor)).collect(),
+            spaces,
         }
     }
 
@@ -224,11 +231,29 @@ impl<'a> Player<'a> {
             }
             Step::Instance { actor, call } => on_instance(&self.instances[*actor], call).await,
             Step::Die { actor } => {
-                self.instances[*actor] = instance(self.world, &self.prefix, *actor);
+                self.instances[*actor] = instance(self.world, &self.spaces[0], *actor);
                 "done".to_owned()
             }
+            // Of the parts of a call any may be the next request.
+            Step::World(Event::Strike { fault: Fault::LoseRequest | Fault::LoseReply, .. })
+                if self.spaces.len() > 1 =>
+            {
+                "passed over".to_owned()
+            }
             Step::World(event) => {
-                event.happen(self.world, &Space::new(self.prefix.clone())).await;
+                let spaces = match event {
+                    Event::LoseMembers | Event::LoseGuards => &self.spaces[..],
+                    Event::Plant { key, .. } => {
+                        let shards = self.spaces[0].shards();
+                        std::slice::from_ref(
+                            &self.spaces[usize::from(Space::shard_of(key, shards))],
+                        )
+                    }
+                    _ => &self.spaces[..1],
+                };
+                for space in spaces {
+                    event.happen(self.world, space).await;
+                }
                 match *event {
                     Event::Strike { link, fault: Fault::Cut } => self.cut[link] = true,
                     Event::Strike { link, fault: Fault::Restore } => {
@@ -252,11 +277,14 @@ impl<'a> Player<'a> {
     }
 }
 
-fn instance(world: &dyn World, prefix: &RedisKey, actor: usize) -> Arc<StrictInstanceAwareCounter> {
+fn instance(world: &dyn World, one: &Space, actor: usize) -> Arc<StrictInstanceAwareCounter> {
     let store = world.link(actor % LINKS);
-    let mut options = StrictInstanceAwareCounterOptions::new(prefix.clone(), store)
+    let mut options = StrictInstanceAwareCounterOptions::new(one.prefix().clone(), store)
+        .shards(one.shards())
         .dead_instance_threshold_ms(LEASE);
-    if let Some(name) = NAMES[actor] {
+    // A process that is replaced in one of several shards need not ask the others any more.
+    let alone = one.shards() == 1 || actor < ACTORS - 1;
+    if let Some(name) = NAMES[actor].filter(|_| alone) {
         options = options.instance_name(named(name));
     }
     StrictInstanceAwareCounter::new(options)
@@ -289,9 +317,9 @@ async fn on_instance(counter: &StrictInstanceAwareCounter, call: &InstanceCall) 
             let pair = |standing: Standing| (standing.total, standing.slice);
             shown(answers.map(|outcomes| {
                 let outcomes = outcomes.into_iter().map(|outcome| {
-                    outcome.map(|written| {
+                    shown(outcome.map(|written| {
                         (written.condition_met, pair(written.old), pair(written.new))
-                    })
+                    }))
                 });
                 outcomes.collect::<Vec<_>>()
             }))
@@ -321,6 +349,11 @@ fn shown<T: Debug>(answer: Result<T, DistkitError>) -> String {
         Ok(answer) => format!("{answer:?}"),
         Err(DistkitError::NotApplied(_)) => NOT_APPLIED.to_owned(),
         Err(DistkitError::OutcomeUnknown(_)) => UNKNOWN.to_owned(),
+        Err(DistkitError::InShards { failed, .. }) => {
+            let each =
+                failed.into_iter().map(|(shard, why)| format!("{shard}: {}", shown::<T>(Err(why))));
+            format!("in shards {}", each.collect::<Vec<_>>().join(", "))
+        }
         Err(error) => format!("{error:?}"),
     }
 }

@@ -100,14 +100,35 @@ fn differences(simulated: &[String], served: &[String]) -> String {
     story
 }
 
+/// Into how many a prefix is spread in some of the histories.
+const SHARDS: u16 = 3;
+
 fn compare_stores(client: Client, flavor: Flavor) {
     let regressions = "tests/differential/stores.regressions";
-    compare(client, flavor, regressions, history::histories(), player::play);
+    compare(client, flavor, regressions, history::histories(), async |world, prefix, history| {
+        player::play(world, prefix, 1, history).await
+    });
+}
+
+fn compare_shards(client: Client, flavor: Flavor) {
+    let regressions = "tests/differential/shards.regressions";
+    compare(client, flavor, regressions, history::histories(), async |world, prefix, history| {
+        player::play(world, prefix, SHARDS, history).await
+    });
 }
 
 fn compare_counters(client: Client, flavor: Flavor) {
     let regressions = "tests/differential/counters.regressions";
-    compare(client, flavor, regressions, counters::histories(), counters::play);
+    compare(client, flavor, regressions, counters::histories(), async |world, prefix, history| {
+        counters::play(world, prefix, 1, history).await
+    });
+}
+
+fn compare_sharded_counters(client: Client, flavor: Flavor) {
+    let regressions = "tests/differential/sharded_counters.regressions";
+    compare(client, flavor, regressions, counters::histories(), async |world, prefix, history| {
+        counters::play(world, prefix, SHARDS, history).await
+    });
 }
 
 macro_rules! on_every_server {
@@ -138,4 +159,9 @@ macro_rules! on_every_server {
     )+};
 }
 
-on_every_server!(compare_stores as stores_agree, compare_counters as counters_agree);
+on_every_server!(
+    compare_stores as stores_agree,
+    compare_shards as shards_agree,
+    compare_counters as counters_agree,
+    compare_sharded_counters as sharded_counters_agree
+);

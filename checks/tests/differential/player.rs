@@ -20,13 +20,19 @@ pub(crate) const ACTORS: usize = 4;
 const NAMES: [Option<&str>; ACTORS] = [None, Some("solo"), Some("pod"), Some("pod")];
 const LEASES: [u64; ACTORS] = [1000, 1000, 3000, 1000];
 
-/// One line for each step. A store makes up its epochs and incarnations as it likes, so they are numbered in the
+/// In the last one of so many shards. One line for each step. A store makes up its epochs and incarnations as it likes, so they are numbered in the
 /// order in which they first appear; the last two lines say in which order the numbers themselves are.
-pub(crate) async fn play(world: &dyn World, prefix: &str, history: &[Step]) -> Vec<String> {
-    let mut player = Player::new(world, prefix);
+pub(crate) async fn play(
+    world: &dyn World,
+    prefix: &str,
+    shards: u16,
+    history: &[Step],
+) -> Vec<String> {
+    let mut spaces = Space::shards_of(RedisKey::try_from(prefix).unwrap(), shards);
     let mut transcript = Vec::new();
     world.mend();
-    open(world, prefix).await;
+    open(world, &spaces).await;
+    let mut player = Player::new(world, spaces.pop().unwrap());
     for step in history {
         let answer = player.step(step).await;
         transcript.push(format!("{step:?}: {answer}"));
@@ -36,11 +42,12 @@ pub(crate) async fn play(world: &dyn World, prefix: &str, history: &[Step]) -> V
     transcript
 }
 
-/// So that no fault meets the first look at the shape of the space, which the simulator does not need.
-pub(crate) async fn open(world: &dyn World, prefix: &str) {
-    let space = Space::new(RedisKey::new(prefix).unwrap());
+/// So that no fault meets the first look at the shape of the spaces, which the simulator does not need.
+pub(crate) async fn open(world: &dyn World, spaces: &[Space]) {
     for link in 0..LINKS {
-        world.link(link).clear(&space).await.unwrap();
+        for space in spaces {
+            world.link(link).clear(space).await.unwrap();
+        }
     }
 }
 
@@ -117,7 +124,7 @@ struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    fn new(world: &'a dyn World, prefix: &str) -> Self {
+    fn new(world: &'a dyn World, space: Space) -> Self {
         let actor = |number: usize| {
             let backend = world.link(number % LINKS);
             let lease = Duration::from_millis(LEASES[number]);
@@ -132,7 +139,7 @@ impl<'a> Player<'a> {
         };
         Self {
             world,
-            space: Space::new(RedisKey::try_from(prefix).unwrap()),
+            space,
             writer: 0,
             lossy: [false; LINKS],
             actors: (0..ACTORS).map(actor).collect(),
@@ -162,6 +169,8 @@ impl<'a> Player<'a> {
                 shown(crate::removals::remove(&*world.link(*link), &space, keys).await)
             }
             Step::Clear { link } => shown(world.link(*link).clear(&space).await),
+            // The copy of the shape is made again by requests that the simulator does not need.
+            Step::World(Event::LoseData) if space.shards() > 1 => "passed over".to_owned(),
             Step::World(event) => {
                 if let Event::Strike { link, fault: Fault::LoseRequest | Fault::LoseReply } = event
                 {

@@ -11,6 +11,11 @@ use tokio::time::Instant;
 /// What went wrong, told as a story.
 pub(crate) type Verdict = Result<(), String>;
 
+/// How many times as many histories as usual are wanted.
+pub(crate) fn times() -> u32 {
+    std::env::var("DISTKIT_CASES").map_or(1, |times| times.parse().unwrap())
+}
+
 /// Plays `cases` histories, times `DISTKIT_CASES`, and first those that failed before.
 pub(crate) fn check<S>(
     name: &'static str,
@@ -21,11 +26,10 @@ pub(crate) fn check<S>(
     S: Strategy,
     S::Value: std::fmt::Debug,
 {
-    let times = std::env::var("DISTKIT_CASES").map_or(1, |times| times.parse().unwrap());
     let regressions: &'static str =
         Box::leak(format!("tests/model/regressions/{name}.txt").into_boxed_str());
     let config = Config {
-        cases: cases * times,
+        cases: cases * times(),
         max_shrink_iters: 50_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
         ..Config::default()

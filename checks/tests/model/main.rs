@@ -12,6 +12,7 @@ mod candidates;
 mod cases;
 mod cast;
 mod lax;
+mod listing;
 mod reference;
 #[path = "../../../tests/support/removals.rs"]
 mod removals;
@@ -19,4 +20,5 @@ mod servers;
 mod store;
 mod strict;
 mod tokens;
+mod windows;
 mod world;

@@ -16,10 +16,11 @@ use tokio::time::Instant;
 
 use self::real_store::{Client, RealStore};
 use crate::{
-    cases::{Verdict, check},
+    cases::{Verdict, check, times},
     cast::Who,
+    listing,
     store::{self, history::histories},
-    strict, tokens,
+    strict, tokens, windows,
     world::{Fault, Powers, Simulated, World, runtime},
 };
 
@@ -45,6 +46,18 @@ impl World for RealStore {
 
     async fn advance(&self, step: Duration) {
         self.advance(step);
+    }
+
+    fn step_back(&self, step: Duration) {
+        self.go_back(step);
+    }
+
+    fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
+        self.plant(space, key, text);
+    }
+
+    fn lose_window(&self, space: &Space) {
+        self.lose_totals(space);
     }
 
     fn lose_members(&self, space: &Space) {
@@ -158,12 +171,38 @@ fn strict_counters_agree(name: &'static str, server: ServerBuilder, client: Clie
 
 fn tokens_agree(name: &'static str, server: ServerBuilder, client: Client) {
     let served = Served::by(server, client);
-    for seed in 0..u64::from(CASES) {
+    for seed in 0..u64::from(CASES * times()) {
         let simulated = runtime().block_on(tokens::play(&Simulated::new(), "shop", seed));
         let play = async |store: &RealStore, prefix: &str| tokens::play(store, prefix, seed).await;
         let verdict = compare(simulated, served.play(play));
         verdict.unwrap_or_else(|why| panic!("{name}, seed {seed}: {why}"));
     }
+}
+
+/// Nothing in these histories has a timer, so they may take their time.
+fn windows_agree(name: &'static str, server: ServerBuilder, client: Client) {
+    let served = Served::by(server, client);
+    for seed in 0..u64::from(CASES * times()) {
+        let simulated = runtime().block_on(windows::play(&Simulated::new(), "shop", seed));
+        let prefix = format!("shop {seed}");
+        served.store.mend();
+        let played = served.runtime.block_on(windows::play(&served.store, &prefix, seed));
+        let verdict = compare(simulated, played);
+        verdict.unwrap_or_else(|why| panic!("{name}, seed {seed}: {why}"));
+    }
+}
+
+/// Where a page ends is the server's business, so there is nothing to compare.
+fn listings_hold(name: &'static str, server: ServerBuilder, client: Client) {
+    let served = Served::by(server, client);
+    let mut parts = 0;
+    for seed in 0..u64::from(CASES / 2 * times()) {
+        served.store.mend();
+        let prefix = format!("shop {seed}");
+        let played = served.runtime.block_on(listing::play(&served.store, &prefix, seed));
+        parts += played.unwrap_or_else(|why| panic!("{name}, seed {seed}: {why}"));
+    }
+    assert!(parts > 1000, "the listings had {parts} pages that were not their last");
 }
 
 macro_rules! on_each_server {
@@ -198,4 +237,4 @@ macro_rules! on_each_server {
     )+};
 }
 
-on_each_server!(stores_agree, strict_counters_agree, tokens_agree);
+on_each_server!(stores_agree, strict_counters_agree, tokens_agree, windows_agree, listings_hold);

@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use distkit::backend::{
-    InstanceBackend, Space,
-    memory::{ManualClock, MemoryBackend, MemoryLink},
+use distkit::{
+    RedisKey,
+    backend::{
+        InstanceBackend, Space,
+        memory::{ManualClock, MemoryBackend, MemoryLink},
+    },
 };
 
 use crate::cast::Who;
@@ -43,6 +46,15 @@ pub(crate) trait World {
     fn fault(&self, who: Who, shard: Option<u16>, fault: Fault);
 
     async fn advance(&self, step: Duration);
+
+    /// The store's clock is set back, as an administrator or a time service may.
+    fn step_back(&self, step: Duration);
+
+    /// Somebody puts text where a plain counter is kept.
+    fn plant(&self, space: &Space, key: &RedisKey, text: &str);
+
+    /// The store loses the counters of an open window, which is that of `space`.
+    fn lose_window(&self, space: &Space);
 
     /// The store takes everybody for gone who is joined to the instance-aware counters.
     fn lose_members(&self, space: &Space);
@@ -102,6 +114,18 @@ impl World for Simulated {
 
     async fn advance(&self, step: Duration) {
         self.clock.advance(step);
+    }
+
+    fn step_back(&self, step: Duration) {
+        self.store.set_clock_back(step);
+    }
+
+    fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
+        self.store.corrupt(space, key, text);
+    }
+
+    fn lose_window(&self, space: &Space) {
+        self.store.lose_window(space);
     }
 
     fn lose_members(&self, space: &Space) {

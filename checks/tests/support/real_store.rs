@@ -16,7 +16,10 @@ use std::{
 
 use distkit::{
     RedisKey,
-    backend::{Around, BackendError, InstanceBackend, IntoBackend, Layered, Op, Space},
+    backend::{
+        Around, BackendError, InstanceBackend, IntoBackend, Layered, Op, Space,
+        operator::{instance_names, lanes, totals, writers},
+    },
 };
 use distkit_testkit::{Server, ServerBuilder};
 use fred::{
@@ -138,10 +141,18 @@ impl RealStore {
         self.server.advance(step);
     }
 
+    pub(crate) fn go_back(&self, step: Duration) {
+        self.server.go_back(step);
+    }
+
+    /// Loses the counters of a space, or of its window, as by an eviction.
+    pub(crate) fn lose_totals(&self, space: &Space) {
+        self.server.cli(&["DEL", &totals(space)]);
+    }
+
     /// Puts text where a plain counter is kept.
     pub(crate) fn plant(&self, space: &Space, key: &RedisKey, text: &str) {
-        let totals = format!("distkit:{{{}}}:totals", space.prefix());
-        let answer = self.server.cli(&["HSET", &*totals, key, text]);
+        let answer = self.server.cli(&["HSET", &totals(space), key, text]);
         assert!(matches!(&*answer, "0" | "1"), "planting {text:?}: {answer}");
     }
 
@@ -153,14 +164,13 @@ impl RealStore {
 
     /// Loses who is joined, as by an eviction.
     pub(crate) fn lose_members(&self, space: &Space) {
-        let name = |rest: &str| format!("distkit:{{{}}}:i:{rest}", space.prefix());
+        let name = |rest: &str| format!("{}{rest}", instance_names(space));
         self.server.cli(&["DEL", &name("leases"), &name("quiet")]);
     }
 
     /// Loses what it remembers of writers, as by an eviction.
     pub(crate) fn lose_guards(&self, space: &Space) {
-        let name = |rest: &str| format!("distkit:{{{}}}:{rest}", space.prefix());
-        self.server.cli(&["DEL", &name("writers"), &name("lanes")]);
+        self.server.cli(&["DEL", &writers(space), &lanes(space)]);
     }
 
     /// Loses what it remembers of tokens, as by an eviction.

@@ -66,25 +66,26 @@ impl Plain {
             return Ok(Applied { replayed: false, record: None, outcomes });
         };
         let whole = space.home();
+        if let Some(records) = self.writers.get(&*whole)
+            && let Some(refused) = match records.of(guard) {
+                Remembered::Nothing => None,
+                Remembered::Latest(refused) => Some(refused.clone()),
+                Remembered::Older => Some(Refusals::new()),
+            }
+        {
+            let (generation, sequence) = (records.generation, records.sequence(guard));
+            let outcomes = self.stand_all(space, writes, &refused);
+            let record = self.record(space, generation, sequence);
+            return Ok(Applied { replayed: true, record, outcomes });
+        }
+        // First: of a request that a window refuses nothing is remembered.
+        self.enter(now, space, Takes::Open)?;
         let latest = &mut self.latest;
         let records = self.writers.entry(whole.clone().into_owned());
         let records =
             records.or_insert_with(|| numbered(Records::kept_for(REMEMBERED, now), latest));
         let (generation, sequence) = (records.generation, records.sequence(guard));
-        let refused = match records.of(guard) {
-            Remembered::Nothing => None,
-            Remembered::Latest(refused) => Some(refused.clone()),
-            Remembered::Older => Some(Refusals::new()),
-        };
-        if let Some(refused) = refused {
-            let outcomes = self.stand_all(space, writes, &refused);
-            let record = self.record(space, generation, sequence);
-            return Ok(Applied { replayed: true, record, outcomes });
-        }
-        self.enter(now, space, Takes::Open)?;
-        if let Some(records) = self.writers.get_mut(&*whole) {
-            records.admit(now, guard)?;
-        }
+        records.admit(now, guard)?;
         let found_none = self.len(space) == 0;
         let outcomes = self.write_all(space, writes);
         let record = self.told(space, guard, found_none, generation, sequence);
@@ -186,18 +187,18 @@ impl Plain {
         run: impl FnOnce(&mut Self, [u64; 2]) -> Answer,
     ) -> Result<Answer, BackendError> {
         let whole = space.home();
+        if let Some(lanes) = self.lanes.get(&*whole)
+            && let Some(answer) = lanes.first_answer(lane)
+        {
+            return answer;
+        }
+        // First: of a request that a window refuses nothing is remembered.
+        self.enter(now, space, Takes::Current)?;
         let latest = &mut self.latest;
         let lanes = self.lanes.entry(whole.clone().into_owned());
         let lanes = lanes.or_insert_with(|| numbered(Lanes::lanes(now), latest));
-        if let Some(answer) = lanes.first_answer(lane) {
-            return answer;
-        }
-        self.enter(now, space, Takes::Current)?;
-        let mut found = [0, 0];
-        if let Some(lanes) = self.lanes.get_mut(&*whole) {
-            lanes.admit(now, lane)?;
-            found = [lanes.generation, lanes.sequence(lane)];
-        }
+        lanes.admit(now, lane)?;
+        let found = [lanes.generation, lanes.sequence(lane)];
         let answer = run(self, found);
         if let Some(lanes) = self.lanes.get_mut(&*whole) {
             lanes.keep(lane, answer.clone());

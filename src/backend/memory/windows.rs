@@ -34,7 +34,8 @@ pub(super) enum Takes {
 }
 
 impl Windows {
-    /// Lets in a write. Gives the windows that are closed by that, whose counters go.
+    /// Lets in a write. One that opens a window, or keeps it for longer, closes those that are over: they are given, and
+    /// their counters go.
     pub(super) fn enter(
         &mut self,
         now: Duration,
@@ -55,7 +56,7 @@ impl Windows {
             return Err(BackendError::WindowLost);
         }
         index.open.insert(window.start_ms(), until);
-        if held.is_some() {
+        if held == Some(until) {
             return Ok(Vec::new());
         }
         let over: Vec<_> = index
