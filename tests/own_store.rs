@@ -1,4 +1,5 @@
 //! The store of the guide's page `docs/guide/store.md` keeps the whole plain contract.
+#![cfg(feature = "conformance")]
 
 use std::{
     collections::{BTreeMap, HashMap},
