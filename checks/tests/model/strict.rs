@@ -125,6 +125,8 @@ struct Trouble {
     cut: bool,
     denied: bool,
     losing: bool,
+    /// It may lose the next one, or have lost it: nothing told whether a request was sent.
+    may_lose: bool,
 }
 
 /// A call's part in a shard: what is asked there, and at which places of the call its items are.
@@ -243,9 +245,9 @@ impl<'a, W: World> Player<'a, W> {
             match fault {
                 Fault::Cut | Fault::Restored => self.powers.cut,
                 // What is denied arrives.
-                Fault::Denied => self.powers.cut && !trouble.losing,
+                Fault::Denied => self.powers.cut && !trouble.losing && !trouble.may_lose,
                 Fault::LosesRequest | Fault::LosesReply => {
-                    self.powers.lose && !trouble.losing && !trouble.denied
+                    self.powers.lose && !trouble.losing && !trouble.may_lose && !trouble.denied
                 }
             }
         });
@@ -360,6 +362,8 @@ impl<'a, W: World> Player<'a, W> {
     fn settle_replaced(&mut self, parts: &[Request]) -> Result<(), String> {
         let mut verdict = Ok(());
         let mut unasked = Vec::new();
+        let losing = |part: &&Request| self.troubles[part.who as usize][part.shard].losing;
+        let doubtful: Vec<_> = parts.iter().filter(losing).map(|part| part.shard).collect();
         for part in parts {
             let before = self.candidates.clone();
             let troubles = self.troubles.clone();
@@ -374,6 +378,10 @@ impl<'a, W: World> Player<'a, W> {
         }
         for part in unasked {
             self.candidates.lost(&Request { ask: Ask::Join, ..part.clone() })?;
+        }
+        for shard in doubtful {
+            let trouble = &mut self.troubles[parts[0].who as usize][shard];
+            (trouble.losing, trouble.may_lose) = (false, true);
         }
         self.processes[parts[0].who as usize].ended = Some(Answer::Replaced);
         Ok(())
@@ -460,7 +468,13 @@ impl<'a, W: World> Player<'a, W> {
                 _ => Err("the link is cut, or denied: nothing can have happened".to_owned()),
             };
         }
-        if !std::mem::take(&mut trouble.losing) {
+        let may_lose = std::mem::take(&mut trouble.may_lose);
+        let lost = match given {
+            Answer::Unknown => first.ask != Ask::Join,
+            Answer::NotApplied => not_applied,
+            _ => false,
+        };
+        if !std::mem::take(&mut trouble.losing) && !(may_lose && lost) {
             return Ok(None);
         }
         if is_guarded(first.who) && first.ask.is_guarded() {
