@@ -159,6 +159,14 @@ async fn a_store_that_hangs_until_the_deadline_is_unreachable() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unanswered_clear_dates_the_outage_from_when_it_was_sent() {
+    let bed = bed_with(|options| options.unknown_after(SECOND));
+    bed.link.set_latency(60 * SECOND);
+    bed.strict.clear().await.unwrap_err();
+    assert_eq!(bed.strict.stats().unreachable_for, Some(SECOND));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_fails_among_others_that_are_answered_is_no_outage_of_its_whole_length() {
     let bed = bed_with(|options| options.unknown_after(10 * SECOND));
     let k = key("k");

@@ -58,9 +58,7 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         let request = |lane| async move {
             self.sent_in(&lane, store.apply_on_recorded(space, member, writes, &lane)).await
         };
-        let begun = Instant::now();
-        let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
-        let ordered = self.ended(begun, sent)?.answer;
+        let ordered = self.send_in_lane(sender, deadline, request).await?.answer;
         counted(writes.len(), &ordered.answer.outcomes)?;
         Ok(ordered)
     }
@@ -74,21 +72,20 @@ impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
         deadline: Instant,
     ) -> Result<(), BackendError> {
         let (store, space) = (self.store.capabilities().recorded_slices, &self.space);
-        let fresh_id = || self.store.fresh_id();
         match (scope, store) {
             (Scope::Total, None) => self.clear_on(member, scope).await,
             (Scope::Total, Some(store)) => {
                 let clear = |lane| async move {
                     self.sent_in(&lane, store.clear_on_recorded(space, member, &lane)).await
                 };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
+                self.send_in_lane(sender, deadline, clear).await.map(drop)
             }
             // It does no harm when it is done twice: nothing of this instance's is in flight meanwhile.
             (Scope::Slice, _) => {
                 let clear = |lane| async move {
                     self.sent_in(&lane, self.store.clear_on(space, member, scope)).await
                 };
-                self.ended(Instant::now(), sender.send(fresh_id, deadline, clear).await).map(drop)
+                self.send_in_lane(sender, deadline, clear).await.map(drop)
             }
         }
     }

@@ -22,6 +22,7 @@ use crate::{
     losses::{Loss, Losses},
     shards::Shards,
     stats::Count,
+    strict::{Answered, Sender},
 };
 
 /// The counters of one prefix in a store.
@@ -101,8 +102,27 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         self.sent(Kind::Write, request).await
     }
 
-    /// Notes that no answer came in any attempt since then: the last one was cut short.
-    fn ended<T>(&self, begun: Instant, answer: Result<T, BackendError>) -> Result<T, BackendError> {
+    /// Sends a request in a lane until it is answered, or the deadline.
+    async fn send_in_lane<T, F>(
+        &self,
+        sender: &Sender,
+        deadline: Instant,
+        request: impl Fn(ReplayGuard) -> F,
+    ) -> Result<Answered<T>, BackendError>
+    where
+        F: Future<Output = Result<T, BackendError>>,
+    {
+        self.ended(sender.send(|| self.store.fresh_id(), deadline, request)).await
+    }
+
+    /// Makes the attempts of a request. Where none is answered, the last one was cut short: notes it, from the beginning
+    /// of the first one.
+    async fn ended<T>(
+        &self,
+        attempts: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        let begun = Instant::now();
+        let answer = attempts.await;
         match &answer {
             Err(error @ BackendError::OutcomeUnknown(_)) => self.counts.unreachable(begun, error),
             Err(BackendError::Forgotten) => self.lost(self.losses.forgotten()),

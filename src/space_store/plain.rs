@@ -160,21 +160,10 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let (Some(deadline), Some(store)) = (deadline, self.store.capabilities().recorded) else {
             return self.apply(writes).await;
         };
-        let chosen = self.choose()?;
-        // A request is known by its lane, whatever window it names: so one that is sent to another is applied once.
-        let request = |lane: ReplayGuard| {
-            let chosen = &chosen;
-            async move {
-                let lane = &lane;
-                self.in_current(chosen, |space| async move {
-                    self.sent_in(lane, store.apply_recorded(&space, writes, lane)).await
-                })
-                .await
-            }
-        };
-        let begun = Instant::now();
-        let Answered { answer: applied, before } =
-            self.ended(begun, sender.send(|| self.store.fresh_id(), deadline, request).await)?;
+        let sent = self.once_in_current(sender, deadline, |space, lane| async move {
+            store.apply_recorded(&space, writes, &lane).await
+        });
+        let Answered { answer: applied, before } = sent.await?;
         self.lost(self.losses.in_lane(applied.record.as_ref(), before));
         counted(writes.len(), &applied.outcomes)?;
         Ok(applied)
@@ -189,19 +178,31 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let (Some(deadline), Some(store)) = (deadline, self.store.capabilities().recorded) else {
             return self.clear_in(self.window().await?).await;
         };
+        let sent = self.once_in_current(sender, deadline, |space, lane| async move {
+            store.clear_recorded(&space, &lane).await
+        });
+        sent.await.map(drop)
+    }
+
+    /// Sends a request in a lane to the window that is current. It is known by its lane, whatever window it names: so
+    /// one that is sent to another is applied once.
+    async fn once_in_current<'s, T, F>(
+        &'s self,
+        sender: &Sender,
+        deadline: Instant,
+        request: impl Fn(Cow<'s, Space>, ReplayGuard) -> F,
+    ) -> Result<Answered<T>, BackendError>
+    where
+        F: Future<Output = Result<T, BackendError>>,
+    {
         let chosen = self.choose()?;
-        let request = |lane: ReplayGuard| {
-            let chosen = &chosen;
-            async move {
-                let lane = &lane;
-                self.in_current(chosen, |space| async move {
-                    self.sent_in(lane, store.clear_recorded(&space, lane)).await
-                })
-                .await
-            }
+        let (chosen, request) = (&chosen, &request);
+        let in_lane = |lane: ReplayGuard| async move {
+            let lane = &lane;
+            let attempt = |space| self.sent_in(lane, request(space, lane.clone()));
+            self.in_current(chosen, attempt).await
         };
-        let sent = sender.send(|| self.store.fresh_id(), deadline, request).await;
-        self.ended(Instant::now(), sent).map(drop)
+        self.send_in_lane(sender, deadline, in_lane).await
     }
 
     /// Reads what the keys hold, in the window that is current when the store answers.
@@ -290,9 +291,22 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         keep: Duration,
         deadline: Option<Instant>,
     ) -> Result<Vec<Outcome<AddedOnce>>, BackendError> {
-        let Some(deadline) = deadline else { return self.add_tokens(items, keep, false).await };
-        let request = |resent| self.add_tokens(items, keep, resent);
-        self.ended(Instant::now(), send_again(deadline, request).await)
+        self.again(deadline, |resent| self.add_tokens(items, keep, resent)).await
+    }
+
+    /// Sends a request that may be repeated until it is answered, or the deadline. Without one it is sent one time.
+    async fn again<T, F>(
+        &self,
+        deadline: Option<Instant>,
+        request: impl Fn(bool) -> F,
+    ) -> Result<T, BackendError>
+    where
+        F: Future<Output = Result<T, BackendError>>,
+    {
+        match deadline {
+            Some(deadline) => self.ended(send_again(deadline, request)).await,
+            None => request(false).await,
+        }
     }
 
     pub(crate) async fn resolve_tokens(
@@ -318,10 +332,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
             self.counts.add(Count::Resent, usize::from(resent));
             self.sent(Kind::Write, store.forbid(&self.space, tokens, keep))
         };
-        let known = match deadline {
-            Some(deadline) => self.ended(Instant::now(), send_again(deadline, request).await)?,
-            None => request(false).await?,
-        };
+        let known = self.again(deadline, request).await?;
         counted(tokens.len(), &known)?;
         Ok(known)
     }

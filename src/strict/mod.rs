@@ -20,10 +20,8 @@ use tokio::{
 pub(crate) use options::strict_options;
 pub(crate) use queue::{Joint, Queue};
 #[cfg(feature = "counter")]
-pub(crate) use sender::Answered;
-pub(crate) use sender::Sender;
-#[cfg(feature = "counter")]
 pub(crate) use sender::send_again;
+pub(crate) use sender::{Answered, Sender};
 pub(crate) use settle::Tally;
 
 /// How a strict counter sends.
