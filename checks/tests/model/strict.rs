@@ -474,7 +474,8 @@ impl<'a, W: World> Player<'a, W> {
             Answer::NotApplied => not_applied,
             _ => false,
         };
-        if !std::mem::take(&mut trouble.losing) && !(may_lose && lost) {
+        let loses = std::mem::take(&mut trouble.losing) || may_lose && lost;
+        if !loses {
             return Ok(None);
         }
         if is_guarded(first.who) && first.ask.is_guarded() {
