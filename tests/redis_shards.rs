@@ -230,8 +230,8 @@ async fn a_copy_in_a_server_is_exact() {
             .map(|(n, e)| Write::set(n.clone(), e))
             .collect();
         StrictCounter::new(of("old", 1)).write_all(&sets).await.unwrap();
-        assert_eq!(copy_prefix(&of("old", 1), &of("new", 12)).await.unwrap(), 5000);
-        assert_eq!(copy_prefix(&of("new", 12), &of("back", 1)).await.unwrap(), 5000);
+        assert_eq!(copy_prefix(&of("old", 1), &of("new", 12)).await.unwrap().counters, 5000);
+        assert_eq!(copy_prefix(&of("new", 12), &of("back", 1)).await.unwrap().counters, 5000);
         let back = StrictCounter::new(of("back", 1));
         let totals = back.get_all(&names.iter().collect::<Vec<_>>()).await.unwrap();
         for (write, (_, total)) in sets.iter().zip(totals) {

@@ -587,8 +587,8 @@ async fn a_copy_gets_another_number_of_shards_and_is_exact() {
     let strict = StrictCounter::new(of("old", 1));
     let sets: Vec<_> = (-1500..).zip(&names).map(|(n, name)| Write::set(name.clone(), n)).collect();
     strict.write_all(&sets).await.unwrap();
-    assert_eq!(copy_prefix(&of("old", 1), &of("new", 7)).await.unwrap(), 3000);
-    assert_eq!(copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap(), 3000);
+    assert_eq!(copy_prefix(&of("old", 1), &of("new", 7)).await.unwrap().counters, 3000);
+    assert_eq!(copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap().counters, 3000);
     let third = StrictCounter::new(of("third", 3));
     for (n, (_, total)) in
         (-1500..).zip(third.get_all(&names.iter().collect::<Vec<_>>()).await.unwrap())
@@ -596,9 +596,9 @@ async fn a_copy_gets_another_number_of_shards_and_is_exact() {
         assert_eq!(total.unwrap(), n);
     }
     // A copy of a copy that is complete changes nothing; one that is not is completed.
-    assert_eq!(copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap(), 3000);
+    assert_eq!(copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap().counters, 3000);
     third.del(&names[5]).await.unwrap();
-    assert_eq!(copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap(), 3000);
+    assert_eq!(copy_prefix(&of("new", 7), &of("third", 3)).await.unwrap().counters, 3000);
     // Whatever else is in the target stays, and is named.
     for (name, total) in [(&names[5], 77), (&key("stranger"), 1)] {
         third.set(name, total).await.unwrap();
@@ -612,49 +612,6 @@ async fn a_copy_gets_another_number_of_shards_and_is_exact() {
     store.corrupt(&Space::new(key("old")), &names[0], "abc");
     let error = copy_prefix(&of("old", 1), &of("fourth", 3)).await.unwrap_err();
     assert!(matches!(error, DistkitError::CounterError { key, .. } if key == names[0]));
-}
-
-/// Instance-aware counters are those of living instances: a prefix that nobody uses has none.
-#[tokio::test(start_paused = true)]
-async fn a_copy_leaves_slices_where_they_are_until_nobody_is_left() {
-    let store = MemoryBackend::new();
-    let plain = |name: &str, shards| CounterOptions::new(key(name), store.clone()).shards(shards);
-    let shared = |name: &str, shards| {
-        StrictInstanceAwareCounter::new(
-            StrictInstanceAwareCounterOptions::new(key(name), store.clone())
-                .shards(shards)
-                .dead_instance_threshold_ms(LEASE_MS),
-        )
-    };
-    let names = keys(20);
-    let (leaves, crashes) = (shared("old", 1), shared("old", 1));
-    let counter = StrictCounter::new(plain("old", 1));
-    for name in &names {
-        counter.inc(name, 3).await.unwrap();
-        leaves.inc(name, 1).await.unwrap();
-        crashes.inc(name, 2).await.unwrap();
-    }
-    // Those of expired instances may be listed, without a slice.
-    let left = async || {
-        let listed = shared("old", 1).list_slices(&KeyFilter::all()).into_map().await.unwrap();
-        listed.values().filter(|counter| !counter.slices.is_empty()).count()
-    };
-    assert_eq!(copy_prefix(&plain("old", 1), &plain("new", 7)).await.unwrap(), 20);
-    assert_eq!(left().await, 20, "what still lives is seen");
-    let new = shared("new", 7);
-    for name in &names {
-        assert_eq!(new.get(name).await.unwrap(), (0, 0));
-        assert_eq!(new.inc(name, 5).await.unwrap(), (5, 5));
-        assert_eq!(leaves.get(name).await.unwrap(), (3, 1));
-    }
-
-    leaves.leave().await.unwrap();
-    assert_eq!(left().await, 20);
-    drop(crashes);
-    sleep(Duration::from_millis(LEASE_MS + 1)).await;
-    assert_eq!(left().await, 0, "nobody is left");
-    assert_eq!(copy_prefix(&plain("old", 1), &plain("new", 7)).await.unwrap(), 20);
-    assert_eq!(new.get(&names[0]).await.unwrap(), (5, 5));
 }
 
 /// A process that only reads in a shard needs no lease there, and sees what the others count.
@@ -706,7 +663,7 @@ async fn an_interrupted_copy_is_completed_by_another_one() {
         link.shard(dice.u16(..7)).lose_next_requests(dice.usize(..2));
         link.shard(dice.u16(..7)).lose_next_replies(dice.usize(..2));
         match copy_prefix(&from, &to).await {
-            Ok(copied) => break copied,
+            Ok(copied) => break copied.counters,
             Err(_) => failed += 1,
         }
     };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Applied, BackendError, Enumeration, Member, Ordered, ReplayGuard, SliceEnumeration, SliceWrite,
-    Space, Standing, Tokens, Windowing, Write, raw::RawCommands,
+    Space, Standing, Tokens, Windowing, Write, raw::RawCommands, transfer::SliceTransfer,
 };
 
 /// The capabilities of a store: a view of each that it has.
@@ -28,6 +28,9 @@ pub struct Capabilities<'s> {
     pub windows: Option<&'s dyn Windowing>,
     /// Additions that happen once for each token.
     pub tokens: Option<&'s dyn Tokens>,
+    /// Copies instance-aware counters as they are stored.
+    #[doc(hidden)]
+    pub transfer: Option<&'s dyn SliceTransfer>,
     /// Single commands, for this crate's own tool.
     #[doc(hidden)]
     pub raw: Option<&'s dyn RawCommands>,
@@ -68,6 +71,10 @@ impl<'s> Capabilities<'s> {
     /// Adds [`Tokens`].
     pub fn with_tokens(self, tokens: &'s dyn Tokens) -> Self {
         Self { tokens: Some(tokens), ..self }
+    }
+
+    pub(crate) fn with_transfer(self, transfer: &'s dyn SliceTransfer) -> Self {
+        Self { transfer: Some(transfer), ..self }
     }
 
     #[cfg(any(feature = "redis-rs", feature = "fred"))]

@@ -10,10 +10,12 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance, InstanceBackend,
-    InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
-    ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, TokenAdd, Windowing,
-    Write, capability::missing,
+    Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Incarnation, Instance,
+    InstanceBackend, InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers,
+    RecordedSliceAnswers, ReplayGuard, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing,
+    TokenAdd, Windowing, Write,
+    capability::missing,
+    transfer::{Export, Part, SliceTransfer},
 };
 use crate::{KeyFilter, RedisKey, Token};
 
@@ -134,6 +136,12 @@ pub enum Op<'a> {
         tokens: &'a [(RedisKey, Token)],
         keep: Duration,
     },
+    Export {
+        space: &'a Space,
+    },
+    Import {
+        space: &'a Space,
+    },
 }
 
 impl Op<'_> {
@@ -164,6 +172,8 @@ impl Op<'_> {
             Self::AddOnce { .. } => "add_once",
             Self::Resolve { .. } => "resolve",
             Self::Forbid { .. } => "forbid",
+            Self::Export { .. } => "export",
+            Self::Import { .. } => "import",
         }
     }
 
@@ -193,7 +203,9 @@ impl Op<'_> {
             | Self::ReadCurrent { space, .. }
             | Self::AddOnce { space, .. }
             | Self::Resolve { space, .. }
-            | Self::Forbid { space, .. } => space,
+            | Self::Forbid { space, .. }
+            | Self::Export { space }
+            | Self::Import { space } => space,
         }
     }
 
@@ -220,7 +232,9 @@ impl Op<'_> {
             | Self::Count { .. }
             | Self::PageOn { .. }
             | Self::CountOn { .. }
-            | Self::Time { .. } => 0,
+            | Self::Time { .. }
+            | Self::Export { .. }
+            | Self::Import { .. } => 0,
         }
     }
 
@@ -239,6 +253,7 @@ impl Op<'_> {
                 | Self::Time { .. }
                 | Self::ReadCurrent { .. }
                 | Self::Resolve { .. }
+                | Self::Export { .. }
         )
     }
 }
@@ -366,6 +381,7 @@ impl<B: Backend + ?Sized, A: Around> Backend for Layered<B, A> {
             slice_enumeration: store.slice_enumeration.map(|_| self as _),
             windows: store.windows.map(|_| self as _),
             tokens: store.tokens.map(|_| self as _),
+            transfer: store.transfer.map(|_| self as _),
             // These would go past the layer.
             raw: None,
         }
@@ -537,6 +553,24 @@ impl<B: Backend + ?Sized, A: Around> RecordedSliceAnswers for Layered<B, A> {
         let op = Op::ClearOnRecorded { space, member, lane };
         self.around.around(op, store.clear_on_recorded(space, member, lane)).await
     }
+}
+
+#[async_trait]
+impl<B: Backend + ?Sized, A: Around> SliceTransfer for Layered<B, A> {
+    async fn export(&self, space: &Space, what: Export<'_>) -> Result<Part, BackendError> {
+        let store = self.store.capabilities().transfer.ok_or_else(no_copies)?;
+        let answer = self.around.around(Op::Export { space }, store.export(space, what)).await;
+        answer.map_err(BackendError::with_nothing_applied)
+    }
+
+    async fn import(&self, space: &Space, part: &Part) -> Result<Vec<Incarnation>, BackendError> {
+        let store = self.store.capabilities().transfer.ok_or_else(no_copies)?;
+        self.around.around(Op::Import { space }, store.import(space, part)).await
+    }
+}
+
+fn no_copies() -> BackendError {
+    missing("copies of instance-aware counters")
 }
 
 #[async_trait]

@@ -45,6 +45,8 @@ mod redis_rs;
 mod silence;
 mod space;
 mod tokens;
+#[doc(hidden)]
+pub mod transfer;
 mod windowing;
 
 /// What this crate's own tool for operators needs besides: names in Redis, and single commands.

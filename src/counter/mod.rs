@@ -16,7 +16,7 @@ mod strict;
 mod window_reads;
 
 pub use crate::answers::Keyed;
-pub use copy::copy_prefix;
+pub use copy::{Copied, copy_prefix};
 pub use counter_trait::CounterTrait;
 pub use lax::{LaxCounter, LaxHandle, TokenFate, Unflushed, UnflushedShard, UnflushedToken};
 pub use options::CounterOptions;

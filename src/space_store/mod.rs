@@ -6,6 +6,8 @@
 mod instances;
 #[cfg(feature = "counter")]
 mod plain;
+#[cfg(feature = "counter")]
+mod transfer;
 
 use std::{future::Future, sync::Arc};
 

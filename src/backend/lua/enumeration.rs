@@ -66,7 +66,7 @@ impl<R: ScriptRunner> SliceEnumeration for LuaStore<R> {
 }
 
 impl<R: ScriptRunner> LuaStore<R> {
-    async fn page_of<T>(
+    pub(super) async fn page_of<T>(
         &self,
         space: &Space,
         hash: &str,
@@ -99,6 +99,23 @@ impl<R: ScriptRunner> LuaStore<R> {
         let answer = self.read_fresh(&layout::totals(space), request).await;
         let reply = answer.map_err(|error| self.failed_to_read(error, &[hash, &index]))?;
         from.page(reply, filter, entry).map_err(BackendError::with_nothing_applied)
+    }
+
+    /// Some fields of a hash of the space, whatever their names are, and where the next ones begin.
+    pub(super) async fn fields_of(
+        &self,
+        space: &Space,
+        hash: &str,
+        from: Option<&Cursor>,
+        count: usize,
+    ) -> Result<(Fields, Option<Cursor>), BackendError> {
+        self.check(space).await?;
+        let from = from.map_or(Ok(Place::default()), Place::read)?;
+        let count = i64::try_from(count.clamp(1, LARGEST)).unwrap_or(1);
+        let all = Arg::Text("*");
+        let args = [Arg::Text(&from.cursor), Arg::Text(&from.run), Arg::Int(count), all];
+        let answer = self.runner.script(&PAGE, &[Arg::Text(hash)], &args).await;
+        from.fields(answer.map_err(|error| self.failed_to_read(error, &[hash]))?)
     }
 
     async fn length_of(&self, space: &Space, hash: &str) -> Result<u64, BackendError> {
@@ -141,6 +158,9 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
+/// Fields of a hash and their values.
+type Fields = Vec<(Vec<u8>, Reply)>;
+
 /// Where a page begins.
 struct Place {
     cursor: String,
@@ -178,22 +198,9 @@ impl Place {
         filter: &KeyFilter,
         entry: impl Fn(RedisKey, &Reply) -> Result<T, BackendError>,
     ) -> Result<Page<T>, BackendError> {
-        let Reply::Array(parts) = &reply else { return Err(unexpected(&reply)) };
-        let [Reply::Bytes(run), Reply::Bytes(cursor), Reply::Array(fields)] = &**parts else {
-            return Err(unexpected(&reply));
-        };
-        let run = String::from_utf8_lossy(run).into_owned();
-        let begun_anew = self.cursor != "0" && self.run != run;
-        let restarts = self.restarts + u32::from(begun_anew);
-        if restarts > RESTARTS {
-            let text = "each request of the listing was answered by another server";
-            return Err(BackendError::not_applied(text));
-        }
-        let cursor = String::from_utf8_lossy(cursor);
-        let next = (cursor != "0").then(|| Cursor::new(format!("{cursor} {restarts} {run}")));
-        let mut page = Page::new(Vec::with_capacity(fields.len() / 2), next);
-        for field in fields.chunks(2) {
-            let [Reply::Bytes(name), value] = field else { return Err(unexpected(&reply)) };
+        let (fields, next) = self.fields(reply)?;
+        let mut page = Page::new(Vec::with_capacity(fields.len()), next);
+        for (name, value) in &fields {
             match std::str::from_utf8(name).ok().and_then(|name| RedisKey::new(name).ok()) {
                 Some(key) if filter.matches(&key) => page.entries.push(entry(key, value)?),
                 Some(_) => {}
@@ -203,6 +210,36 @@ impl Place {
             }
         }
         Ok(page)
+    }
+
+    /// The fields that a server gave for this place, and the next one.
+    fn fields(&self, reply: Reply) -> Result<(Fields, Option<Cursor>), BackendError> {
+        let Reply::Array(parts) = reply else { return Err(unexpected(&reply)) };
+        let (run, cursor, fields) = match <[Reply; 3]>::try_from(parts) {
+            Ok([Reply::Bytes(run), Reply::Bytes(cursor), Reply::Array(fields)]) => {
+                (run, cursor, fields)
+            }
+            Ok(parts) => return Err(unexpected(&parts)),
+            Err(parts) => return Err(unexpected(&parts)),
+        };
+        let run = String::from_utf8_lossy(&run).into_owned();
+        let begun_anew = self.cursor != "0" && self.run != run;
+        let restarts = self.restarts + u32::from(begun_anew);
+        if restarts > RESTARTS {
+            let text = "each request of the listing was answered by another server";
+            return Err(BackendError::not_applied(text));
+        }
+        let cursor = String::from_utf8_lossy(&cursor);
+        let next = (cursor != "0").then(|| Cursor::new(format!("{cursor} {restarts} {run}")));
+        let mut named = Vec::with_capacity(fields.len() / 2);
+        let mut fields = fields.into_iter();
+        while let Some(name) = fields.next() {
+            match (name, fields.next()) {
+                (Reply::Bytes(name), Some(value)) => named.push((name, value)),
+                (name, _) => return Err(unexpected(&name)),
+            }
+        }
+        Ok((named, next))
     }
 }
 

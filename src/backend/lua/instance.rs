@@ -37,6 +37,8 @@ macro_rules! script {
     };
 }
 
+pub(super) use script;
+
 static ADD: Script = script!(
     ["instance_quick.lua", "instance_add_quick.lua"]
     "instance_write.lua", "instance_add.lua"
@@ -67,11 +69,11 @@ const INEXACT: u64 = 1 << 53;
 /// The longest lease: thousands of years, and exact in Lua.
 const LONGEST_LEASE_MS: i64 = 1 << 48;
 
-type Args<'a> = Vec<Arg<'a>>;
+pub(super) type Args<'a> = Vec<Arg<'a>>;
 
 /// What running a script twice, or losing its answer, means.
 #[derive(Debug, Clone, Copy)]
-enum Kind<'l> {
+pub(super) enum Kind<'l> {
     /// It changes no counter, and is run for somebody who is no member.
     Look,
     /// It changes no counter.
@@ -85,7 +87,7 @@ enum Kind<'l> {
 }
 
 /// A number that the store gave out. It fits: it is near a time in microseconds.
-fn number(number: u64) -> Arg<'static> {
+pub(super) fn number(number: u64) -> Arg<'static> {
     Arg::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
@@ -361,7 +363,7 @@ impl<R: ScriptRunner> LuaStore<R> {
     }
 
     /// Runs a script until it has an answer.
-    async fn call(
+    pub(super) async fn call(
         &self,
         script: &'static Script,
         space: &Space,
@@ -428,8 +430,18 @@ impl<R: ScriptRunner> LuaStore<R> {
     }
 }
 
+/// A number that is not negative.
+pub(super) fn number_of(reply: &Reply) -> Result<u64, BackendError> {
+    let number = match reply {
+        Reply::Int(number) => u64::try_from(*number).ok(),
+        Reply::Bytes(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
+        _ => None,
+    };
+    number.ok_or_else(|| unexpected(reply))
+}
+
 /// A script's answer, taken apart from the front.
-struct Answer {
+pub(super) struct Answer {
     items: std::vec::IntoIter<Reply>,
     more: bool,
     replayed: bool,
@@ -445,7 +457,7 @@ impl Answer {
         }
     }
 
-    fn left(&self) -> usize {
+    pub(super) fn left(&self) -> usize {
         self.items.len()
     }
 
@@ -461,7 +473,7 @@ impl Answer {
         }
     }
 
-    fn text(&mut self) -> Result<String, BackendError> {
+    pub(super) fn text(&mut self) -> Result<String, BackendError> {
         self.bytes().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -469,18 +481,17 @@ impl Answer {
         self.bytes().map(drop)
     }
 
-    fn flag(&mut self) -> Result<bool, BackendError> {
+    pub(super) fn flag(&mut self) -> Result<bool, BackendError> {
         Ok(self.bytes()? == b"1")
     }
 
-    fn number(&mut self) -> Result<u64, BackendError> {
-        let reply = self.next()?;
-        let number = match &reply {
-            Reply::Int(number) => u64::try_from(*number).ok(),
-            Reply::Bytes(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
-            _ => None,
-        };
-        number.ok_or_else(|| unexpected(&reply))
+    pub(super) fn number(&mut self) -> Result<u64, BackendError> {
+        number_of(&self.next()?)
+    }
+
+    pub(super) fn signed(&mut self) -> Result<i64, BackendError> {
+        let text = self.text()?;
+        text.parse().map_err(|_| unexpected(&text))
     }
 
     fn count(&mut self) -> Result<Outcome<i64>, BackendError> {

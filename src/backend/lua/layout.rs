@@ -76,6 +76,17 @@ pub(crate) fn instance_meta(space: &Space) -> String {
     key(space, "i:meta")
 }
 
+/// The epochs of the instance-aware counters that nobody has a slice of: those from before the last turn, or the later
+/// ones.
+pub(crate) fn instance_epochs(space: &Space, old: bool) -> String {
+    key(space, if old { "i:tombs:old" } else { "i:tombs" })
+}
+
+/// Which instances are gone.
+pub(crate) fn instance_gone(space: &Space) -> String {
+    key(space, "i:gone")
+}
+
 /// The version of this layout.
 pub const LAYOUT: i64 = 1;
 

@@ -14,6 +14,7 @@ pub(crate) mod rights;
 mod runner;
 mod shape;
 mod tokens;
+mod transfer;
 mod windows;
 
 use std::borrow::Cow;

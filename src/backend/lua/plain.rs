@@ -255,6 +255,7 @@ impl<R: ScriptRunner> Backend for LuaStore<R> {
             .with_slice_enumeration(self)
             .with_windows(self)
             .with_tokens(self)
+            .with_transfer(self)
             .with_raw(self)
     }
 }

@@ -1,5 +1,7 @@
 //! The instance-aware counters of one space.
 
+mod stored;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -78,7 +80,7 @@ pub(super) struct Instances {
     highest: u64,
     /// When the data came to be, as an epoch; 0 while there is none.
     born: Epoch,
-    /// No key has an epoch below.
+    /// No key has an epoch below; 0 before the first clear.
     floor: Epoch,
     /// The epoch of the keys that know none of their own, now and before the last turn.
     base: Epoch,
@@ -118,7 +120,7 @@ impl Instances {
         if self.born == Epoch::default() {
             self.born = Epoch(self.next_number(now).next_multiple_of(2));
             self.highest = self.born.0;
-            (self.floor, self.base, self.former) = (self.born, self.born, self.born);
+            (self.base, self.former) = (self.born, self.born);
         }
         self.look_at_the_clock(now);
         self.age.max_absence = instance.max_absence;
@@ -239,7 +241,11 @@ impl Instances {
         if claimed == current || current == self.base && claimed == self.former {
             return true;
         }
-        if self.floor != self.born || current > self.born || claimed > self.born {
+        if self.floor > self.born
+            || claimed < self.floor
+            || current > self.born
+            || claimed > self.born
+        {
             return false;
         }
         let last_change = if is_change(current) { current } else { Epoch::default() };

@@ -27,10 +27,11 @@ use parking_lot::Mutex;
 
 use self::{clock::Clock, instance::Instances, plain::Plain, state::State, windows::Takes};
 use super::{
-    AddedOnce, Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance,
-    InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers, RecordedSliceAnswers,
-    ReplayGuard, Resolved, Scope, Slice, SliceEnumeration, SliceWrite, Space, Standing, TokenAdd,
-    Tokens, Windowing, Write,
+    AddedOnce, Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Incarnation,
+    Instance, InstanceSlice, Joined, Member, Ordered, Outcome, Page, RecordedAnswers,
+    RecordedSliceAnswers, ReplayGuard, Resolved, Scope, Slice, SliceEnumeration, SliceWrite, Space,
+    Standing, TokenAdd, Tokens, Windowing, Write,
+    transfer::{Export, Part, SliceTransfer},
 };
 use crate::{KeyFilter, RedisKey, Token};
 
@@ -339,6 +340,7 @@ impl Backend for MemoryBackend {
             .with_slice_enumeration(self)
             .with_windows(self)
             .with_tokens(self)
+            .with_transfer(self)
     }
 
     /// Not random: `id-1`, `id-2`, and so on, in the order of the calls.
@@ -468,6 +470,17 @@ impl RecordedAnswers for MemoryBackend {
 
     async fn clear_recorded(&self, space: &Space, lane: &ReplayGuard) -> Result<(), BackendError> {
         self.write(space, |plain, now| plain.clear_recorded(now, space, lane))
+    }
+}
+
+#[async_trait]
+impl SliceTransfer for MemoryBackend {
+    async fn export(&self, space: &Space, what: Export<'_>) -> Result<Part, BackendError> {
+        self.look(space, |members, now| members.export(now, what))?
+    }
+
+    async fn import(&self, space: &Space, part: &Part) -> Result<Vec<Incarnation>, BackendError> {
+        self.write_on(space, |members, now| members.import(now, part))
     }
 }
 

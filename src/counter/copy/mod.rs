@@ -1,5 +1,7 @@
 //! Copies a prefix, so that it gets another number of shards.
 
+mod instances;
+
 use super::CounterOptions;
 use crate::{
     DistkitError, KeyFilter, RedisKey,
@@ -12,24 +14,57 @@ use crate::{
 /// How many keys go in one request at most.
 const PORTION: usize = 500;
 
-/// Copies all plain counters of one prefix to another, which may have another number of shards, be in another store, or
-/// both. Answers how many there are.
+/// What [`copy_prefix`] has copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Copied {
+    /// Plain counters.
+    pub counters: u64,
+    /// Instance-aware counters that a living instance has a slice of.
+    pub instance_aware_counters: u64,
+    /// Living instances.
+    pub instances: u64,
+}
+
+/// Copies all counters of one prefix to another, which may have another number of shards, be in another store, or both.
+/// Answers how many there are.
 ///
 /// No process may use either prefix meanwhile. The source is only read. The target must be empty, or hold a part of an
-/// earlier, interrupted copy: call it again to complete that one. Afterwards all is read and compared once more.
+/// earlier, interrupted copy: call it again to complete that one. Afterwards all is read and compared once more. No
+/// request takes a server more than some milliseconds.
 ///
-/// Instance-aware counters are not copied, and need not be: their totals are those of living instances, so a prefix that
-/// nobody uses has none once all have left or expired. This function does not look whether that is so, and leaves slices
-/// that still live in the source. An instance-aware counter's `list_slices` on the source shows them, and none
-/// when nobody is left; wait for that before the new processes start. The records of requests are not copied, either, nor are
-/// counters in windows.
+/// # Instance-aware counters
+///
+/// They are copied with all that their answers depend on: slices, the epochs of all counters, the ids and names of
+/// instances, what is left of their leases, and who has left. So in the copy, too,
+///
+/// - slices count until the lease ends, at the same moment as in the source (later by as long as a request takes);
+/// - slices of instances that have expired do not count, and are not copied;
+/// - an instance that comes back, such as one that was cut off while its server was replaced, finds that it is not joined.
+///   It joins anew, takes the place of its copy, and gets its slices back, but for those of counters that were set,
+///   deleted or cleared meanwhile;
+/// - a new instance of the same name takes the place of the older one.
+///
+/// Where the number of shards of the target is no multiple of the source's, some get counters of several shards, which have
+/// epochs of their own. There, an instance's lease is the longest that it had in any of them. And of a counter of which
+/// nothing is known any more, an instance that comes back may get a slice from before
+/// [`max_absence`](crate::backend::Instance::max_absence), or from before a `clear` that failed in some shards.
+///
+/// # What stays behind
+///
+/// - Records of requests: of tokens, so that an addition under the same token counts once more in the copy; of the
+///   requests of writers, lanes and instances, which belong to processes that are gone or join anew.
+/// - Counters in windows: options with windows are refused. Prefixes with `expire_after` are copied; they begin to
+///   expire anew.
+/// - Instance-aware counters of a store that cannot copy them (one of a third party): a prefix that has any is refused.
 ///
 /// # Errors
 ///
 /// [`NotApplied`](DistkitError::NotApplied) where the target holds something else, either changed meanwhile, the store
-/// cannot enumerate its counters (one of a third party), or does not answer, and
+/// cannot enumerate its counters (one of a third party), or does not answer, or the options have windows, and
 /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown) where it does not answer to a write. What has been copied until then
-/// stays. [`CounterError`](DistkitError::CounterError) where the source holds something that is no number.
+/// stays. [`CounterError`](DistkitError::CounterError) where the source holds something that is no number, and
+/// [`Corrupt`](crate::backend::BackendError::Corrupt) where a part of the instance-aware counters is lost.
 ///
 /// ```
 /// use distkit::{
@@ -46,15 +81,18 @@ const PORTION: usize = 500;
 /// let apples = RedisKey::try_from("apples")?;
 /// StrictCounter::new(old.clone()).inc(&apples, 3).await?;
 ///
-/// assert_eq!(copy_prefix(&old, &new).await?, 1);
+/// assert_eq!(copy_prefix(&old, &new).await?.counters, 1);
 /// assert_eq!(StrictCounter::new(new).get(&apples).await?, 3);
 /// # Ok(()) }
 /// ```
 pub async fn copy_prefix<B: Backend + ?Sized, C: Backend + ?Sized>(
     from: &CounterOptions<B>,
     to: &CounterOptions<C>,
-) -> Result<u64, DistkitError> {
+) -> Result<Copied, DistkitError> {
     let (source, target) = (&from.stores, &to.stores);
+    if source.first().clock().is_some() || target.first().clock().is_some() {
+        return Err(BackendError::not_applied("counters in windows cannot be copied").into());
+    }
     // What an earlier copy has left is what the source holds, and nothing else.
     compare(target, source).await?;
     for shard in source.iter() {
@@ -73,8 +111,10 @@ pub async fn copy_prefix<B: Backend + ?Sized, C: Backend + ?Sized>(
             from = page.next.map(Some);
         }
     }
+    let (instance_aware_counters, instances) = instances::copy(source, target).await?;
     compare(source, target).await?;
-    compare(target, source).await
+    let counters = compare(target, source).await?;
+    Ok(Copied { counters, instance_aware_counters, instances })
 }
 
 /// Checks that each counter of `these` has the same total in `those`, and gives their number. One that is enumerated
@@ -132,13 +172,12 @@ fn numbers(entries: &[(RedisKey, Outcome<i64>)]) -> Result<Vec<(RedisKey, i64)>,
     entries.iter().map(number).collect()
 }
 
-type Entries = Vec<(RedisKey, i64)>;
-
-fn by_shard<C: Backend + ?Sized>(
+/// The entries of each shard.
+fn by_shard<C: Backend + ?Sized, T>(
     shards: &Shards<SpaceStore<C>>,
-    entries: Entries,
-) -> impl Iterator<Item = (&SpaceStore<C>, Entries)> {
-    let mut parts: std::collections::BTreeMap<u16, Entries> = Default::default();
+    entries: Vec<(RedisKey, T)>,
+) -> impl Iterator<Item = (&SpaceStore<C>, Vec<(RedisKey, T)>)> {
+    let mut parts: std::collections::BTreeMap<u16, Vec<(RedisKey, T)>> = Default::default();
     for entry in entries {
         parts.entry(shards.of(&entry.0).space().shard()).or_default().push(entry);
     }
