@@ -93,7 +93,8 @@ impl Life {
     /// That of a space which holds the keys of all of these; `None` where there are none.
     ///
     /// Of one it is the same. Of several, each with epochs of its own, it is that of a space which lost its data and
-    /// knows again what each key was: a claim counts unless a later change of its key is known, or a `clear` of all.
+    /// knows again what each key was: a claim counts unless a later change of its key is known. Which of two epochs
+    /// of different spaces is earlier is not known, so no floor is above that of any.
     pub fn of_all(lives: &[Self]) -> Option<Self> {
         let [first, others @ ..] = lives else { return None };
         if others.is_empty() {

@@ -47,8 +47,9 @@ pub struct Copied {
 ///
 /// Where the number of shards of the target is no multiple of the source's, some get counters of several shards, which have
 /// epochs of their own. There, an instance's lease is the longest that it had in any of them. And of a counter of which
-/// nothing is known any more, an instance that comes back may get a slice from before
-/// [`max_absence`](crate::backend::Instance::max_absence), or from before a `clear` that failed in some shards.
+/// nothing is known any more, an instance that comes back may get a slice from before a `clear`, or from before
+/// [`max_absence`](crate::backend::Instance::max_absence). (No process does that whose counter has another number of
+/// shards; only who implements an instance on [`InstanceBackend`](crate::backend::InstanceBackend) can.)
 ///
 /// # What stays behind
 ///
