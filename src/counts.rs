@@ -28,6 +28,8 @@ pub(crate) struct Counts {
     born: Instant,
     kind: &'static str,
     prefix: Box<str>,
+    /// Of a prefix that has several.
+    shard: Option<u16>,
     engines: AtomicUsize,
     gauges: GaugePart,
     #[cfg(feature = "metrics")]
@@ -65,14 +67,20 @@ pub(crate) enum Kind {
 }
 
 impl Counts {
-    /// Of a shard of counters of this kind under the prefix, which label the metrics.
-    pub(crate) fn new(kind: &'static str, prefix: &str, gauges: &Arc<Gauges>) -> Arc<Self> {
+    /// Of a shard of counters of this kind. Kind and prefix label the metrics.
+    pub(crate) fn new(
+        kind: &'static str,
+        prefix: &str,
+        shard: Option<u16>,
+        gauges: &Arc<Gauges>,
+    ) -> Arc<Self> {
         let counts = Self {
             numbers: Default::default(),
             link: Link::default(),
             born: Instant::now(),
             kind,
             prefix: prefix.into(),
+            shard,
             engines: AtomicUsize::new(0),
             gauges: gauges.part(),
             #[cfg(feature = "metrics")]
@@ -89,6 +97,11 @@ impl Counts {
         for count in Count::ALL.into_iter().filter(|count| count.is_of(self.kind)) {
             metrics::counter!(count.metric(), self.labels.clone()).increment(0);
         }
+    }
+
+    /// Which shard these are of, for the log; `None` where the prefix has one only.
+    pub(crate) fn shard(&self) -> Option<u16> {
+        self.shard
     }
 
     /// Which counters these are of.
@@ -141,7 +154,8 @@ impl Counts {
         if let Some(Standing { attempts, lasted }) = due {
             tracing::warn!(
                 target: "distkit::store",
-                prefix = &*self.prefix, counter = self.kind, attempts, ?lasted, error = %Chain(error),
+                prefix = &*self.prefix, shard = self.shard,
+                counter = self.kind, attempts, ?lasted, error = %Chain(error),
                 "the store refuses writes"
             );
         }
@@ -159,7 +173,8 @@ impl Counts {
         if let Some(Standing { attempts, lasted }) = ended {
             tracing::info!(
                 target: "distkit::store",
-                prefix = &*self.prefix, counter = self.kind, failed_attempts = attempts, ?lasted,
+                prefix = &*self.prefix, shard = self.shard,
+                counter = self.kind, failed_attempts = attempts, ?lasted,
                 "the store takes writes again"
             );
         }
@@ -191,7 +206,8 @@ impl Counts {
         if let Some(Standing { attempts, lasted }) = ended {
             tracing::info!(
                 target: "distkit::store",
-                prefix = &*self.prefix, counter = self.kind, failed_attempts = attempts, ?lasted,
+                prefix = &*self.prefix, shard = self.shard,
+                counter = self.kind, failed_attempts = attempts, ?lasted,
                 "requests to the store succeed again"
             );
         }
@@ -215,7 +231,8 @@ impl Counts {
         if let Some(Standing { attempts, lasted }) = due {
             tracing::warn!(
                 target: "distkit::store",
-                prefix = &*self.prefix, counter = self.kind, attempts, ?lasted, error = %Chain(error),
+                prefix = &*self.prefix, shard = self.shard,
+                counter = self.kind, attempts, ?lasted, error = %Chain(error),
                 "requests to the store fail"
             );
         }
@@ -227,7 +244,7 @@ impl Counts {
         let within = since.map(|since| tracing::field::debug(since.elapsed()));
         tracing::warn!(
             target: "distkit::store",
-            prefix = &*self.prefix, counter = self.kind, lost = what, within,
+            prefix = &*self.prefix, shard = self.shard, counter = self.kind, lost = what, within,
             "the store lost data"
         );
     }

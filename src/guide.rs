@@ -58,6 +58,7 @@ pages! {
     /// [icounter]: crate::icounter
     /// [guarantees]: crate::guide::guarantees
     production: "production.md";
+    /// [clusters]: crate::guide::clusters
     observability: "observability.md";
     /// [clusters]: crate::guide::clusters
     /// [rights]: crate::guide::production#rights

@@ -101,17 +101,17 @@ impl Losses {
         counts.then(|| known.noticed(Lost::Records, None))
     }
 
-    /// The instance joined a space of that life.
-    pub(crate) fn joined(&self, born: Option<u64>) -> Option<Loss> {
+    /// The instance joined a space of that life. What was sent then was the last that it was answered.
+    pub(crate) fn joined(&self, born: Option<u64>, since: Option<Instant>) -> Option<Loss> {
         let mut known = self.0.lock();
         let before = known.born;
         known.born = before.max(born);
-        (before.is_some() && born > before).then(|| known.noticed(Lost::Slices, None))
+        (before.is_some() && born > before).then(|| known.noticed(Lost::Slices, since))
     }
 
-    /// The store took back what it had answered an instance.
-    pub(crate) fn went_back(&self) -> Loss {
-        self.0.lock().noticed(Lost::LatestWrites, None)
+    /// The store took back what it had answered an instance, which sent the last of that then.
+    pub(crate) fn went_back(&self, since: Option<Instant>) -> Loss {
+        self.0.lock().noticed(Lost::LatestWrites, since)
     }
 }
 
@@ -177,8 +177,8 @@ mod tests {
         let losses = Losses::default();
         assert_eq!(losses.in_lane(Some(&record(7, 3, 0)), None), None);
         assert_eq!(losses.in_lane(Some(&record(7, 3, 0)), None), None, "another lane");
-        assert_eq!(losses.joined(Some(4)), None);
-        assert_eq!(losses.joined(Some(4)), None, "it was collected");
+        assert_eq!(losses.joined(Some(4), None), None);
+        assert_eq!(losses.joined(Some(4), None), None, "it was collected");
     }
 
     #[tokio::test(start_paused = true)]
@@ -210,8 +210,8 @@ mod tests {
         losses.in_lane(Some(&record(7, 3, 0)), None);
         assert_eq!(what(losses.in_lane(Some(&record(8, 3, 0)), None)), Some(Lost::Records));
         assert_eq!(what(losses.in_lane(Some(&record(8, 4, 5)), None)), Some(Lost::Totals));
-        assert_eq!(what(losses.joined(Some(4))), None);
-        assert_eq!(what(losses.joined(Some(6))), Some(Lost::Slices));
+        assert_eq!(what(losses.joined(Some(4), None)), None);
+        assert_eq!(what(losses.joined(Some(6), None)), Some(Lost::Slices));
     }
 
     #[tokio::test(start_paused = true)]

@@ -96,6 +96,8 @@ fn logged() -> BTreeSet<Line> {
             let after =
                 after.unwrap_or_else(|| panic!("no target in {}: {arguments}", file.display()));
             let literals = literals(after);
+            // Where a prefix has several shards, each line names its own.
+            assert_eq!(after.contains("prefix"), after.contains("shard"), "{arguments}");
             let text =
                 if name.ends_with("_span") { &literals[1] } else { literals.last().unwrap() };
             lines.insert((level.to_owned(), literals[0].clone(), text.clone()));

@@ -205,6 +205,49 @@ async fn each_lax_counter_says_which_one_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_several_shards_each_line_names_its_own() {
+    let (log, _guard) = Log::start();
+    let link: MemoryLink = MemoryBackend::new().link();
+    let options = CounterOptions::new(key("shop"), link.clone()).shards(4);
+    let (strict, lax) = (StrictCounter::new(options.clone()), LaxCounter::new(options));
+    let options = LaxInstanceAwareCounterOptions::new(key("shop"), link.clone()).shards(4);
+    let instance = LaxInstanceAwareCounter::new(options);
+    let names: Vec<_> = (0..40).map(|n| key(&format!("k{n}"))).collect();
+    let count = async || {
+        for name in &names {
+            let _ = strict.inc(name, 1).await;
+            lax.inc(name, 1).await.unwrap();
+            instance.inc(name, 1).await.unwrap();
+        }
+        sleep(Duration::from_secs(20)).await;
+    };
+    count().await;
+    let shard = link.shard(2);
+    shard.cut();
+    count().await;
+    shard.restore();
+    count().await;
+    shard.set_writes_refused(true);
+    count().await;
+    shard.set_writes_refused(false);
+    count().await;
+    for (text, lines) in [
+        ("requests to the store fail", 1),
+        ("requests to the store succeed again", 1),
+        ("the store refuses writes", 1),
+        ("the store takes writes again", 1),
+        ("cannot flush", 4),
+        ("flushing again", 4),
+        ("the heartbeat failed", 1),
+        ("the heartbeat reaches the store again", 1),
+    ] {
+        let all = log.lines("prefix=\"shop\"", text);
+        assert!(all.len() >= lines, "{text}: {all:#?}");
+        assert!(all.iter().all(|line| line.contains(" shard=2 ")), "{all:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_answers_every_second_request_does_not_fill_the_log() {
     let (log, _guard) = Log::start();
     let link: MemoryLink = MemoryBackend::new().link();

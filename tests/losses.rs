@@ -149,6 +149,9 @@ async fn each_loss_is_heard_of(bed: Bed) {
     assert_eq!(lost(&log, "strict")[..2], ["everything", "everything"]);
     assert_eq!(lost(&log, "strict_instance_aware"), ["slices", "slices"]);
     assert!(log.lines("within=", "the store lost data").len() >= 4);
+    for line in log.lines("lost=\"slices\"", "the store lost data") {
+        assert!(line.contains("within="), "since when is known to each instance: {line}");
+    }
     // A process that starts then has lost nothing.
     let third = bed.process().await;
     third.count().await;
@@ -328,8 +331,11 @@ async fn a_loss_of_one_shard_is_noticed_in_memory() {
     };
     count().await;
     store.wipe_space(&Space::shards_of(key("shop"), 4)[2]);
+    let (log, _guard) = Log::start();
     count().await;
     assert_eq!(process.losses(), [1, 0, 0]);
+    assert_eq!(log.lines("shard=2", "the store lost data").len(), 1);
+    assert_eq!(log.lines("", "the store lost data").len(), 1);
 }
 
 #[tokio::test]
@@ -402,4 +408,23 @@ async fn totals_lost_beside_tokens_are_heard_of_on_servers() {
         let second = async || server.advance(Duration::from_secs(1));
         totals_lost_beside_tokens_are_heard_of(bed, second).await;
     }
+}
+
+/// How long ago the last acknowledged operation of the instance was sent: what came after it may be lost.
+#[tokio::test(start_paused = true)]
+async fn a_loss_of_slices_tells_since_when_it_may_be() {
+    let store = MemoryBackend::new();
+    let process = Process::sharded(Arc::new(store.link()), 1);
+    let name = key("a");
+    process.shared.inc(&name, 1).await.unwrap();
+    let (log, _guard) = Log::start();
+    // Between two heartbeats, which come each 10 s.
+    tokio::time::sleep(Duration::from_secs(21)).await;
+    store.wipe();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(process.shared.inc(&name, 1).await.unwrap(), (2, 2));
+    let lines = log.lines("lost=\"slices\"", "the store lost data");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("within=4s"), "{lines:?}");
+    assert!(!lines[0].contains("shard="), "there is one only: {lines:?}");
 }

@@ -31,6 +31,8 @@ use crate::{
 /// What has a lease to keep alive.
 pub(super) trait Leased: Send + Sync + 'static {
     fn prefix(&self) -> &RedisKey;
+    /// Of a prefix that has several.
+    fn shard(&self) -> Option<u16>;
     fn id(&self) -> &str;
     fn renew(self: Arc<Self>) -> BoxFuture<'static, Result<(), DistkitError>>;
 }
@@ -212,7 +214,8 @@ async fn beat_in_one(beat: Beat, sign: Arc<Mutex<Instant>>) {
                 if let Some(outage::Standing { attempts, lasted }) = outage.ended() {
                     tracing::info!(
                         target: "distkit::instances",
-                        prefix = membership.prefix().as_str(), instance = membership.id(),
+                        prefix = membership.prefix().as_str(), shard = membership.shard(),
+                        instance = membership.id(),
                         failed_attempts = attempts, ?lasted,
                         "the heartbeat reaches the store again"
                     );
@@ -228,7 +231,8 @@ async fn beat_in_one(beat: Beat, sign: Arc<Mutex<Instant>>) {
                 if let Some(outage::Standing { attempts, lasted }) = outage.failed(begun) {
                     tracing::warn!(
                         target: "distkit::instances",
-                        prefix = membership.prefix().as_str(), instance = membership.id(),
+                        prefix = membership.prefix().as_str(), shard = membership.shard(),
+                        instance = membership.id(),
                         attempts, ?lasted, error = %outage::Chain(&error),
                         "the heartbeat failed; without one the lease expires"
                     );

@@ -52,6 +52,9 @@ pub(crate) struct Membership<B: ?Sized> {
     acknowledged: Mutex<Acknowledged>,
     /// The latest version of this incarnation that was answered.
     latest: AtomicU64,
+    /// When the last operation was sent that was answered, in microseconds since `made`, and 1; 0 before the first.
+    answered: AtomicU64,
+    made: Instant,
     /// It was joined once.
     has_joined: AtomicBool,
     beating: Mutex<Option<Beating>>,
@@ -99,6 +102,7 @@ struct Seat {
     member: OwnedRwLockReadGuard<State, Member>,
     /// The latest version that was answered before the operation began.
     seen: u64,
+    begun: Instant,
     _under_way: UnderWay,
 }
 
@@ -136,6 +140,8 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             instance: all,
             acknowledged: Mutex::default(),
             latest: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            made: Instant::now(),
             beating: Mutex::default(),
         })
     }
@@ -171,7 +177,7 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
                 self.keep_alive();
                 let under_way = self.acknowledged.lock().begin();
                 let seen = self.latest.load(Ordering::Relaxed);
-                return Ok(Seat { member, seen, _under_way: under_way });
+                return Ok(Seat { member, seen, begun: Instant::now(), _under_way: under_way });
             }
             self.join_unless_joined_since(None, false).await?;
         }
@@ -292,10 +298,13 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             target: "distkit::instances",
             "join",
             prefix = self.prefix().as_str(),
+            shard = self.counts().shard(),
             instance = self.id(),
             slices = claim.len()
         );
-        let joined = match self.store.join(&state.instance, &claim).instrument(span).await {
+        let begun = Instant::now();
+        let join = self.store.join(&state.instance, &claim, self.last_answered());
+        let joined = match join.instrument(span).await {
             Ok(joined) => joined,
             Err(BackendError::Replaced) => {
                 state.member = None;
@@ -309,13 +318,15 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
             }
         };
         self.counts().add(Count::Joins, 1);
+        self.note_answered(begun);
         if rejoins {
             let stays = |(claim, standing): &(&Slice, &Outcome<Standing>)| {
                 standing.as_ref().is_ok_and(|standing| standing.slice == claim.value)
             };
             tracing::info!(
                 target: "distkit::instances",
-                prefix = self.prefix().as_str(), instance = self.id(), slices = claim.len(),
+                prefix = self.prefix().as_str(), shard = self.counts().shard(),
+                instance = self.id(), slices = claim.len(),
                 put_back = claim.iter().zip(&joined.standings).filter(stays).count(),
                 "rejoined"
             );
@@ -337,9 +348,28 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
     /// what it had answered it, and what it has just done goes with the old slices.
     fn must_rejoin<T: Numbered>(&self, seat: &Seat, answer: &Result<T, BackendError>) -> bool {
         match answer {
-            Ok(answer) => self.went_back(seat, answer),
+            Ok(answer) => {
+                let went_back = self.went_back(seat, answer);
+                if !went_back {
+                    self.note_answered(seat.begun);
+                }
+                went_back
+            }
             Err(error) => matches!(error, BackendError::NotJoined),
         }
+    }
+
+    /// Notes that what was sent then was answered.
+    fn note_answered(&self, sent: Instant) {
+        let micros = sent.saturating_duration_since(self.made).as_micros();
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX - 1);
+        self.answered.fetch_max(micros + 1, Ordering::Relaxed);
+    }
+
+    /// When the last operation was sent that was answered: what was lost since, it may have lost.
+    fn last_answered(&self) -> Option<Instant> {
+        let micros = self.answered.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.made + Duration::from_micros(micros))
     }
 
     /// Whether the answer has a lower version than one that came before the operation: the store lost what it had
@@ -350,10 +380,11 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
         if went_back {
             tracing::warn!(
                 target: "distkit::instances",
-                prefix = self.prefix().as_str(), instance = self.id(), version, seen = seat.seen,
+                prefix = self.prefix().as_str(), shard = self.counts().shard(),
+                instance = self.id(), version, seen = seat.seen,
                 "the store lost acknowledged operations; rejoining with the acknowledged slices"
             );
-            self.store.went_back();
+            self.store.went_back(self.last_answered());
         } else {
             self.latest.fetch_max(version, Ordering::Relaxed);
         }
@@ -557,6 +588,10 @@ impl<B: InstanceBackend + ?Sized> Membership<B> {
 impl<B: InstanceBackend + ?Sized> Leased for Membership<B> {
     fn prefix(&self) -> &RedisKey {
         self.prefix()
+    }
+
+    fn shard(&self) -> Option<u16> {
+        self.counts().shard()
     }
 
     fn id(&self) -> &str {

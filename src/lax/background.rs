@@ -72,7 +72,8 @@ impl<L: Ledger> Background<L> {
             {
                 tracing::debug!(
                     target: "distkit::lax",
-                    prefix = self.shared.ledger.prefix(), error = %Chain(&error),
+                    prefix = self.shared.ledger.prefix(), shard = self.shared.ledger.counts().shard(),
+                    error = %Chain(&error),
                     "the store did not tell its time; windows go by what it told before"
                 );
             }
@@ -144,7 +145,7 @@ impl<L: Ledger> Background<L> {
             let report = self.shared.give_up(None);
             tracing::error!(
                 target: "distkit::lax",
-                prefix = self.shared.ledger.prefix(), %report,
+                prefix = self.shared.ledger.prefix(), shard = self.shared.ledger.counts().shard(), %report,
                 "a lax counter was dropped and its last writes are lost"
             );
         }

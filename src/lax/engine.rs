@@ -247,7 +247,7 @@ impl<L: Ledger> Watched for Engine<L> {
             Found::Stalled(elsewhere) => {
                 tracing::debug!(
                     target: "distkit::lax",
-                    prefix = self.ledger().prefix(),
+                    prefix = self.ledger().prefix(), shard = self.ledger().counts().shard(),
                     "the runtime of a counter's task is not driven; another one takes its place"
                 );
                 let last = task.take();

@@ -182,9 +182,10 @@ impl<L: Ledger> Shared<L> {
         if !self.gate.close() && self.table.has_pending() {
             self.ledger.counts().add(Count::GivenUp, self.table.number_pending());
             let (prefix, pending_keys) = (self.ledger.prefix(), self.table.number_pending());
+            let shard = self.ledger.counts().shard();
             tracing::error!(
                 target: "distkit::lax",
-                prefix, pending_keys, error = %Chain(error),
+                prefix, shard, pending_keys, error = %Chain(error),
                 "the pending writes of this instance are dropped"
             );
         }

@@ -14,20 +14,22 @@ use crate::{
 };
 
 impl<B: InstanceBackend + ?Sized> SpaceStore<B> {
+    /// Joins. What was sent at `answered` was the last that the instance had an answer to.
     pub(crate) async fn join(
         &self,
         instance: &Instance,
         claims: &[Slice],
+        answered: Option<Instant>,
     ) -> Result<Joined, BackendError> {
         let joined = self.sent(Kind::Write, self.store.join(&self.space, instance, claims)).await?;
-        self.lost(self.losses.joined(joined.born));
+        self.lost(self.losses.joined(joined.born, answered));
         counted(claims.len(), &joined.standings)?;
         Ok(joined)
     }
 
-    /// Notes that the store took back what it had answered this instance.
-    pub(crate) fn went_back(&self) {
-        self.lost(Some(self.losses.went_back()));
+    /// Notes that the store took back what it had answered this instance, which sent the last of that then.
+    pub(crate) fn went_back(&self, answered: Option<Instant>) {
+        self.lost(Some(self.losses.went_back(answered)));
     }
 
     pub(crate) async fn apply_on(

@@ -54,7 +54,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let first = shards.first();
         let gauges = Gauges::new(kind, first.prefix());
         shards.map(|shard| Self {
-            counts: Counts::new(kind, first.prefix(), &gauges),
+            counts: Counts::new(kind, first.prefix(), shown(&shard.space), &gauges),
             losses: Arc::default(),
             ..shard.clone()
         })
@@ -70,7 +70,7 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         spaces.map(|space| Self {
             store: Arc::clone(store),
             space: space.clone(),
-            counts: Counts::new(kind, prefix, &gauges),
+            counts: Counts::new(kind, prefix, shown(space), &gauges),
             losses: Arc::default(),
             #[cfg(feature = "counter")]
             clock: None,
@@ -159,6 +159,11 @@ impl<B: ?Sized> Clone for SpaceStore<B> {
             clock: self.clock.clone(),
         }
     }
+}
+
+/// The shard that the log names: that of a prefix which has several.
+fn shown(space: &Space) -> Option<u16> {
+    (space.shards() > 1).then(|| space.shard())
 }
 
 /// The setter of options that have the `stores` of their shards and are made anew by `in_shards`.

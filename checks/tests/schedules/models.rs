@@ -38,7 +38,7 @@ fn key(name: &str) -> RedisKey {
 }
 
 fn counter(store: &Store, settings: Settings) -> Owner<Plain> {
-    let counts = Counts::new("lax", "models", &Gauges::new("lax", "models"));
+    let counts = Counts::new("lax", "models", None, &Gauges::new("lax", "models"));
     let ledger = Plain { backend: store.clone(), space: (), of: PhantomData, counts };
     Owner(Engine::new(ledger, settings))
 }

@@ -77,7 +77,8 @@ async fn leave<B: InstanceBackend + ?Sized>(shard: &Shard<B>) -> Result<(), Dist
     if let Err(error) = engine.flush().await {
         tracing::debug!(
             target: "distkit::lax",
-            prefix = engine.ledger().membership.prefix().as_str(), error = %Chain(&error),
+            prefix = engine.ledger().membership.prefix().as_str(),
+            shard = engine.ledger().membership.counts().shard(), error = %Chain(&error),
             "the last flush before leaving failed"
         );
     }

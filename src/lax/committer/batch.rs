@@ -135,6 +135,7 @@ impl<L: Ledger> Committer<'_, L> {
             target: "distkit::lax",
             "flush",
             prefix = shared.ledger.prefix(),
+            shard = shared.ledger.counts().shard(),
             keys = deltas.len(),
             sequence = guard.sequence,
             resent = guard.resent
@@ -185,7 +186,8 @@ impl<L: Ledger> Committer<'_, L> {
                 Err(refusal @ Refusal::NotANumber { .. }) => {
                     tracing::error!(
                         target: "distkit::lax",
-                        prefix = shared.ledger.prefix(), key = %cell.key, delta, %refusal,
+                        prefix = shared.ledger.prefix(), shard = shared.ledger.counts().shard(),
+                        key = %cell.key, delta, %refusal,
                         "a sum is kept until it fits"
                     );
                     self.writer.schedule.found_corrupt(Instant::now());
@@ -199,7 +201,8 @@ impl<L: Ledger> Committer<'_, L> {
                 Err(refusal) => {
                     tracing::error!(
                         target: "distkit::lax",
-                        prefix = shared.ledger.prefix(), key = %cell.key, delta, %refusal,
+                        prefix = shared.ledger.prefix(), shard = shared.ledger.counts().shard(),
+                        key = %cell.key, delta, %refusal,
                         "a sum is lost"
                     );
                     cell.forget(delta, &totals);
@@ -275,7 +278,8 @@ impl<L: Ledger> Committer<'_, L> {
             for Delta { cell, count, .. } in what.deltas().iter() {
                 tracing::error!(
                     target: "distkit::lax",
-                    prefix = self.shared.ledger.prefix(), key = %cell.key, delta = count,
+                    prefix = self.shared.ledger.prefix(), shard = self.shared.ledger.counts().shard(),
+                    key = %cell.key, delta = count,
                     "it is unknown whether the store has this sum; it is not sent again"
                 );
                 cell.leave_batch();

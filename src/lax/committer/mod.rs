@@ -218,11 +218,12 @@ impl<'c, L: Ledger> Committer<'c, L> {
         shared.losses.lock().last_failure = Some(error.clone());
         self.writer.schedule.failed(Instant::now());
         if let Some(Standing { attempts, lasted }) = self.writer.outage.failed(begun) {
-            let (prefix, counter) = (shared.ledger.prefix(), shared.ledger.counts().kind());
+            let (prefix, counts) = (shared.ledger.prefix(), shared.ledger.counts());
+            let (shard, counter) = (counts.shard(), counts.kind());
             let pending_keys = shared.number_pending();
             tracing::warn!(
                 target: "distkit::lax",
-                prefix, counter, pending_keys, attempts, ?lasted, error = %Chain(error),
+                prefix, shard, counter, pending_keys, attempts, ?lasted, error = %Chain(error),
                 "cannot flush; the writes stay pending and are sent again"
             );
         }
@@ -234,10 +235,11 @@ impl<'c, L: Ledger> Committer<'c, L> {
         self.writer.schedule.succeeded();
         shared.losses.lock().last_failure = None;
         if let Some(Standing { attempts, lasted }) = self.writer.outage.ended() {
-            let (prefix, counter) = (shared.ledger.prefix(), shared.ledger.counts().kind());
+            let (prefix, counts) = (shared.ledger.prefix(), shared.ledger.counts());
+            let (shard, counter) = (counts.shard(), counts.kind());
             tracing::info!(
                 target: "distkit::lax",
-                prefix, counter, failed_attempts = attempts, ?lasted,
+                prefix, shard, counter, failed_attempts = attempts, ?lasted,
                 "flushing again"
             );
         }

@@ -184,7 +184,8 @@ impl<L: Ledger> Committer<'_, L> {
                 Err(refusal) => {
                     tracing::error!(
                         target: "distkit::lax",
-                        prefix = shared.ledger.prefix(), key = %cell.key, %token, delta = count, %refusal,
+                        prefix = shared.ledger.prefix(), shard = shared.ledger.counts().shard(),
+                        key = %cell.key, %token, delta = count, %refusal,
                         "an addition under a token is refused"
                     );
                     TokenFate::Refused(refusal)
@@ -213,7 +214,8 @@ impl<L: Ledger> Committer<'_, L> {
                 let Promise { cell, token, count } = promise;
                 tracing::error!(
                     target: "distkit::lax",
-                    prefix = shared.ledger.prefix(), key = %cell.key, %token, delta = count,
+                    prefix = shared.ledger.prefix(), shard = shared.ledger.counts().shard(),
+                    key = %cell.key, %token, delta = count,
                     "it is unknown whether the store has this addition; it is not sent again"
                 );
                 cell.forget_promised(*count, &totals);
@@ -244,11 +246,12 @@ impl<L: Ledger> Committer<'_, L> {
         shared.losses.lock().last_failure = Some(error.clone());
         self.writer.schedule.promises_failed(Instant::now());
         if let Some(Standing { attempts, lasted }) = self.writer.promise_outage.failed(begun) {
-            let (prefix, counter) = (shared.ledger.prefix(), shared.ledger.counts().kind());
+            let (prefix, counts) = (shared.ledger.prefix(), shared.ledger.counts());
+            let (shard, counter) = (counts.shard(), counts.kind());
             let pending = shared.promises.number();
             tracing::warn!(
                 target: "distkit::lax",
-                prefix, counter, pending, attempts, ?lasted, error = %Chain(error),
+                prefix, shard, counter, pending, attempts, ?lasted, error = %Chain(error),
                 "cannot send additions under tokens; they stay pending and are sent again"
             );
         }
@@ -259,10 +262,11 @@ impl<L: Ledger> Committer<'_, L> {
         self.writer.schedule.promises_sent();
         if let Some(Standing { attempts, lasted }) = self.writer.promise_outage.ended() {
             shared.losses.lock().last_failure = None;
-            let (prefix, counter) = (shared.ledger.prefix(), shared.ledger.counts().kind());
+            let (prefix, counts) = (shared.ledger.prefix(), shared.ledger.counts());
+            let (shard, counter) = (counts.shard(), counts.kind());
             tracing::info!(
                 target: "distkit::lax",
-                prefix, counter, failed_attempts = attempts, ?lasted,
+                prefix, shard, counter, failed_attempts = attempts, ?lasted,
                 "additions under tokens are sent again"
             );
         }
