@@ -73,6 +73,9 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Copies all counters of the prefix to another one, exactly, while nobody uses either: to give it another number of
+    /// shards, or another server. Shows what it would do, unless --apply is given.
+    Copy(Copy),
     /// Says what is wrong with a server and its counters, and what to do. Changes nothing.
     Doctor(Doctor),
     /// Moves the counters of distkit 0.2 to 0.7. Shows what it would do, unless --apply is given.
@@ -103,6 +106,25 @@ pub(crate) struct List {
     /// With -i: the living instances' slices, too.
     #[arg(long, requires = "instance_aware", conflicts_with = "top")]
     pub(crate) slices: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// The new prefix. It is empty, or has a part of an interrupted copy.
+    #[arg(value_name = "PREFIX")]
+    pub(crate) to: String,
+    /// Its number of shards. Default: as many as the old one has.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: Option<u16>,
+    /// The server of the new prefix. Default: the same.
+    #[arg(long, value_name = "URL")]
+    pub(crate) to_url: Option<String>,
+    /// Do it. Asks first.
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Do not ask.
+    #[arg(long, requires = "apply")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

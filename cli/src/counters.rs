@@ -178,7 +178,7 @@ pub(crate) async fn instances(server: &Server, prefix: &Prefix, json: bool) -> R
 }
 
 /// Asks on the terminal; without one only `--yes` will do.
-fn confirm(question: &str, expected: &str) -> Result<()> {
+pub(crate) fn confirm(question: &str, expected: &str, refused: &str) -> Result<()> {
     if !stdin().is_terminal() {
         return Err(Error::Usage(format!("{question}: nobody can be asked here, give --yes")));
     }
@@ -190,7 +190,7 @@ fn confirm(question: &str, expected: &str) -> Result<()> {
     if answer.trim() == expected {
         return Ok(());
     }
-    Err(Error::failed("nothing was deleted"))
+    Err(Error::failed(refused))
 }
 
 pub(crate) async fn clear(
@@ -216,7 +216,7 @@ pub(crate) async fn clear(
             "This deletes the {count} {what} counters of the prefix {name} on {}.",
             server.name
         );
-        confirm(&question, name)?;
+        confirm(&question, name, "nothing was deleted")?;
     }
     let cleared = side_by_side(prefix.shards(), |space| async move {
         if instance_aware {

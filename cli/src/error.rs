@@ -27,6 +27,8 @@ pub(crate) enum Error {
     /// What could be done, and must not.
     #[error("{0}")]
     Barred(String),
+    #[error("the copy is not complete; it may be run again")]
+    Copy { source: DistkitError },
     #[error("interrupted")]
     Interrupted,
     #[error("cannot write the output")]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod copy;
 mod counters;
 mod doctor;
 mod error;
@@ -76,6 +77,7 @@ async fn run(cli: Cli) -> Result<bool> {
         Command::Clear { family, yes } => {
             counters::clear(&server, &prefix, family.instance_aware, yes, json).await?;
         }
+        Command::Copy(options) => copy::run(&server, &prefix, &options, json).await?,
         Command::Import(options) => return import::run(&server, &prefix, &options, json).await,
         Command::Doctor(_) => {}
     }

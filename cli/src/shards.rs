@@ -29,13 +29,19 @@ pub(crate) struct Prefix {
 }
 
 impl Prefix {
+    /// How many shards a prefix has; `None` if it has no shape.
+    pub(crate) async fn shape_of(server: &Server, prefix: RedisKey) -> Result<Option<u16>> {
+        let own = Space::new(prefix.clone());
+        if found(server, &own).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Self::of(server, prefix).await?.count()))
+    }
+
     /// Reads the shape. A prefix that has none has one shard.
     pub(crate) async fn of(server: &Server, prefix: RedisKey) -> Result<Self> {
         let own = Space::new(prefix.clone());
-        let shape = match held(server, &own).await? {
-            None => left(server, &own, server).await?,
-            shape => shape,
-        };
+        let shape = found(server, &own).await?;
         let idle = shape.as_ref().and_then(Shape::idle);
         let shards = match shape {
             None => 1,
@@ -133,6 +139,14 @@ impl Shape {
     pub(crate) fn of_marker(marker: &str) -> Option<Self> {
         let (layout, shards) = marker.strip_prefix("layout ")?.split_once(", ")?;
         Some(Self::new(Some(layout), Some(shards.strip_suffix(" shards")?)))
+    }
+}
+
+/// The shape of a prefix, or what still tells it.
+async fn found(server: &Server, own: &Space) -> Result<Option<Shape>> {
+    match held(server, own).await? {
+        None => left(server, own, server).await,
+        shape => Ok(shape),
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) async fn run(
     if prefix.is_sharded() {
         return Err(Error::Barred(format!(
             "the prefix {} has {} shards, and import fills prefixes of one shard only: import into another prefix, \
-             and copy its plain counters with distkit::counter::copy_prefix. Nothing was changed",
+             and copy that one here with `distkit copy`. Nothing was changed",
             prefix.name(),
             prefix.shards().len()
         )));

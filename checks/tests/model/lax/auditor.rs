@@ -44,11 +44,11 @@ impl Auditor {
         looks
     }
 
-    /// Whether the instance is joined and its lease runs, in any shard.
-    pub(super) fn lives(&self, id: &str) -> bool {
-        self.shards.iter().any(|(space, _)| {
-            self.store.living_instances(space).iter().any(|living| **living == *id)
-        })
+    /// Whether the instance is joined in the key's shard and its lease runs there.
+    pub(super) fn lives(&self, id: &str, key: Key) -> bool {
+        let shard = usize::from(Space::shard_of(&key.redis(), self.shards.len() as u16));
+        let living = self.store.living_instances(&self.shards[shard].0);
+        living.iter().any(|living| **living == *id)
     }
 
     async fn try_look(

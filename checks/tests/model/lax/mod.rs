@@ -48,6 +48,12 @@ fn plain_counters_of_several_shards_keep_their_promises() {
 }
 
 #[test]
+fn shared_counters_of_several_shards_keep_their_promises() {
+    checks_in("lax_shared_3", 200, Family::Shared, 3, false);
+    checks_in("lax_shared_7", 200, Family::Shared, 7, false);
+}
+
+#[test]
 fn a_history_gives_the_same_transcript_each_time() {
     for (family, shards) in [(Family::Plain, 1), (Family::Plain, 7), (Family::Shared, 1)] {
         check("lax_repeats", 15, &histories(false), |history| {

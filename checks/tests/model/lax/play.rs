@@ -216,7 +216,7 @@ impl Player {
                     let id = self.processes[who as usize].counter.instance_id();
                     let own = slices.iter().find(|(of, _)| Some(&**of) == id);
                     // A living instance without a slice has one of 0.
-                    let none = || id.filter(|id| self.auditor.lives(id)).map(|_| 0);
+                    let none = || id.filter(|id| self.auditor.lives(id, key)).map(|_| 0);
                     own.map(|(_, value)| parts(*value)[who as usize]).or_else(none)
                 }),
             };

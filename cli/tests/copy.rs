@@ -1,0 +1,110 @@
+//! `copy`, as an operator types it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use distkit::{
+    backend::connect,
+    counter::{CounterOptions, CounterTrait, StrictCounter},
+    icounter::{
+        InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
+    },
+};
+use distkit_testkit::Server;
+use serde_json::json;
+use support::{beside, key};
+
+async fn a_prefix_is_copied(old: &Server, new: &Server) {
+    let url = old.url();
+    let store = connect(&url).await.unwrap();
+    let plain = StrictCounter::new(CounterOptions::new(key("shop"), store.clone()).shards(3));
+    let shared = StrictInstanceAwareCounter::new(
+        StrictInstanceAwareCounterOptions::new(key("shop"), store)
+            .shards(3)
+            .dead_instance_threshold_ms(600_000),
+    );
+    let names: Vec<_> = (0..40).map(|n| key(&format!("key {n}"))).collect();
+    for name in &names {
+        plain.inc(name, 7).await.unwrap();
+        shared.inc(name, 5).await.unwrap();
+    }
+    let to = new.url();
+    let copy =
+        ["copy", "shop-7", "--shards", "7", "--url", &url, "--prefix", "shop", "--to-url", &to];
+    let run = async |more: &[&str]| beside(&[&copy[..], more].concat()).await;
+
+    // It says what it would do, and does nothing.
+    let plan = run(&["--json"]).await.ok().json();
+    let expected = json!({
+        "from": "shop", "from_shards": 3, "to": "shop-7", "to_shards": 7, "counters": 40,
+        "instance_aware_counters": 40, "instances": 1, "tokens": false, "copied": false,
+    });
+    assert_eq!(plan, expected);
+    let text = run(&[]).await.ok().out;
+    assert!(text.contains("would be copied") && text.contains("Nothing was changed"), "{text}");
+    assert_eq!(new.cli(&["KEYS", "distkit:{shop-7*"]), "");
+
+    // Nobody can be asked here.
+    let asked = run(&["--apply"]).await;
+    assert_eq!(asked.status, 2, "{}", asked.errors);
+    assert!(
+        asked.errors.contains("--yes") && asked.errors.contains("7 shards"),
+        "{}",
+        asked.errors
+    );
+    assert_eq!(run(&["--yes"]).await.status, 2, "nothing to say yes to");
+    assert_eq!(new.cli(&["KEYS", "distkit:{shop-7*"]), "");
+
+    let done = run(&["--apply", "--yes", "--json"]).await.ok().json();
+    let mut expected = expected;
+    expected["copied"] = true.into();
+    assert_eq!(done, expected);
+    // Once more changes nothing, and needs no number.
+    let again = ["copy", "shop-7", "--url", &url, "--prefix", "shop", "--to-url", &to];
+    let again = beside(&[&again[..], &["--apply", "--yes"]].concat()).await.ok();
+    assert!(again.out.contains("are copied to shop-7 (7 shards)"), "{}", again.out);
+
+    let at = ["--url", &to, "--prefix", "shop-7", "--json"];
+    for (name, family, total) in [("key 7", None, 7), ("key 7", Some("-i"), 5)] {
+        let get: Vec<_> = ["get", name].into_iter().chain(family).chain(at).collect();
+        assert_eq!(beside(&get).await.ok().json()[0]["total"], total);
+    }
+    // The copy is whole: what is found is the server's.
+    let server = beside(&["doctor", &to, "--json", "--strict", "--server-only"]).await.codes();
+    let copied = beside(&["doctor", &to, "shop-7", "--json", "--strict"]).await.codes();
+    assert_eq!(copied, server);
+
+    // Another number, and counters that are not the source's, are refused.
+    let other =
+        ["copy", "shop-7", "--shards", "5", "--url", &url, "--prefix", "shop", "--to-url", &to];
+    let refused = beside(&other).await;
+    assert_eq!(refused.status, 1, "{}", refused.errors);
+    assert!(refused.errors.contains("has 7 shards, not 5"), "{}", refused.errors);
+    beside(&[&["set", "key 9", "1"], &at[..]].concat()).await.ok();
+    let refused = run(&["--apply", "--yes"]).await;
+    assert_eq!(refused.status, 3);
+    assert!(refused.errors.contains("`key 9` is 1 in `shop-7`"), "{}", refused.errors);
+    let itself = beside(&["copy", "shop", "--url", &url, "--prefix", "shop"]).await;
+    assert_eq!(itself.status, 2, "{}", itself.errors);
+}
+
+#[tokio::test]
+async fn a_prefix_is_copied_within_a_server_and_to_another_one() {
+    let (redis, valkey) = (Server::redis().start(), Server::valkey().start());
+    a_prefix_is_copied(&redis, &valkey).await;
+    valkey.cli(&["FLUSHALL"]);
+    a_prefix_is_copied(&valkey, &valkey).await;
+}
+
+#[tokio::test]
+async fn tokens_are_said_to_stay_behind() {
+    let server = Server::redis().start();
+    let store = connect(&server.url()).await.unwrap();
+    let counter = StrictCounter::new(CounterOptions::new(key("shop"), store));
+    let token = distkit::Token::try_from("event-1").unwrap();
+    counter.inc_once(&key("n"), 3, &token).await.unwrap();
+    let url = server.url();
+    let copy = ["copy", "new", "--url", &url, "--prefix", "shop", "--apply", "--yes"];
+    let text = beside(&copy).await.ok().out;
+    assert!(text.contains("Tokens stay behind"), "{text}");
+}
