@@ -301,7 +301,14 @@ impl Player {
                 for key in Key::ALL {
                     let shard = Space::shard_of(&key.redis(), self.shards());
                     let error = failed.iter().find(|(of, _)| *of == shard).map(|(_, error)| error);
-                    self.replaced_or_not(who, key, None, error, watched)?;
+                    self.replaced_or_not(who, key, None, error, watched).await?;
+                }
+            }
+            Ask::ClearOnInstance => {
+                for key in Key::ALL {
+                    let shard = Space::shard_of(&key.redis(), self.shards());
+                    let error = failed.iter().find(|(of, _)| *of == shard).map(|(_, error)| error);
+                    self.removed_or_not(who, key, error, watched).await?;
                 }
             }
             _ => return Err(format!("{ask} is no question to all shards")),
@@ -310,7 +317,7 @@ impl Player {
     }
 
     /// A key was set, or cleared, or the shard that it is in failed.
-    fn replaced_or_not(
+    async fn replaced_or_not(
         &mut self,
         who: Who,
         key: Key,
@@ -323,13 +330,44 @@ impl Player {
             None => self.set(now, who, key, count.unwrap_or(0), watched),
             Some(DistkitError::NotApplied(_)) => {}
             Some(DistkitError::OutcomeUnknown(BackendError::OutcomeUnknown(cause))) => {
-                if cause.downcast_ref() == Some(&LinkFault::ReplyLost)
-                    && !self.processes[who as usize].denied
+                if self.family == Family::Shared && !watched {
+                    self.truth.lose_track(key);
+                } else if cause.downcast_ref() == Some(&LinkFault::ReplyLost)
+                    && self.happened(who, Ask::Set(key, count.unwrap_or(0))).await
                 {
                     match count {
                         None => self.truth.cleared_unknown(now, who, key, watched),
                         Some(count) => self.set_unheard(now, who, key, count, watched),
                     }
+                    if self.family == Family::Shared {
+                        self.truth.unheard(who, key);
+                    }
+                }
+            }
+            Some(error) => return Err(format!("a shard fails: {error}")),
+        }
+        Ok(())
+    }
+
+    /// The slice of a key was removed, or the shard that it is in failed.
+    async fn removed_or_not(
+        &mut self,
+        who: Who,
+        key: Key,
+        error: Option<&DistkitError>,
+        watched: bool,
+    ) -> Result<(), String> {
+        let now = self.now();
+        match error {
+            None => self.truth.removed(now, who, key),
+            Some(DistkitError::NotApplied(_)) => {}
+            Some(DistkitError::OutcomeUnknown(_)) if !watched => self.truth.lose_track(key),
+            Some(DistkitError::OutcomeUnknown(BackendError::OutcomeUnknown(cause))) => {
+                if cause.downcast_ref() == Some(&LinkFault::ReplyLost)
+                    && self.happened(who, Ask::DelOnInstance(key)).await
+                {
+                    self.truth.removed(now, who, key);
+                    self.truth.unheard(who, key);
                 }
             }
             Some(error) => return Err(format!("a shard fails: {error}")),
@@ -365,7 +403,7 @@ impl Player {
                 for ((key, count), answer) in ask.sets().into_iter().zip(answers) {
                     if self.shards() > 1 && answer.is_err() {
                         let error = answer.as_ref().err();
-                        self.replaced_or_not(who, key, Some(count), error, took == 0)?;
+                        self.replaced_or_not(who, key, Some(count), error, took == 0).await?;
                         continue;
                     }
                     if done(answer)?.0 != in_digits(who, count) {
