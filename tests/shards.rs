@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use distkit::{
-    CounterComparator, DistkitError, KeyFilter, RedisKey,
+    CounterComparator, DistkitError, RedisKey,
     backend::{
         BackendError, SliceChange, SliceWrite, Space, Write,
         memory::{MemoryBackend, MemoryLink},

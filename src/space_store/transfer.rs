@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many counters are asked for at once.
-const PORTION: usize = 100;
+const PORTION: usize = 50;
 
 impl<B: Backend + ?Sized> SpaceStore<B> {
     /// Whether the store can copy instance-aware counters.

@@ -81,7 +81,7 @@ for i = 2, #ARGV do
   end
   done = done + 1
   -- The rest is for the next call.
-  if #out > 4000 then break end
+  if #out > 2000 then break end
 end
 out[2] = text(done)
 return out

@@ -32,6 +32,9 @@ struct Source {
 /// Who is registered in a shard, expired or not.
 type Ids = HashMap<Incarnation, Arc<str>>;
 
+/// A slice: whose it is, all of it, and what of it was put back.
+type Owned<'i> = (&'i str, i64, Option<(Epoch, i64)>);
+
 fn ids(members: &[Registered]) -> Ids {
     members.iter().map(|member| (member.incarnation, Arc::clone(&member.id))).collect()
 }
@@ -349,7 +352,7 @@ async fn all_ids<C: Backend + ?Sized>(
 }
 
 /// The slices of a counter, by the ids of those of whom there is any record.
-fn owned<'i>(held: &Held, ids: &'i Ids) -> BTreeSet<(&'i str, i64, Option<(Epoch, i64)>)> {
+fn owned<'i>(held: &Held, ids: &'i Ids) -> BTreeSet<Owned<'i>> {
     let owned = held.slices.iter().filter_map(|slice| {
         let id = ids.get(&slice.owner)?;
         Some((&**id, slice.value, slice.put_back))
