@@ -55,7 +55,9 @@ fn shared_counters_of_several_shards_keep_their_promises() {
 
 #[test]
 fn a_history_gives_the_same_transcript_each_time() {
-    for (family, shards) in [(Family::Plain, 1), (Family::Plain, 7), (Family::Shared, 1)] {
+    for (family, shards) in
+        [(Family::Plain, 1), (Family::Plain, 7), (Family::Shared, 1), (Family::Shared, 7)]
+    {
         check("lax_repeats", 15, &histories(false), |history| {
             let transcript = || runtime().block_on(play(family, shards, false, &history.0));
             let (first, second) = (transcript()?, transcript()?);
