@@ -472,6 +472,27 @@ async fn windows_are_refused_and_prefixes_that_expire_are_copied() {
     assert_eq!(counter.get(&key("n")).await.unwrap(), 0);
 }
 
+/// However long the copy takes, a lease ends when it does in the source, later by one request.
+#[tokio::test(start_paused = true)]
+async fn a_lease_ends_when_it_does_in_the_source() {
+    let memory = MemoryBackend::new();
+    let link = memory.link();
+    let request = Duration::from_millis(20);
+    link.set_latency(request);
+    let store: Arc<dyn Store> = Arc::new(memory);
+    let mut source = Fleet::new(&store, "old", 1, Instance::MAX_ABSENCE);
+    source.write(0, &KEYS[0], SliceChange::Add(2)).await;
+    let slow: Arc<dyn Store> = Arc::new(link);
+    let begun = tokio::time::Instant::now();
+    copy_prefix(&options(&slow, "old", 1), &options(&slow, "new", 1)).await.unwrap();
+    assert!(begun.elapsed() > 10 * request && begun.elapsed() < LEASE, "{:?}", begun.elapsed());
+    let target = source.moved("new", 1);
+    tokio::time::sleep_until(begun + LEASE - Duration::from_millis(1)).await;
+    assert_eq!([source.seen().await[0].0, target.seen().await[0].0], [2, 2]);
+    tokio::time::sleep(request + Duration::from_millis(1)).await;
+    assert_eq!([source.seen().await[0].0, target.seen().await[0].0], [0, 0]);
+}
+
 /// A batch that was in flight when the store was copied is counted once in the copy.
 #[tokio::test]
 async fn a_batch_that_is_sent_again_is_counted_once() {

@@ -134,7 +134,6 @@ async fn begin<B: Backend + ?Sized, C: Backend + ?Sized>(
         let known = members.entry(Arc::clone(&member.id)).or_insert_with(|| member.clone());
         // Of several shards: it is as new as in any, and expires as late.
         known.first = known.first.max(member.first);
-        known.left = known.left.max(member.left);
         known.lease = known.lease.max(member.lease);
         known.late &= member.late;
     }
@@ -164,6 +163,15 @@ async fn begin<B: Backend + ?Sized, C: Backend + ?Sized>(
     }
     shard.import(&Part::Gone(Page::new(gone.into_iter().collect(), None))).await?;
 
+    // Leases go on while all this is read: what is left of them is asked for last.
+    members.values_mut().for_each(|member| member.left = 0);
+    for part in &parts {
+        for now in source.at(part.shard).registered().await? {
+            if let Some(member) = members.get_mut(&now.id) {
+                member.left = member.left.max(now.left);
+            }
+        }
+    }
     let members: Vec<_> = members.into_values().collect();
     let ids: Vec<_> = members.iter().map(|member| Arc::clone(&member.id)).collect();
     let registered = shard.import(&Part::Members(Page::new(members, None))).await?;
