@@ -65,7 +65,7 @@ pub enum BackendError {
     #[error("the store lost the counters of this window")]
     WindowLost,
 
-    /// The instance is not registered: it never joined, was collected as dead, left, or the store lost
+    /// The instance is not registered: it never joined, was collected as expired, left, or the store lost
     /// its data. Nothing took effect. [`join`](super::InstanceBackend::join) and send again.
     #[error("the instance is not joined")]
     NotJoined,

@@ -325,9 +325,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// 12. **The sum.** At all times a key's total is the sum of the slices, under the key's current
 ///     epoch, of the instances that are joined. Total and slice change together or not at all.
 /// 13. **Leases.** Every operation of a joined instance makes its lease run until now + its length.
-///     An instance whose lease has run out (now >= its end) is dead once an operation of another one,
+///     An instance whose lease has run out (now >= its end) is expired once an operation of another one,
 ///     a join included, finds it; until then it can still renew.
-/// 14. **Collecting.** An operation first removes the slices of all dead instances from the keys that
+/// 14. **Collecting.** An operation first removes the slices of all expired instances from the keys that
 ///     it names, so that its answer is exact. The remaining slices of expired instances go in bounded portions, one
 ///     with each operation, until nothing is left. Collecting never makes an operation fail: where the
 ///     true sum does not fit into an `i64`, the total reads as the nearest `i64`, and only a write
@@ -396,7 +396,7 @@ pub trait InstanceBackend: Backend {
     /// Changes the caller's slice of each key, or the whole key, in order.
     ///
     /// With a `sequence` the batch is applied once in the life of the incarnation (rule 20). One round
-    /// trip, unless very many dead instances have to be collected first.
+    /// trip, unless very many expired instances have to be collected first.
     ///
     /// # Errors
     ///

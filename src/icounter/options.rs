@@ -41,7 +41,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
         }
     }
 
-    /// How many milliseconds after its last operation or heartbeat the instance may be taken for dead.
+    /// How many milliseconds after its last operation or heartbeat the instance may be taken for expired.
     ///
     /// Default: 30 000; at least 1. Keep it well above the time that the store may be out
     /// of reach in ordinary operation.

@@ -36,7 +36,7 @@ use crate::{
 /// [`leave`](Self::leave). It ends also with the tokio runtime on which an operation has started it; the
 /// next operation then starts it on its own.
 ///
-/// An instance that was taken for dead joins again by itself, with the slices that were last
+/// An instance that was taken for expired joins again by itself, with the slices that were last
 /// acknowledged, and nobody sees it except in the totals.
 pub struct StrictInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
     shards: Shards<Shard<B>>,

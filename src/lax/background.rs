@@ -73,7 +73,7 @@ impl<L: Ledger> Background<L> {
                 tracing::debug!(
                     target: "distkit::lax",
                     prefix = self.shared.ledger.prefix(), error = %Chain(&error),
-                    "the store did not tell its time; windows go by what it told before"
+                    "the store did not answer its time; windows go by its last answer"
                 );
             }
         }

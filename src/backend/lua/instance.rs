@@ -400,7 +400,7 @@ impl<R: ScriptRunner> LuaStore<R> {
                 "ok" => return Ok(answer),
                 "more" => return Ok(Answer { more: true, ..answer }),
                 "replayed" => return Ok(Answer { replayed: true, ..answer }),
-                // Very many dead instances are collected in several steps.
+                // Very many expired instances are collected in several steps.
                 "again" => {}
                 "notjoined" => return Err(BackendError::NotJoined),
                 "replaced" => return Err(BackendError::Replaced),

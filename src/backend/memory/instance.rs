@@ -90,7 +90,7 @@ pub(super) struct Instances {
     /// The epochs of keys without slices, unless they are the base; and those from before the last turn.
     bare: BTreeMap<RedisKey, Epoch>,
     old_bare: BTreeMap<RedisKey, Epoch>,
-    /// Those who died or left, and how old the space was then.
+    /// Those that expired or left, and how old the space was then.
     gone: BTreeMap<Arc<str>, Duration>,
     lanes: Option<Lanes<Answer>>,
 }
@@ -611,9 +611,9 @@ impl Instances {
 
     /// Removes everybody whose lease has run out.
     fn collect(&mut self, now: u64) {
-        let dead = self.joined.iter().filter(|(_, joiner)| joiner.lease_ends <= now);
-        let dead: BTreeSet<_> = dead.map(|(who, _)| *who).collect();
-        self.remove_members(&dead);
+        let expired = self.joined.iter().filter(|(_, joiner)| joiner.lease_ends <= now);
+        let expired: BTreeSet<_> = expired.map(|(who, _)| *who).collect();
+        self.remove_members(&expired);
     }
 
     fn remove_members(&mut self, gone: &BTreeSet<Incarnation>) {

@@ -33,11 +33,11 @@ pub use handle::LaxInstanceAwareHandle;
 ///
 /// `inc`, `dec`, `set_on_instance` and `get` of a key in use do no I/O. They answer `(total, own slice)` as
 /// estimates: the last known numbers plus all writes of this process that the store has not
-/// acknowledged. Own writes are visible at once, and as long as nobody subtracts, sets, deletes or dies,
+/// acknowledged. Own writes are visible at once, and as long as no instance subtracts, sets, deletes or expires,
 /// successive answers never go down. Every write reaches a healthy store within
 /// [`allowed_lag`](LaxInstanceAwareCounterOptions::allowed_lag), or
 /// [`flush_interval`](LaxInstanceAwareCounterOptions::flush_interval) where that is longer, plus a round
-/// trip; exactly once, whatever gets lost on the way and however often the instance is taken for dead in
+/// trip; exactly once, whatever gets lost on the way and however often the instance is taken for expired in
 /// between.
 ///
 /// `set`, `del`, `clear`, everything with a condition and the other `*_on_instance` flush what was written
