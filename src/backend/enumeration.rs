@@ -30,6 +30,8 @@ use crate::{KeyFilter, RedisKey};
 pub trait Enumeration: fmt::Debug + Send + Sync {
     /// Some counters and their totals, from the beginning or from where an earlier page ended.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotApplied`] also for a cursor that the store did not give, or that it can no longer use.
@@ -60,6 +62,8 @@ pub trait Enumeration: fmt::Debug + Send + Sync {
 
     /// Counts the counters that the space holds. One request, of constant cost.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// Those of [`page`](Self::page).
@@ -87,6 +91,8 @@ pub trait Enumeration: fmt::Debug + Send + Sync {
 #[async_trait]
 pub trait SliceEnumeration: fmt::Debug + Send + Sync {
     /// Some counters, from the beginning or from where an earlier page ended.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -120,6 +126,8 @@ pub trait SliceEnumeration: fmt::Debug + Send + Sync {
     ) -> Result<Page<RedisKey>, BackendError>;
 
     /// Counts the counters that the space holds. One request, of constant cost.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///

@@ -282,6 +282,12 @@ pub trait Around: fmt::Debug + Send + Sync + 'static {
     /// An error that is returned without polling it must not be [`BackendError::OutcomeUnknown`] unless the caller
     /// is meant to take the request for sent. Of a request that only reads, an unknown outcome becomes
     /// [`BackendError::NotApplied`].
+    ///
+    /// A caller may drop the future at any point, and `call` with it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `call`, or another in the place of it.
     fn around<T: Send>(
         &self,
         op: Op<'_>,
@@ -569,7 +575,11 @@ fn no_records() -> BackendError {
 
 /// A dyn-compatible [`Around`], for layers that are chosen at run time.
 pub trait DynAround: fmt::Debug + Send + Sync + 'static {
-    /// The answer stays with the caller; this sees only whether there is one.
+    /// As [`Around::around`], without the answer, which stays with the caller.
+    ///
+    /// # Errors
+    ///
+    /// Those of `call`, or another in the place of it.
     fn around_dyn<'a>(
         &'a self,
         op: Op<'a>,

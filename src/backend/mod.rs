@@ -172,6 +172,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// An empty batch without a guard does nothing. One round trip.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// Those of rule 10, [`BackendError::Forgotten`] of rule 7, and [`BackendError::ShapeMismatch`] of rule 9.
@@ -203,6 +205,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Reads each key. One round trip.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotApplied`], as rule 10 has it for reads, and [`BackendError::ShapeMismatch`] of rule 9.
@@ -225,6 +229,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
 
     /// Deletes every plain counter of the space. What the store remembers of replay guards and tokens stays.
+    ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
     ///
     /// # Errors
     ///
@@ -366,6 +372,8 @@ pub trait InstanceBackend: Backend {
     /// An earlier incarnation of the same id goes, and its slices with it, so a join whose outcome is
     /// unknown is simply done again. A key that is claimed twice is put back once.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// [`BackendError::Replaced`] if a newer instance holds the name.
@@ -398,6 +406,8 @@ pub trait InstanceBackend: Backend {
     /// With a `sequence` the batch is applied once in the life of the incarnation (rule 20). One round
     /// trip, unless very many expired instances have to be collected first.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
@@ -429,6 +439,8 @@ pub trait InstanceBackend: Backend {
 
     /// Reads each key: its total and the caller's slice. A missing key reads 0.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
@@ -459,6 +471,8 @@ pub trait InstanceBackend: Backend {
     /// and their guards stay. A whole space is empty at once; it may take several round trips until
     /// its memory is free.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
@@ -487,6 +501,8 @@ pub trait InstanceBackend: Backend {
 
     /// Renews the lease.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
@@ -511,6 +527,8 @@ pub trait InstanceBackend: Backend {
     async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError>;
 
     /// Ends the membership and removes its slices from all totals. Does nothing if it has ended. One round trip.
+    ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
     ///
     /// # Errors
     ///
@@ -539,6 +557,8 @@ pub trait InstanceBackend: Backend {
     /// has not run out. A missing key reads 0.
     ///
     /// It changes nothing: it renews no lease and collects nobody. Its cost grows with the number of slices.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -570,6 +590,8 @@ pub trait InstanceBackend: Backend {
     /// lease has not run out, and that have one, in ascending order of their ids. It changes nothing.
     ///
     /// A slice that is not a number reads 0.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///

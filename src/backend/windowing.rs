@@ -42,6 +42,8 @@ use crate::RedisKey;
 pub trait Windowing: fmt::Debug + Send + Sync {
     /// The store's time, since its epoch. One round trip. On a cluster it is that of the node of the space.
     ///
+    /// Cancel-safe.
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # use distkit::{RedisKey, backend::{Backend, Space, Write, memory::MemoryBackend}};
@@ -62,6 +64,8 @@ pub trait Windowing: fmt::Debug + Send + Sync {
 
     /// [`Backend::read`](super::Backend::read) in a window that must be the current one; of a space without a window
     /// it is the same. A missing key reads 0. Changes nothing.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///

@@ -43,6 +43,8 @@ macro_rules! window_reads {
         /// The current window, by the store's clock, of several shards by that of the first one. No I/O where the
         /// store has told its time in the last 10 s.
         ///
+        /// Cancel-safe.
+        ///
         /// # Errors
         ///
         /// [`NotApplied`](DistkitError::NotApplied) where the store does not answer, or the counter has no
@@ -56,6 +58,8 @@ macro_rules! window_reads {
         /// that is no longer [kept](crate::Windows::keep).
         ///
         /// The window may be one of other [`Windows`](crate::Windows) of the prefix, too.
+        ///
+        /// One round trip. Cancel-safe.
         ///
         /// # Errors
         ///
@@ -85,6 +89,8 @@ macro_rules! window_reads {
 
         /// What the key holds in the window before the current one.
         ///
+        /// One round trip. Cancel-safe.
+        ///
         /// # Errors
         ///
         /// Those of [`get_in`](Self::get_in).
@@ -100,6 +106,8 @@ macro_rules! window_reads {
         ///
         /// One request for each, all at once. At most [`Windows::kept`](crate::Windows::kept) and the current one can
         /// hold anything.
+        ///
+        /// Cancel-safe.
         ///
         /// # Errors
         ///
@@ -146,6 +154,8 @@ macro_rules! window_reads {
 
         /// The sum of [`get_last`](Self::get_last).
         ///
+        /// As many requests. Cancel-safe.
+        ///
         /// # Errors
         ///
         /// Those of [`get_in`](Self::get_in), and [`CounterError`](DistkitError::CounterError) where the sum does not fit
@@ -158,6 +168,8 @@ macro_rules! window_reads {
         /// An estimate of what was counted in the last [`length`](crate::Windows::length) of a window until now: what the
         /// current window holds, and of the one before the part that overlaps, as if that had been counted evenly. To the
         /// nearest whole number.
+        ///
+        /// One round trip; two requests. Cancel-safe.
         ///
         /// # Errors
         ///

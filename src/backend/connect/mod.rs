@@ -53,6 +53,8 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// TLS trusts the certificates of the system, unless told otherwise. The process's default `CryptoProvider` of rustls
 /// does the cryptography; where none was installed, this installs aws-lc-rs.
 ///
+/// One connection and a round trip over a network, no I/O of the memory store. Cancel-safe.
+///
 /// # Errors
 ///
 /// [`BackendError::NotApplied`] when nothing usable answers at the address, the password is missing or

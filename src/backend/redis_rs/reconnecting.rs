@@ -188,7 +188,7 @@ impl ReconnectingConnection {
         }))
     }
 
-    /// A connection to a server that answers now.
+    /// Connects to a server that answers now. Cancel-safe.
     ///
     /// # Errors
     ///

@@ -109,6 +109,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// starts from 0. No I/O, unless this process has not used the key lately: then its total is read
     /// first.
     ///
+    /// Cancel-safe: a dropped call counts in full or not at all.
+    ///
     /// # Errors
     ///
     /// Nothing is changed by a call that fails, with
@@ -190,7 +192,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         self.owners.iter().flat_map(|owner| owner.0.take_replayed()).collect()
     }
 
-    /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
+    /// Subtracts `count`. Like [`inc`](Self::inc), its I/O and cancel safety included, and refuses [`i64::MIN`], which has
+    /// no negation.
     ///
     /// # Errors
     ///
@@ -206,6 +209,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// [`allowed_lag`](CounterOptions::allowed_lag) old; keys in use are kept that fresh in the
     /// background.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// [`NotApplied`](DistkitError::NotApplied) when the total is not fresh and the store does not answer,
@@ -217,6 +222,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// A handle to one key, for hot paths: adding through it takes a few nanoseconds. Reads the key's
     /// total when it is not known. The key stays in memory as long as the handle lives.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// Those of [`inc`](Self::inc).
@@ -226,7 +233,10 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         Ok(LaxHandle::new(Hold::new(owner, cell)))
     }
 
-    /// Returns when all that was written before the call is in the store.
+    /// Returns when all that was written before the call is in the store. No I/O where that is so already, else requests
+    /// for all that is pending.
+    ///
+    /// Cancel-safe: what is pending stays so, and is sent in the background.
     ///
     /// # Errors
     ///
@@ -243,7 +253,9 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     }
 
     /// Takes no more writes, and brings what is pending to the store, trying again until `within` is
-    /// over. Reads go on working.
+    /// over. Reads go on working. No I/O where nothing is pending.
+    ///
+    /// Of a call that is dropped nothing tells what is left: what is pending goes on being sent in the background.
     ///
     /// # Errors
     ///

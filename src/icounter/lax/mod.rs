@@ -108,6 +108,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// Adds `count`, which may be negative, to this instance's slice, and answers the new estimates. No
     /// I/O, unless this process has not used the key lately: then its numbers are read first.
     ///
+    /// Cancel-safe: a dropped call counts in full or not at all.
+    ///
     /// # Errors
     ///
     /// Nothing is changed by a call that fails, with
@@ -127,7 +129,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         }
     }
 
-    /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
+    /// Subtracts `count`. Like [`inc`](Self::inc), its I/O and cancel safety included, and refuses [`i64::MIN`], which has
+    /// no negation.
     ///
     /// # Errors
     ///
@@ -142,6 +145,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
     /// The estimates `(total, own slice)`; a missing key reads `(0, 0)`. From memory when the known
     /// numbers are at most [`allowed_lag`](LaxInstanceAwareCounterOptions::allowed_lag) old; keys in use
     /// are kept that fresh in the background.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -166,6 +171,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
 
     /// A handle to one key, for hot paths: adding through it needs no look-up. Reads the key's numbers
     /// when they are not known. The key stays in memory as long as the handle lives.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
