@@ -60,7 +60,7 @@ const SIDE_BY_SIDE: usize = 8;
 pub struct Listing<T>(BoxStream<'static, Result<T, DistkitError>>);
 
 impl<T: Send + 'static> Listing<T> {
-    /// A listing of these items, for counters of one's own such as mocks.
+    /// Creates a listing of these items, for counters of one's own such as mocks.
     pub fn new(items: impl Stream<Item = Result<T, DistkitError>> + Send + 'static) -> Self {
         Self(items.fuse().boxed())
     }
@@ -77,8 +77,8 @@ impl<T: Send + 'static> Listing<T> {
         Self::new(pages.map(stream::iter).flatten())
     }
 
-    /// The next counter; `None` after the last one. Asks the store for a page when the one before is used up, else no
-    /// I/O. Cancel-safe: a dropped call loses no counter.
+    /// Returns the next counter; `None` after the last one. Asks the store for a page when the one before is used up,
+    /// else no I/O. Cancel-safe: a dropped call loses no counter.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use distkit::{
     CounterComparator, DistkitError, KeyFilter, RedisKey, Window, Windows,
     backend::{
         BackendError, Space, Write,
-        memory::{ManualClock, MemoryBackend, MemoryLink},
+        memory::{ManualClock, MemoryBackend},
     },
     counter::{CounterOptions, CounterTrait, StrictCounter},
 };

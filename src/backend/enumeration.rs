@@ -28,7 +28,7 @@ use crate::{KeyFilter, RedisKey};
 ///     are 0 or no number included.
 #[async_trait]
 pub trait Enumeration: fmt::Debug + Send + Sync {
-    /// Some counters and their totals, from the beginning or from where an earlier page ended.
+    /// Returns some counters and their totals, from the beginning or from where an earlier page ended.
     ///
     /// Cancel-safe.
     ///
@@ -90,7 +90,7 @@ pub trait Enumeration: fmt::Debug + Send + Sync {
 /// [`InstanceBackend::slices`](super::InstanceBackend::slices).
 #[async_trait]
 pub trait SliceEnumeration: fmt::Debug + Send + Sync {
-    /// Some counters, from the beginning or from where an earlier page ended.
+    /// Returns some counters, from the beginning or from where an earlier page ended.
     ///
     /// Cancel-safe.
     ///
@@ -152,12 +152,12 @@ pub trait SliceEnumeration: fmt::Debug + Send + Sync {
 pub struct Cursor(String);
 
 impl Cursor {
-    /// A place, as the store writes it.
+    /// Creates a place, as the store writes it.
     pub fn new(place: impl Into<String>) -> Self {
         Self(place.into())
     }
 
-    /// What the store wrote.
+    /// Returns what the store wrote.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -167,7 +167,7 @@ impl Cursor {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Page<T> {
-    /// What is listed.
+    /// The listed counters.
     pub entries: Vec<T>,
     /// Where the next page begins; `None` of the last one.
     pub next: Option<Cursor>,
@@ -176,7 +176,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// A page without foreign names.
+    /// Creates a page without foreign names.
     pub fn new(entries: Vec<T>, next: Option<Cursor>) -> Self {
         Self { entries, next, foreign: Vec::new() }
     }

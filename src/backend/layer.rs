@@ -137,7 +137,7 @@ pub enum Op<'a> {
 }
 
 impl Op<'_> {
-    /// The name of the method.
+    /// Returns the name of the method.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Apply { .. } => "apply",
@@ -167,7 +167,7 @@ impl Op<'_> {
         }
     }
 
-    /// The space that it is about.
+    /// Returns its space.
     pub fn space(&self) -> &Space {
         match self {
             Self::Apply { space, .. }
@@ -197,7 +197,7 @@ impl Op<'_> {
         }
     }
 
-    /// How many keys it names: writes, reads, or claims.
+    /// Returns how many keys it names: writes, reads, or claims.
     pub fn items(&self) -> usize {
         match self {
             Self::Apply { writes, .. } | Self::ApplyRecorded { writes, .. } => writes.len(),
@@ -224,7 +224,7 @@ impl Op<'_> {
         }
     }
 
-    /// Whether it changes no counter, so that its outcome is never unknown (rule 10).
+    /// Returns whether it changes no counter, so that its outcome is never unknown (rule 10).
     pub fn is_read(&self) -> bool {
         matches!(
             self,
@@ -294,7 +294,7 @@ pub trait Around: fmt::Debug + Send + Sync + 'static {
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> impl Future<Output = Result<T, BackendError>> + Send;
 
-    /// An id in the place of the store's; `None` for the store's. No I/O.
+    /// Returns an id in the place of the store's; `None` for the store's. No I/O.
     fn fresh_id(&self) -> Option<Arc<str>> {
         None
     }
@@ -308,17 +308,17 @@ pub struct Layered<B: ?Sized, A> {
 }
 
 impl<B: ?Sized, A> Layered<B, A> {
-    /// `around` every request to `store`.
+    /// Puts `around` around every request to `store`.
     pub fn new(store: Arc<B>, around: A) -> Self {
         Self { around, store }
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &Arc<B> {
         &self.store
     }
 
-    /// What is around it.
+    /// Returns the layer.
     pub fn layer(&self) -> &A {
         &self.around
     }
@@ -575,7 +575,7 @@ fn no_records() -> BackendError {
 
 /// A dyn-compatible [`Around`], for layers that are chosen at run time.
 pub trait DynAround: fmt::Debug + Send + Sync + 'static {
-    /// As [`Around::around`], without the answer, which stays with the caller.
+    /// Does as [`Around::around`], without the answer, which stays with the caller.
     ///
     /// # Errors
     ///
@@ -586,7 +586,7 @@ pub trait DynAround: fmt::Debug + Send + Sync + 'static {
         call: Pin<&'a mut (dyn Future<Output = Result<(), BackendError>> + Send + 'a)>,
     ) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// As [`Around::fresh_id`].
+    /// Does as [`Around::fresh_id`].
     fn fresh_id_dyn(&self) -> Option<Arc<str>>;
 }
 

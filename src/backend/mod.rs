@@ -251,7 +251,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// ```
     async fn clear(&self, space: &Space) -> Result<(), BackendError>;
 
-    /// What the store can do besides: [`Capabilities::none`] for one that has this contract only. No I/O.
+    /// Returns what the store can do besides: [`Capabilities::none`] for one that has this contract only. No I/O.
     ///
     /// A store that wraps another one answers with views of itself, or loses the other one's capabilities.
     ///
@@ -268,7 +268,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// ```
     fn capabilities(&self) -> Capabilities<'_>;
 
-    /// An id that nobody else has: random, except in a store that simulates. No I/O.
+    /// Returns a unique id: random, except in a store that simulates. No I/O.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
@@ -553,10 +553,10 @@ pub trait InstanceBackend: Backend {
     /// ```
     async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError>;
 
-    /// The total of each key, asked by a process that is no member: of all instances that are joined and whose lease
-    /// has not run out. A missing key reads 0.
+    /// Returns the total of each key, asked by a process that is no member: of all instances that are joined and
+    /// whose lease has not run out. A missing key reads 0.
     ///
-    /// It changes nothing: it renews no lease and collects nobody. Its cost grows with the number of slices.
+    /// It changes nothing: it renews no lease and collects no instance. Its cost grows with the number of slices.
     ///
     /// Cancel-safe.
     ///
@@ -586,8 +586,8 @@ pub trait InstanceBackend: Backend {
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
 
-    /// The slices of one key, asked by a process that need be no member: of all instances that are joined, whose
-    /// lease has not run out, and that have one, in ascending order of their ids. It changes nothing.
+    /// Returns the slices of one key, asked by a process that need be no member: of all instances that are joined,
+    /// whose lease has not run out, and that have one, in ascending order of their ids. It changes nothing.
     ///
     /// A slice that is not a number reads 0.
     ///

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{AddedOnce, BackendError, Outcome, Space, TokenAdd};
 use crate::{RedisKey, Token};
 
-/// Adds once for each (prefix, key, token), whoever asks.
+/// Adds once for each (prefix, key, token), whichever process asks.
 ///
 /// A request is idempotent by itself: it may be sent again, by any process, until it is answered.
 ///

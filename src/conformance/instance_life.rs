@@ -8,7 +8,7 @@ use crate::backend::{BackendError, Incarnation, Instance, Member, Scope, Slice};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Rule 15: whoever is not joined is told so, and touches nothing.
+/// Rule 15: an operation of an instance that is not joined says so, and touches nothing.
 pub async fn those_not_joined_touch_nothing(fixture: &Fixture) {
     let probe = fixture.fresh();
     let k = key("k");

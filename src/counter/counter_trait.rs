@@ -709,8 +709,8 @@ pub trait CounterTrait: Send + Sync {
         Ok(self.len().await? == 0)
     }
 
-    /// The `n` counters with the greatest totals among those that the filter selects, the greatest first; equal ones
-    /// in the order of their keys.
+    /// Returns the `n` counters with the greatest totals among those that the filter selects, the greatest first;
+    /// equal ones in the order of their keys.
     ///
     /// It reads all counters as [`list`](Self::list) does, and keeps `n` of them in memory. It is no snapshot: each
     /// total is one that the counter had meanwhile. For `n` = 0 it does no I/O. Where foreign data is expected among

@@ -247,7 +247,7 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         Ok((written.new.total, written.old.slice))
     }
 
-    /// Removes every instance-aware counter of the prefix, whoever wrote it. Nothing from before comes back.
+    /// Removes every instance-aware counter of the prefix, of all instances. No earlier slice is put back.
     ///
     /// Atomic in each shard. Memberships stay.
     ///
@@ -487,7 +487,7 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of every operation. It may be repeated if nobody else writes the key.
+    /// Those of every operation. It may be repeated if no other process writes the key.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
@@ -916,8 +916,9 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         Ok(self.len().await? == 0)
     }
 
-    /// The `n` counters with the greatest totals among those that the filter selects, the greatest first; equal ones
-    /// in the order of their keys. It reads all of them as [`list`](Self::list) does, and keeps `n` in memory.
+    /// Returns the `n` counters with the greatest totals among those that the filter selects, the greatest first;
+    /// equal ones in the order of their keys. It reads all of them as [`list`](Self::list) does, and keeps `n` in
+    /// memory.
     ///
     /// Cancel-safe.
     ///

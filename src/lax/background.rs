@@ -63,7 +63,7 @@ impl<L: Ledger> Background<L> {
         }
     }
 
-    /// Asks the store for its time now and then, as long as somebody writes.
+    /// Asks the store for its time now and then, as long as there are writes.
     async fn ask_time(&self) {
         loop {
             sleep(ASK_EVERY).await;

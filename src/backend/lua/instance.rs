@@ -72,7 +72,7 @@ type Args<'a> = Vec<Arg<'a>>;
 /// What running a script twice, or losing its answer, means.
 #[derive(Debug, Clone, Copy)]
 enum Kind<'l> {
-    /// It changes no counter, and is run for somebody who is no member.
+    /// It changes no counter, and is run for a caller that is no member.
     Look,
     /// It changes no counter.
     Read,

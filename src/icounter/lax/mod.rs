@@ -72,7 +72,7 @@ pub struct LaxInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBac
 }
 
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
-    /// A new instance. No I/O; it may be called outside of a runtime.
+    /// Creates a new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
         let memberships = options.instance.memberships("lax_instance_aware");
         let max_pending = share(options.settings.max_pending, memberships.number());
@@ -84,12 +84,12 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         Arc::new(Self { owners: memberships.map(owner) })
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &B {
         self.membership().store()
     }
 
-    /// What the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
+    /// Returns what the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
     pub fn stats(&self) -> Stats {
         self.owners.stats(|owner| owner.0.stats())
     }
@@ -142,7 +142,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         }
     }
 
-    /// The estimates `(total, own slice)`; a missing key reads `(0, 0)`. From memory when the known
+    /// Returns the estimates `(total, own slice)`; a missing key reads `(0, 0)`. From memory when the known
     /// numbers are at most [`allowed_lag`](LaxInstanceAwareCounterOptions::allowed_lag) old; keys in use
     /// are kept that fresh in the background.
     ///
@@ -169,7 +169,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         }
     }
 
-    /// A handle to one key, for hot paths: adding through it needs no look-up. Reads the key's numbers
+    /// Returns a handle to one key, for hot paths: adding through it needs no look-up. Reads the key's numbers
     /// when they are not known. The key stays in memory as long as the handle lives.
     ///
     /// Cancel-safe.
