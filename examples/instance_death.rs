@@ -1,4 +1,4 @@
-//! Five gateways count their open connections. One dies, one is cut off and comes back, one corrects the
+//! Five gateways count their open connections. One crashes, one is cut off and rejoins, one corrects the
 //! total by hand. Runs on the simulator, in no time, and prints the same on every run:
 //!
 //! `cargo run --example instance_death`

@@ -1,5 +1,5 @@
-//! A rolling deploy: each new process takes the name of the one that it replaces, so that nobody is counted
-//! twice, and nobody's slice outlives it.
+//! A rolling deploy: each new process takes the name of the one that it replaces, so that none is counted
+//! twice, and no slice outlives its process.
 //!
 //!     cargo run --example rolling_deploy
 //!
@@ -52,7 +52,7 @@ impl Pod {
 }
 
 impl Drop for Pod {
-    /// Whatever was not done until now, a dead process does not do.
+    /// What was not done until now, a crashed process does not do.
     fn drop(&mut self) {
         self.link.cut();
     }
@@ -86,7 +86,7 @@ async fn main() -> Result<(), DistkitError> {
     let [orderly, crashing, lingering] = old;
 
     orderly.stop().await;
-    show("gateway-0 was told to stop, and has left", 50).await?;
+    show("gateway-0 was asked to stop, and has left", 50).await?;
     let first = Pod::start("gateway-0", &store)?;
     first.opens(1).await?;
     show("its successor opened 1", 51).await?;
@@ -99,7 +99,7 @@ async fn main() -> Result<(), DistkitError> {
 
     let third = Pod::start("gateway-2", &store)?;
     third.opens(3).await?;
-    show("gateway-2's successor opened 3 while the old process is still alive", 6).await?;
+    show("gateway-2's successor opened 3 while the old process still runs", 6).await?;
     // The old one learns of it at its next exchange with the store. It counts no longer, and should end.
     let told = lingering.opens(1).await.expect_err("it was replaced");
     assert!(matches!(told, DistkitError::InstanceReplaced), "{told}");

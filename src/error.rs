@@ -89,7 +89,7 @@ pub enum DistkitError {
 }
 
 impl DistkitError {
-    /// Whether the operation may have taken effect although it failed, in whole or in part: true of
+    /// Returns whether the operation may have taken effect although it failed, in whole or in part: true of
     /// [`OutcomeUnknown`](Self::OutcomeUnknown), and of [`InShards`](Self::InShards) unless nothing happened in any of
     /// the shards. The exceptions are those of [`DistkitError`].
     pub fn may_have_happened(&self) -> bool {

@@ -32,6 +32,7 @@ pages! {
     /// [error]: crate::DistkitError
     /// [unknown]: crate::counter::CounterOptions::unknown_after
     /// [guarantees]: crate::guide::guarantees
+    /// [rights]: crate::guide::production#rights
     errors: "guide/errors.md";
     shutdown: "guide/shutdown.md";
     /// [icounter]: crate::icounter

@@ -32,12 +32,12 @@ impl RedisKey {
         Self(name.into())
     }
 
-    /// The prefix `distkit`, for a service that needs only one.
+    /// Returns the prefix `distkit`, for a service that needs only one.
     pub fn default_prefix() -> Self {
         Self("distkit".into())
     }
 
-    /// The key's text.
+    /// Returns the key's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -69,7 +69,7 @@ impl KeyFilter {
         matches(&self.0, key)
     }
 
-    /// The text with which every selected key begins, for stores that keep names in order.
+    /// Returns the text with which every selected key begins, for stores that keep names in order.
     pub fn literal_prefix(&self) -> String {
         self.0.iter().map_while(literal).collect()
     }

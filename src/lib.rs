@@ -41,7 +41,8 @@ pub mod icounter;
     feature = "trypema",
     feature = "redis-rs-cluster",
     feature = "redis-rs-tls",
-    feature = "fred-tls"
+    feature = "fred-tls",
+    feature = "conformance"
 ))]
 /// [choosing]: crate::guide::choosing
 /// [connecting]: crate::guide::connecting

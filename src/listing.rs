@@ -60,7 +60,7 @@ const SIDE_BY_SIDE: usize = 8;
 pub struct Listing<T>(BoxStream<'static, Result<T, DistkitError>>);
 
 impl<T: Send + 'static> Listing<T> {
-    /// A listing of these items, for counters of one's own such as mocks.
+    /// Creates a listing of these items, for counters of one's own such as mocks.
     pub fn new(items: impl Stream<Item = Result<T, DistkitError>> + Send + 'static) -> Self {
         Self(items.fuse().boxed())
     }
@@ -77,7 +77,8 @@ impl<T: Send + 'static> Listing<T> {
         Self::new(pages.map(stream::iter).flatten())
     }
 
-    /// The next counter; `None` after the last one. Asks the store for a page when the one before is used up.
+    /// Returns the next counter; `None` after the last one. Asks the store for a page when the one before is used up,
+    /// else no I/O. Cancel-safe: a dropped call loses no counter.
     ///
     /// # Errors
     ///
@@ -88,7 +89,8 @@ impl<T: Send + 'static> Listing<T> {
 }
 
 impl<V: Send + 'static> Listing<(RedisKey, V)> {
-    /// Collects all counters, each once, with the last total that came. Takes memory for all of them.
+    /// Collects all counters, each once, with the last total that came. Takes memory for all of them, and a request for
+    /// each page. A dropped call gives nothing.
     ///
     /// # Errors
     ///
@@ -107,7 +109,7 @@ impl Listing<(RedisKey, i64)> {
     /// Collects the `n` greatest totals, the greatest first, and those that are equal in the order of their keys.
     ///
     /// Takes memory for `n` counters. A counter that comes more than once has the greatest total that came. For `n` =
-    /// 0 the store is not asked.
+    /// 0 the store is not asked, else once for each page. A dropped call gives nothing.
     ///
     /// # Errors
     ///

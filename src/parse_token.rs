@@ -3,7 +3,8 @@
 use crate::{DistkitError, Token};
 
 impl Token {
-    /// A token of text, taken as its UTF-8 bytes. A UUID's text is one as any other: with capitals it is another.
+    /// Creates a token of text, taken as its UTF-8 bytes. A UUID's text is one as any other: with capitals it is
+    /// another.
     ///
     /// # Errors
     ///
@@ -12,7 +13,7 @@ impl Token {
         Self::from_bytes(text.as_ref().as_bytes())
     }
 
-    /// A token of bytes.
+    /// Creates a token of bytes.
     ///
     /// # Errors
     ///

@@ -39,7 +39,7 @@ macro_rules! numbers {
             /// the store answers, and before the first failure. A request that the store turns down as a whole counts as
             /// unanswered, unless it refuses writes: see `writes_refused_for`.
             pub unreachable_for: Option<Duration>,
-            /// How long the last outage took that has ended.
+            /// The length of the last outage that has ended.
             pub last_outage: Option<Duration>,
             /// Since how long ago the store, which is reachable, has refused writes: a full disk or memory, a read-only
             /// replica, a missing right. Counted from when the first of them was sent; `None` once it took one again.
@@ -48,7 +48,7 @@ macro_rules! numbers {
         }
 
         impl Stats {
-            /// The numbers of both: of several counters, or of all of a process.
+            /// Returns the numbers of both: of several counters, or of all of a process.
             ///
             /// Counts and keys are added. The oldest write is the oldest of both. The store is unreachable if it is
             /// for either, for the longer time; else reachable for the shorter one.
@@ -138,7 +138,7 @@ numbers! {
     /// Keys whose buffered writes were given up: at the end of a counter, or because it stayed unknown for most of a
     /// day whether the store has them.
     given_up: GivenUp = "distkit_given_up_total" of lax,
-    /// Keys dropped from memory because nobody used them.
+    /// Keys dropped from memory because they were not used.
     evicted: Evicted = "distkit_evicted_keys_total" of lax,
     /// Joins of this instance, the first one included.
     joins: Joins = "distkit_joins_total" of instance_aware,

@@ -75,17 +75,17 @@ impl Windows {
         (self.length, self.offset) == (other.length, other.offset)
     }
 
-    /// How long a window is.
+    /// Returns how long a window is.
     pub const fn length(&self) -> Duration {
         Duration::from_millis(self.length)
     }
 
-    /// How many windows can be read besides the current one.
+    /// Returns how many windows can be read besides the current one.
     pub const fn kept(&self) -> u32 {
         self.keep
     }
 
-    /// The window of a time of the store's, counted from its epoch.
+    /// Returns the window of a time of the store's, counted from its epoch.
     pub fn at(&self, time: Duration) -> Window {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(LATEST);
         let Some(since) = time.checked_sub(self.offset) else {
@@ -96,8 +96,8 @@ impl Windows {
         Window { windows: *self, start, end: start + self.length }
     }
 
-    /// The window of a time by the calendar, for stores whose time is Unix time. A time before 1970 is in the first
-    /// window.
+    /// Returns the window of a time by the calendar, for stores whose time is Unix time. A time before 1970 is in the
+    /// first window.
     pub fn containing(&self, time: SystemTime) -> Window {
         self.at(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
@@ -112,43 +112,43 @@ pub struct Window {
 }
 
 impl Window {
-    /// Which windows it is one of.
+    /// Returns which windows it is one of.
     pub fn windows(&self) -> Windows {
         self.windows
     }
 
-    /// When it begins, since the store's epoch.
+    /// Returns when it begins, since the store's epoch.
     pub fn start(&self) -> Duration {
         Duration::from_millis(self.start)
     }
 
-    /// When the next one begins.
+    /// Returns when the next one begins.
     pub fn end(&self) -> Duration {
         Duration::from_millis(self.end)
     }
 
-    /// When it begins, where the store's time is Unix time.
+    /// Returns when it begins, where the store's time is Unix time.
     pub fn start_time(&self) -> SystemTime {
         UNIX_EPOCH + self.start()
     }
 
-    /// Until when it is kept: its end and [`Windows::keep`].
+    /// Returns until when it is kept: its end and [`Windows::keep`].
     pub fn kept_until(&self) -> Duration {
         Duration::from_millis(self.until_ms())
     }
 
-    /// Whether the time is in it.
+    /// Returns whether the time is in it.
     pub fn contains(&self, time: Duration) -> bool {
         (self.start()..self.end()).contains(&time)
     }
 
-    /// The window before; `None` before the first one.
+    /// Returns the window before; `None` before the first one.
     pub fn previous(&self) -> Option<Self> {
         let last = self.start.checked_sub(1)?;
         Some(self.windows.at(Duration::from_millis(last)))
     }
 
-    /// The window after.
+    /// Returns the window after.
     #[must_use]
     pub fn next(&self) -> Self {
         self.windows.at(self.end())

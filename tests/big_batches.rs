@@ -141,7 +141,7 @@ async fn a_part_that_fails_is_told_item_by_item() {
     }
 }
 
-/// A batch holds nobody up for so long that a healthy instance would be taken for dead.
+/// A batch delays no heartbeat for so long that a healthy instance would expire.
 #[tokio::test]
 async fn a_batch_expires_no_instance_with_a_short_lease() {
     const BATCH: usize = 200_000;

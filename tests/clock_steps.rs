@@ -99,7 +99,7 @@ async fn after_a_step_forward_instances_join_anew_with_their_slices() {
         assert_eq!(
             bed.add(&second, 0).await.total,
             1,
-            "whoever comes first takes the other for dead"
+            "the first to operate takes the other for expired"
         );
         assert!(bed.store.heartbeat(&bed.space, &first).await.is_err());
         let claim = Slice { key: key("k"), epoch: standing.epoch, value: 5 };

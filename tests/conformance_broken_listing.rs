@@ -5,19 +5,22 @@
 #[path = "common/faults.rs"]
 #[allow(dead_code, unused_imports, reason = "made for other tests besides")]
 mod faults;
+#[path = "common/overriding.rs"]
+mod overriding;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use distkit::{
     KeyFilter, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Instance,
-        InstanceBackend, InstanceSlice, Joined, Member, Ordered, Outcome, Page, ReplayGuard, Scope,
-        Slice, SliceEnumeration, SliceWrite, Space, Standing, Write, memory::MemoryBackend,
+        Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, InstanceBackend, Member,
+        Ordered, Outcome, Page, ReplayGuard, SliceEnumeration, SliceWrite, Space, Standing, Write,
+        memory::MemoryBackend,
     },
     conformance::{self as rules, Fixture},
 };
+use overriding::{Override, Overriding};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
@@ -199,7 +202,15 @@ impl SliceEnumeration for Broken {
 }
 
 #[async_trait]
-impl Backend for Broken {
+impl Override for Broken {
+    fn sound(&self) -> &MemoryBackend {
+        &self.store
+    }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none().with_enumeration(self).with_slice_enumeration(self)
+    }
+
     async fn apply(
         &self,
         space: &Space,
@@ -208,38 +219,6 @@ impl Backend for Broken {
     ) -> Result<Applied, BackendError> {
         writes.iter().for_each(|write| self.keep(space, &write.key));
         self.store.apply(space, writes, guard).await
-    }
-
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.store.read(space, keys).await
-    }
-
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.store.clear(space).await
-    }
-
-    fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities::none().with_enumeration(self).with_slice_enumeration(self)
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.store.fresh_id()
-    }
-}
-
-#[async_trait]
-impl InstanceBackend for Broken {
-    async fn join(
-        &self,
-        space: &Space,
-        instance: &Instance,
-        slices: &[Slice],
-    ) -> Result<Joined, BackendError> {
-        self.store.join(space, instance, slices).await
     }
 
     async fn apply_on(
@@ -252,57 +231,17 @@ impl InstanceBackend for Broken {
         writes.iter().for_each(|write| self.keep(space, &write.key));
         self.store.apply_on(space, member, writes, sequence).await
     }
-
-    async fn read_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        self.store.read_on(space, member, keys).await
-    }
-
-    async fn clear_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
-        self.store.clear_on(space, member, scope).await
-    }
-
-    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.store.heartbeat(space, member).await
-    }
-
-    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.store.leave(space, member).await
-    }
-
-    async fn totals(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.store.totals(space, keys).await
-    }
-
-    async fn slices(
-        &self,
-        space: &Space,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.store.slices(space, key).await
-    }
 }
 
 fn fixture(fault: Fault) -> Fixture {
     let store = MemoryBackend::new();
     let broken = Broken { fault, store: store.clone(), written: Default::default() };
-    Fixture::new(broken).advance_with(|_: Duration| {}).plant_with(move |space, key, text| {
-        store.corrupt(&space, &key, &text);
-        async {}
-    })
+    Fixture::new(Overriding(broken)).advance_with(|_: Duration| {}).plant_with(
+        move |space, key, text| {
+            store.corrupt(&space, &key, &text);
+            async {}
+        },
+    )
 }
 
 async fn sound() -> Fixture {

@@ -5,19 +5,21 @@
 #[path = "common/faults.rs"]
 #[allow(dead_code, unused_imports, reason = "made for other tests besides")]
 mod faults;
+#[path = "common/overriding.rs"]
+mod overriding;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use distkit::{
-    RedisKey,
     backend::{
-        Applied, Backend, BackendError, Capabilities, Instance, InstanceBackend, InstanceSlice,
-        Joined, Member, Ordered, Outcome, RecordedAnswers, RecordedSliceAnswers, ReplayGuard,
-        Scope, Slice, SliceWrite, Space, Standing, Write, memory::MemoryBackend,
+        Applied, Backend, BackendError, Capabilities, Member, Ordered, RecordedAnswers,
+        RecordedSliceAnswers, ReplayGuard, SliceWrite, Space, Standing, Write,
+        memory::MemoryBackend,
     },
     conformance::{self as rules, Fixture},
 };
+use overriding::{Override, Overriding};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
@@ -141,104 +143,20 @@ impl RecordedSliceAnswers for Broken {
 }
 
 #[async_trait]
-impl Backend for Broken {
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        self.store.apply(space, writes, guard).await
-    }
-
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.store.read(space, keys).await
-    }
-
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.store.clear(space).await
+impl Override for Broken {
+    fn sound(&self) -> &MemoryBackend {
+        &self.store
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
         Capabilities::none().with_recorded(self).with_recorded_slices(self)
     }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.store.fresh_id()
-    }
-}
-
-#[async_trait]
-impl InstanceBackend for Broken {
-    async fn join(
-        &self,
-        space: &Space,
-        instance: &Instance,
-        slices: &[Slice],
-    ) -> Result<Joined, BackendError> {
-        self.store.join(space, instance, slices).await
-    }
-
-    async fn apply_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        writes: &[SliceWrite],
-        sequence: Option<u64>,
-    ) -> Result<Ordered<Applied<Standing>>, BackendError> {
-        self.store.apply_on(space, member, writes, sequence).await
-    }
-
-    async fn read_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        keys: &[RedisKey],
-    ) -> Result<Ordered<Vec<Outcome<Standing>>>, BackendError> {
-        self.store.read_on(space, member, keys).await
-    }
-
-    async fn clear_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
-        self.store.clear_on(space, member, scope).await
-    }
-
-    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.store.heartbeat(space, member).await
-    }
-
-    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.store.leave(space, member).await
-    }
-
-    async fn totals(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.store.totals(space, keys).await
-    }
-
-    async fn slices(
-        &self,
-        space: &Space,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.store.slices(space, key).await
-    }
 }
 
 fn fixture(fault: Fault) -> Fixture {
     let (latest, refused) = (Mutex::default(), Mutex::default());
-    Fixture::new(Broken { fault, store: MemoryBackend::new(), latest, refused }).without_a_clock()
+    let broken = Broken { fault, store: MemoryBackend::new(), latest, refused };
+    Fixture::new(Overriding(broken)).without_a_clock()
 }
 
 async fn sound() -> Fixture {

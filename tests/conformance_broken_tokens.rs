@@ -5,6 +5,8 @@
 #[path = "common/faults.rs"]
 #[allow(dead_code, unused_imports, reason = "made for other tests besides")]
 mod faults;
+#[path = "common/overriding.rs"]
+mod overriding;
 
 use std::{
     sync::{
@@ -18,12 +20,13 @@ use async_trait::async_trait;
 use distkit::{
     RedisKey, Token,
     backend::{
-        AddedOnce, Applied, Backend, BackendError, Capabilities, Outcome, Refusal, ReplayGuard,
-        Resolved, Space, TokenAdd, Tokens, Write,
+        AddedOnce, Backend, BackendError, Capabilities, Outcome, Refusal, Resolved, Space,
+        TokenAdd, Tokens, Write,
         memory::{ManualClock, MemoryBackend},
     },
     conformance::{self as rules, Fixture},
 };
+use overriding::{Override, Overriding};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
@@ -215,22 +218,13 @@ impl Tokens for Broken {
 }
 
 #[async_trait]
-impl Backend for Broken {
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        self.store.apply(space, writes, guard).await
+impl Override for Broken {
+    fn sound(&self) -> &MemoryBackend {
+        &self.store
     }
 
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.store.read(space, keys).await
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::none().with_tokens(self)
     }
 
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
@@ -238,14 +232,6 @@ impl Backend for Broken {
             self.epoch.fetch_add(1, SeqCst);
         }
         self.store.clear(space).await
-    }
-
-    fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities::none().with_tokens(self)
-    }
-
-    fn fresh_id(&self) -> Arc<str> {
-        self.store.fresh_id()
     }
 }
 
@@ -260,7 +246,7 @@ fn fixture(fault: Fault) -> Fixture {
         refused: Mutex::default(),
     };
     let forgetful = store.clone();
-    Fixture::plain(broken)
+    Fixture::plain(Overriding(broken))
         .advance_with(move |step| clock.advance(step))
         .lose_tokens_with(move |space| {
             if fault == Fault::LosesInSilence {

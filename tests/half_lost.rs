@@ -135,7 +135,7 @@ async fn what_is_left_of_a_space_heals_and_nothing_counts_twice() {
     }
 }
 
-/// What dead instances left is found without what told of them.
+/// What expired instances left is found without the records of them.
 #[tokio::test]
 async fn slices_of_expired_instances_go_although_their_records_are_lost() {
     let parts: &[&[&str]] = &[
@@ -181,7 +181,7 @@ async fn slices_of_expired_instances_go_although_their_records_are_lost() {
                 }));
             }
             server.advance(Duration::from_secs(2));
-            // It is found dead, and a first portion of what it left is swept.
+            // Its expiry is detected, and a first portion of what it left is swept.
             store.heartbeat(&space, &living).await.unwrap();
             let lost = lose(&server, &prefix, parts);
             println!("without {parts:?}: {lost} keys");

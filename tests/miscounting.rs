@@ -2,6 +2,9 @@
 #![cfg(all(feature = "counter", feature = "instance-aware-counter"))]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
+#[path = "common/overriding.rs"]
+mod overriding;
+
 use std::{
     fmt::Debug,
     sync::{
@@ -15,9 +18,8 @@ use distkit::{
     CounterComparator::Nil,
     DistkitError, RedisKey,
     backend::{
-        Applied, Backend, BackendError, Capabilities, Instance, InstanceBackend, InstanceSlice,
-        Joined, Member, Ordered, Outcome, ReplayGuard, Scope, Slice, SliceWrite, Space, Standing,
-        Write, memory::MemoryBackend,
+        Applied, Backend, BackendError, Instance, InstanceBackend, Joined, Member, Ordered,
+        Outcome, ReplayGuard, Slice, SliceWrite, Space, Standing, Write, memory::MemoryBackend,
     },
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
@@ -25,6 +27,7 @@ use distkit::{
         StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
 };
+use overriding::{Override, Overriding};
 
 /// Gives so many answers too many.
 #[derive(Debug, Default)]
@@ -49,7 +52,11 @@ impl Miscounting {
 }
 
 #[async_trait]
-impl Backend for Miscounting {
+impl Override for Miscounting {
+    fn sound(&self) -> &MemoryBackend {
+        &self.store
+    }
+
     async fn apply(
         &self,
         space: &Space,
@@ -67,17 +74,6 @@ impl Backend for Miscounting {
         Ok(self.change(self.store.read(space, keys).await?))
     }
 
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.store.clear(space).await
-    }
-
-    fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities::none()
-    }
-}
-
-#[async_trait]
-impl InstanceBackend for Miscounting {
     async fn join(
         &self,
         space: &Space,
@@ -109,39 +105,6 @@ impl InstanceBackend for Miscounting {
         let Ordered { version, answer } = self.store.read_on(space, member, keys).await?;
         Ok(Ordered { version, answer: self.change(answer) })
     }
-
-    async fn clear_on(
-        &self,
-        space: &Space,
-        member: &Member,
-        scope: Scope,
-    ) -> Result<(), BackendError> {
-        self.store.clear_on(space, member, scope).await
-    }
-
-    async fn heartbeat(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.store.heartbeat(space, member).await
-    }
-
-    async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError> {
-        self.store.leave(space, member).await
-    }
-
-    async fn totals(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.store.totals(space, keys).await
-    }
-
-    async fn slices(
-        &self,
-        space: &Space,
-        key: &RedisKey,
-    ) -> Result<Vec<InstanceSlice>, BackendError> {
-        self.store.slices(space, key).await
-    }
 }
 
 fn key(name: &str) -> RedisKey {
@@ -162,12 +125,12 @@ const SURPLUS: [i64; 2] = [-1, 1];
 #[tokio::test(start_paused = true)]
 async fn plain_counters_do_not_trust_it() {
     for surplus in SURPLUS {
-        let store = Arc::new(Miscounting::default());
+        let store = Arc::new(Overriding(Miscounting::default()));
         let options = CounterOptions::with_store(key("p"), store.clone());
         let strict = StrictCounter::new(options.clone());
         let (k, l) = (key("k"), key("l"));
         strict.set(&l, 5).await.unwrap();
-        store.surplus.store(surplus, SeqCst);
+        store.0.surplus.store(surplus, SeqCst);
         for counter in [&*strict as &dyn CounterTrait, &*LaxCounter::new(options.clone())] {
             let strict = std::ptr::addr_eq(counter, Arc::as_ptr(&strict));
             distrusted(counter.inc(&k, 1).await, strict);
@@ -196,12 +159,12 @@ async fn plain_counters_do_not_trust_it() {
         distrusted(strict.inc_all(&[(&k, 1), (&l, 2)]).await, true);
         let lax = LaxCounter::new(options);
         distrusted(lax.get_all(&[&k, &l]).await.unwrap().remove(0).1, false);
-        store.surplus.store(0, SeqCst);
+        store.0.surplus.store(0, SeqCst);
         let before = strict.get(&k).await.unwrap();
         lax.inc(&k, 3).await.unwrap();
-        store.surplus.store(surplus, SeqCst);
+        store.0.surplus.store(surplus, SeqCst);
         distrusted(lax.flush().await, true);
-        store.surplus.store(0, SeqCst);
+        store.0.surplus.store(0, SeqCst);
         lax.flush().await.unwrap();
         assert_eq!(strict.get(&k).await.unwrap(), before + 3, "sent again under its guard");
     }
@@ -210,7 +173,7 @@ async fn plain_counters_do_not_trust_it() {
 #[tokio::test(start_paused = true)]
 async fn instance_aware_counters_do_not_trust_it() {
     for surplus in SURPLUS {
-        let store = Arc::new(Miscounting::default());
+        let store = Arc::new(Overriding(Miscounting::default()));
         let (k, l) = (key("k"), key("l"));
         let strict = || {
             let options = StrictInstanceAwareCounterOptions::with_store(key("p"), store.clone());
@@ -223,7 +186,7 @@ async fn instance_aware_counters_do_not_trust_it() {
         for is_lax in [false, true] {
             let counter =
                 || -> Arc<dyn InstanceAwareCounterTrait> { if is_lax { lax() } else { strict() } };
-            store.surplus.store(surplus, SeqCst);
+            store.0.surplus.store(surplus, SeqCst);
             distrusted(counter().set(&k, 1).await, true);
             distrusted(counter().del(&k).await, true);
             distrusted(counter().del_on_instance(&k).await, true);
@@ -238,11 +201,11 @@ async fn instance_aware_counters_do_not_trust_it() {
         distrusted(counter.inc_all(&[(&k, 1), (&l, 2)]).await, true);
 
         let lax = lax();
-        store.surplus.store(0, SeqCst);
+        store.0.surplus.store(0, SeqCst);
         lax.inc(&k, 3).await.unwrap();
-        store.surplus.store(surplus, SeqCst);
+        store.0.surplus.store(surplus, SeqCst);
         distrusted(lax.flush().await, true);
-        store.surplus.store(0, SeqCst);
+        store.0.surplus.store(0, SeqCst);
         lax.flush().await.unwrap();
         assert_eq!(lax.get(&k).await.unwrap().1, 3, "sent again under its guard");
     }

@@ -141,4 +141,11 @@ fn the_page_shows_the_store_that_is_tested() {
         on_page.split_at(on_page.iter().position(|w| w == "#[derive(Debug,").unwrap());
     assert!(!uses.is_empty());
     assert!(here.windows(body.len()).any(|window| window == body), "they differ");
+
+    let (_, suite) = page.split_once("use distkit::conformance::Fixture;\n").unwrap();
+    let (suite, _) = suite.split_once("```").unwrap();
+    let shown: Vec<_> = suite.lines().filter(|line| !line.starts_with("# ")).collect();
+    let suite = words(&shown.join("\n"));
+    assert!(suite.contains(&"distkit::plain_conformance_suite!(map_store);".to_owned()));
+    assert!(here.windows(suite.len()).any(|window| window == suite), "the suites differ");
 }

@@ -492,7 +492,7 @@ async fn heartbeats_of_all_shards_are_one_task_and_no_shard_waits_for_another() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn deaths_are_judged_by_shard_and_slices_come_back() {
+async fn leases_expire_by_shard_and_slices_are_put_back() {
     let (store, shards) = (MemoryBackend::new(), 3);
     let names = one_of_each(shards);
     let (link, other_link) = (store.link(), store.link());

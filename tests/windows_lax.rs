@@ -3,6 +3,9 @@
 #![cfg(feature = "counter")]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
+#[path = "common/windows.rs"]
+mod windows;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use distkit::{
@@ -11,32 +14,10 @@ use distkit::{
         Refusal, Space, Write,
         memory::{ManualClock, MemoryBackend, MemoryLink},
     },
-    counter::{CounterOptions, CounterTrait, LaxCounter, LaxHandle, StrictCounter},
+    counter::{CounterTrait, LaxCounter, LaxHandle, StrictCounter},
 };
 use tokio::time::sleep;
-
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn key(name: &str) -> RedisKey {
-    RedisKey::try_from(name).unwrap()
-}
-
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-fn options(link: &MemoryLink, windows: Windows) -> CounterOptions {
-    CounterOptions::new(key("shop"), link.clone()).windows(windows)
-}
-
-/// A store, the way to it, and a counter.
-fn stage(windows: Windows) -> (MemoryBackend, MemoryLink, Arc<LaxCounter>) {
-    let store = MemoryBackend::new();
-    let link = store.link();
-    let counter = LaxCounter::new(options(&link, windows));
-    (store, link, counter)
-}
+use windows::{HOUR, SECOND, key, ms, options, stage};
 
 /// What the store holds of `hits` in the windows from the first one on.
 async fn held(store: &MemoryBackend, windows: Windows, number: usize) -> Vec<i64> {
@@ -53,7 +34,7 @@ async fn held(store: &MemoryBackend, windows: Windows, number: usize) -> Vec<i64
 #[tokio::test(start_paused = true)]
 async fn a_late_flush_counts_where_the_write_was_made() {
     let windows = Windows::every(SECOND).keep(5);
-    let (store, _, counter) = stage(windows);
+    let (store, _, counter) = stage(windows, LaxCounter::new);
     let hits = key("hits");
     sleep(ms(500)).await;
     assert_eq!(counter.inc(&hits, 1).await.unwrap(), 1);
@@ -72,7 +53,7 @@ async fn a_late_flush_counts_where_the_write_was_made() {
 async fn an_outage_over_boundaries_books_each_write_to_its_window() {
     for lost in [false, true] {
         let windows = Windows::every(SECOND).keep(20);
-        let (store, link, counter) = stage(windows);
+        let (store, link, counter) = stage(windows, LaxCounter::new);
         let hits = key("hits");
         counter.inc(&hits, 0).await.unwrap();
         if lost {
@@ -102,7 +83,7 @@ async fn an_outage_over_boundaries_books_each_write_to_its_window() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_hangs_keeps_no_write_from_the_next_window() {
     let windows = Windows::every(SECOND).keep(20);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, LaxCounter::new);
     let hits = key("hits");
     counter.inc(&hits, 1).await.unwrap();
     sleep(ms(100)).await;
@@ -123,7 +104,7 @@ async fn a_request_that_hangs_keeps_no_write_from_the_next_window() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_after_its_window_is_closed_is_reported_and_counts_nowhere() {
     let windows = Windows::every(SECOND);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, LaxCounter::new);
     let hits = key("hits");
     counter.inc(&hits, 1).await.unwrap();
     sleep(ms(500)).await;
@@ -153,7 +134,7 @@ async fn what_comes_after_its_window_is_closed_is_reported_and_counts_nowhere() 
 #[tokio::test(start_paused = true)]
 async fn what_a_shutdown_leaves_is_of_all_windows() {
     let windows = Windows::every(SECOND).keep(20);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, LaxCounter::new);
     let (hits, other) = (key("hits"), key("other"));
     counter.inc(&hits, 1).await.unwrap();
     counter.inc(&other, 1).await.unwrap();
@@ -174,7 +155,7 @@ async fn what_a_shutdown_leaves_is_of_all_windows() {
 #[tokio::test(start_paused = true)]
 async fn a_handle_counts_in_the_current_window() {
     let windows = Windows::every(SECOND).keep(20);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, LaxCounter::new);
     let handle = counter.handle(&key("hits")).await.unwrap();
     for second in 1..5 {
         assert_eq!(handle.estimate(), 0);
@@ -195,7 +176,7 @@ async fn a_handle_counts_in_the_current_window() {
 #[tokio::test(start_paused = true)]
 async fn immediate_operations_act_on_the_current_window() {
     let windows = Windows::every(SECOND).keep(20);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, LaxCounter::new);
     let hits = key("hits");
     counter.inc(&hits, 5).await.unwrap();
     assert_eq!(counter.inc_if(&hits, CounterComparator::Eq(5), 1).await.unwrap(), (6, 5));
@@ -232,7 +213,7 @@ async fn immediate_operations_act_on_the_current_window() {
 #[tokio::test(start_paused = true)]
 async fn reads_of_other_windows_hold_what_was_written_here() {
     let windows = Windows::every(SECOND).keep(20);
-    let (_, link, counter) = stage(windows);
+    let (_, link, counter) = stage(windows, LaxCounter::new);
     let hits = key("hits");
     let strict = StrictCounter::new(options(&link, windows));
     sleep(ms(100)).await;
@@ -258,7 +239,7 @@ async fn reads_of_other_windows_hold_what_was_written_here() {
 #[tokio::test(start_paused = true)]
 async fn others_are_seen_in_the_new_window_within_the_lag() {
     let windows = Windows::every(SECOND).keep(20);
-    let (_, link, counter) = stage(windows);
+    let (_, link, counter) = stage(windows, LaxCounter::new);
     let other = LaxCounter::new(options(&link, windows));
     let hits = key("hits");
     for _ in 0..3 {
@@ -274,7 +255,7 @@ async fn others_are_seen_in_the_new_window_within_the_lag() {
 #[tokio::test(start_paused = true)]
 async fn a_key_in_use_is_not_read_at_a_boundary() {
     let windows = Windows::every(SECOND).keep(20);
-    let (_, link, counter) = stage(windows);
+    let (_, link, counter) = stage(windows, LaxCounter::new);
     let keys: Vec<_> = (0..100).map(|n| key(&format!("k{n}"))).collect();
     for key in &keys {
         counter.inc(key, 1).await.unwrap();
@@ -319,7 +300,7 @@ async fn steps_of_the_stores_clock_are_followed_within_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_window_is_reported_and_holds_up_no_other() {
     let windows = Windows::every(HOUR);
-    let (store, _, counter) = stage(windows);
+    let (store, _, counter) = stage(windows, LaxCounter::new);
     let hits = key("hits");
     counter.inc(&hits, 99).await.unwrap();
     counter.flush().await.unwrap();
@@ -345,7 +326,7 @@ async fn a_lost_window_is_reported_and_holds_up_no_other() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_at_first_takes_nothing() {
     let windows = Windows::every(SECOND);
-    let (_, link, counter) = stage(windows);
+    let (_, link, counter) = stage(windows, LaxCounter::new);
     let hits = key("hits");
     link.cut();
     for error in [

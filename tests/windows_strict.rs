@@ -2,40 +2,21 @@
 #![cfg(feature = "counter")]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
+#[path = "common/windows.rs"]
+mod windows;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use distkit::{
     CounterComparator, DistkitError, KeyFilter, RedisKey, Window, Windows,
     backend::{
         BackendError, Space, Write,
-        memory::{ManualClock, MemoryBackend, MemoryLink},
+        memory::{ManualClock, MemoryBackend},
     },
     counter::{CounterOptions, CounterTrait, StrictCounter},
 };
 use tokio::time::sleep;
-
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn key(name: &str) -> RedisKey {
-    RedisKey::try_from(name).unwrap()
-}
-
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-fn options(link: &MemoryLink, windows: Windows) -> CounterOptions {
-    CounterOptions::new(key("shop"), link.clone()).windows(windows)
-}
-
-/// A store, the way to it, and a counter.
-fn stage(windows: Windows) -> (MemoryBackend, MemoryLink, Arc<StrictCounter>) {
-    let store = MemoryBackend::new();
-    let link = store.link();
-    let counter = StrictCounter::new(options(&link, windows));
-    (store, link, counter)
-}
+use windows::{HOUR, SECOND, key, ms, options, stage};
 
 /// What the store holds of `hits` in the window that begins then.
 async fn held(store: &MemoryBackend, windows: Windows, start: Duration) -> i64 {
@@ -50,7 +31,7 @@ fn until_end(store: &MemoryBackend, windows: Windows) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn each_window_starts_from_zero() {
-    let (_, _, counter) = stage(Windows::every(HOUR).keep(2));
+    let (_, _, counter) = stage(Windows::every(HOUR).keep(2), StrictCounter::new);
     let hits = key("hits");
     for hour in 1..4 {
         assert_eq!(counter.get(&hits).await.unwrap(), 0);
@@ -76,7 +57,7 @@ async fn each_window_starts_from_zero() {
 #[tokio::test(start_paused = true)]
 async fn a_write_on_its_way_at_the_boundary_counts_where_it_arrives() {
     let windows = Windows::every(SECOND);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, StrictCounter::new);
     let hits = key("hits");
     counter.inc(&hits, 1).await.unwrap();
     link.set_latency(ms(20));
@@ -92,7 +73,7 @@ async fn a_write_on_its_way_at_the_boundary_counts_where_it_arrives() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_lost_at_the_boundary_is_the_one_of_its_window() {
     let windows = Windows::every(SECOND);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, StrictCounter::new);
     let hits = key("hits");
     assert_eq!(counter.inc(&hits, 5).await.unwrap(), 5);
     sleep(ms(998)).await;
@@ -112,7 +93,7 @@ async fn an_answer_lost_at_the_boundary_is_the_one_of_its_window() {
 #[tokio::test(start_paused = true)]
 async fn joined_calls_count_once_each_across_boundaries() {
     let windows = Windows::every(ms(50)).keep(1000);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, StrictCounter::new);
     let hits = key("hits");
     counter.inc(&hits, 0).await.unwrap();
     link.set_latency(ms(6));
@@ -176,7 +157,7 @@ async fn the_windows_are_those_of_the_stores_clock_whatever_it_does() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_window_fails_until_the_next_one() {
     let windows = Windows::every(HOUR);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, StrictCounter::new);
     let hits = key("hits");
     counter.inc(&hits, 99).await.unwrap();
     store.lose_window(&Space::new(key("shop")).in_window(windows.at(Duration::ZERO)));
@@ -198,7 +179,7 @@ async fn a_lost_window_fails_until_the_next_one() {
 #[tokio::test(start_paused = true)]
 async fn clear_is_of_the_current_window() {
     let windows = Windows::every(SECOND);
-    let (store, link, counter) = stage(windows);
+    let (store, link, counter) = stage(windows, StrictCounter::new);
     let hits = key("hits");
     counter.inc(&hits, 1).await.unwrap();
     sleep(SECOND).await;
@@ -288,7 +269,7 @@ async fn random_histories_agree_with_a_model() {
         let mut dice = fastrand::Rng::with_seed(seed);
         let windows =
             Windows::every(ms(dice.u64(50..2000))).keep(5_000).offset(ms(dice.u64(0..50)));
-        let (store, link, counter) = stage(windows);
+        let (store, link, counter) = stage(windows, StrictCounter::new);
         let keys = [key("a"), key("b")];
         let mut model = Model::new();
         let steps = seed % 2 == 1;

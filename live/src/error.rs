@@ -31,8 +31,11 @@ impl IntoResponse for ApiError {
 }
 
 impl From<QueryRejection> for ApiError {
+    /// axum's text does not always say that the fault is in the URL, and `n` is all that a URL may have.
     fn from(rejection: QueryRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
+        let cause = rejection.body_text();
+        let text = format!("the part of the URL after `?` may be `n=` and a whole number: {cause}");
+        Self::new(rejection.status(), text)
     }
 }
 

@@ -157,9 +157,11 @@ async fn errors_are_json_with_a_status() {
     for (request, status, text) in [
         (client().get(at("/nothing")), 404, "no such page"),
         (client().put(at("/connections")), 405, "not with this method"),
-        (client().post(at("/connections?n=ten")), 400, "invalid digit"),
-        (client().post(at("/connections?n=-1")), 400, "invalid digit"),
-        (client().post(at("/connections?n=99999999999")), 400, "number too large"),
+        (client().post(at("/connections?n=ten")), 400, "n: invalid digit"),
+        (client().post(at("/connections?n=-1")), 400, "n: invalid digit"),
+        (client().post(at("/connections?n=99999999999")), 400, "n: number too large"),
+        (client().post(at("/connections?n=")), 400, "may be `n=` and a whole number"),
+        (client().post(at("/connections?n=1&n=2")), 400, "may be `n=` and a whole number"),
         (client().post(at("/connections?n=0")), 400, "from 1 to 10000"),
         (client().post(at("/connections?n=10001")), 400, "from 1 to 10000"),
         (

@@ -102,6 +102,8 @@ impl<'s> Capabilities<'s> {
 pub trait RecordedAnswers: fmt::Debug + Send + Sync {
     /// Does [`Backend::apply`](super::Backend::apply) in a lane. The whole batch is one request: keep it small.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// Those of [`Backend::apply`](super::Backend::apply), and those of rules 22 and 24.
@@ -132,6 +134,8 @@ pub trait RecordedAnswers: fmt::Debug + Send + Sync {
 
     /// Does [`Backend::clear`](super::Backend::clear) in a lane. One request.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// Those of [`Backend::clear`](super::Backend::clear), and those of rules 22 and 24.
@@ -159,6 +163,8 @@ pub trait RecordedAnswers: fmt::Debug + Send + Sync {
 pub trait RecordedSliceAnswers: fmt::Debug + Send + Sync {
     /// Does [`InstanceBackend::apply_on`](super::InstanceBackend::apply_on) in a lane. The version is that of the
     /// original answer. One request.
+    ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
     ///
     /// # Errors
     ///
@@ -191,6 +197,8 @@ pub trait RecordedSliceAnswers: fmt::Debug + Send + Sync {
 
     /// Does [`InstanceBackend::clear_on`](super::InstanceBackend::clear_on) of [`Scope::Total`](super::Scope::Total) in a
     /// lane. One request.
+    ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
     ///
     /// # Errors
     ///

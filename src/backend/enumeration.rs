@@ -28,7 +28,9 @@ use crate::{KeyFilter, RedisKey};
 ///     are 0 or no number included.
 #[async_trait]
 pub trait Enumeration: fmt::Debug + Send + Sync {
-    /// Some counters and their totals, from the beginning or from where an earlier page ended.
+    /// Returns some counters and their totals, from the beginning or from where an earlier page ended.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -60,6 +62,8 @@ pub trait Enumeration: fmt::Debug + Send + Sync {
 
     /// Counts the counters that the space holds. One request, of constant cost.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// Those of [`page`](Self::page).
@@ -86,7 +90,9 @@ pub trait Enumeration: fmt::Debug + Send + Sync {
 /// [`InstanceBackend::slices`](super::InstanceBackend::slices).
 #[async_trait]
 pub trait SliceEnumeration: fmt::Debug + Send + Sync {
-    /// Some counters, from the beginning or from where an earlier page ended.
+    /// Returns some counters, from the beginning or from where an earlier page ended.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -121,6 +127,8 @@ pub trait SliceEnumeration: fmt::Debug + Send + Sync {
 
     /// Counts the counters that the space holds. One request, of constant cost.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// Those of [`Enumeration::page`].
@@ -144,12 +152,12 @@ pub trait SliceEnumeration: fmt::Debug + Send + Sync {
 pub struct Cursor(String);
 
 impl Cursor {
-    /// A place, as the store writes it.
+    /// Creates a place, as the store writes it.
     pub fn new(place: impl Into<String>) -> Self {
         Self(place.into())
     }
 
-    /// What the store wrote.
+    /// Returns what the store wrote.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -159,7 +167,7 @@ impl Cursor {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Page<T> {
-    /// What is listed.
+    /// The listed counters.
     pub entries: Vec<T>,
     /// Where the next page begins; `None` of the last one.
     pub next: Option<Cursor>,
@@ -168,7 +176,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// A page without foreign names.
+    /// Creates a page without foreign names.
     pub fn new(entries: Vec<T>, next: Option<Cursor>) -> Self {
         Self { entries, next, foreign: Vec::new() }
     }

@@ -65,7 +65,7 @@ pub enum BackendError {
     #[error("the store lost the counters of this window")]
     WindowLost,
 
-    /// The instance is not registered: it never joined, was collected as dead, left, or the store lost
+    /// The instance is not registered: it never joined, was collected as expired, left, or the store lost
     /// its data. Nothing took effect. [`join`](super::InstanceBackend::join) and send again.
     #[error("the instance is not joined")]
     NotJoined,
@@ -82,28 +82,29 @@ pub enum BackendError {
 struct WritesRefused(Box<dyn Error + Send + Sync>);
 
 impl BackendError {
-    /// A [`NotApplied`](Self::NotApplied) for `cause`.
+    /// Creates a [`NotApplied`](Self::NotApplied) for `cause`.
     pub fn not_applied(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::NotApplied(cause.into().into())
     }
 
-    /// A [`NotApplied`](Self::NotApplied) for `cause`, of a store that answers and takes no writes: a full disk or memory,
-    /// a read-only replica, a missing right. Counters say so in their numbers, apart from an unreachable store.
+    /// Creates a [`NotApplied`](Self::NotApplied) for `cause`, of a store that answers and takes no writes: a full
+    /// disk or memory, a read-only replica, a missing right. Counters say so in their numbers, apart from an
+    /// unreachable store.
     pub fn writes_refused(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::not_applied(WritesRefused(cause.into()))
     }
 
-    /// Whether it is one of [`writes_refused`](Self::writes_refused).
+    /// Returns whether it was made by [`writes_refused`](Self::writes_refused).
     pub fn refuses_writes(&self) -> bool {
         matches!(self, Self::NotApplied(cause) if cause.is::<WritesRefused>())
     }
 
-    /// An [`OutcomeUnknown`](Self::OutcomeUnknown) for `cause`.
+    /// Creates an [`OutcomeUnknown`](Self::OutcomeUnknown) for `cause`.
     pub fn outcome_unknown(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::OutcomeUnknown(cause.into().into())
     }
 
-    /// An [`AnswerLost`](Self::AnswerLost) for `cause`.
+    /// Creates an [`AnswerLost`](Self::AnswerLost) for `cause`.
     pub fn answer_lost(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::AnswerLost(cause.into().into())
     }
@@ -116,7 +117,7 @@ impl BackendError {
         }
     }
 
-    /// Whether the request may have taken effect, in whole or in part.
+    /// Returns whether the request may have taken effect, in whole or in part.
     pub fn may_have_happened(&self) -> bool {
         matches!(self, Self::OutcomeUnknown(_) | Self::AnswerLost(_) | Self::Forgotten)
     }

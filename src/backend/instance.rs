@@ -17,7 +17,8 @@ pub struct Instance {
     pub id: Arc<str>,
     /// A name that only one living instance of the space holds, such as a host's or a pod's.
     pub name: Option<RedisKey>,
-    /// How long the instance counts as alive after its last operation. Whole milliseconds, at least 1.
+    /// The length of the lease: for so long after its last operation the instance counts as live. Whole milliseconds,
+    /// at least 1.
     pub lease: Duration,
     /// The incarnation of its first join; `None` before that. It decides which of two instances that
     /// claim one name is the newer.
@@ -31,7 +32,7 @@ impl Instance {
     /// Default of [`max_absence`](Self::max_absence): 7 days.
     pub const MAX_ABSENCE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-    /// An instance without a name that has never joined.
+    /// Creates an instance without a name that has never joined.
     pub fn new(id: Arc<str>, lease: Duration) -> Self {
         Self { id, name: None, lease, first_joined: None, max_absence: Self::MAX_ABSENCE }
     }
@@ -114,12 +115,12 @@ pub enum SliceChange {
 }
 
 impl SliceChange {
-    /// Whether it concerns the whole key, and gives it a new epoch.
+    /// Returns whether it concerns the whole key, and gives it a new epoch.
     pub fn is_total(self) -> bool {
         matches!(self, Self::SetTotal(_) | Self::Remove)
     }
 
-    /// Whether it replaces the caller's slice, so that a condition is one on that slice.
+    /// Returns whether it replaces the caller's slice, so that a condition is one on that slice.
     pub fn is_on_slice(self) -> bool {
         matches!(self, Self::SetSlice(_) | Self::RemoveSlice)
     }
@@ -130,7 +131,7 @@ impl SliceChange {
 pub struct SliceWrite {
     /// The counter.
     pub key: RedisKey,
-    /// What happens to it.
+    /// The change.
     pub change: SliceChange,
     /// When it happens: a condition on the total, or on the caller's own slice for
     /// [`SliceChange::SetSlice`] and [`SliceChange::RemoveSlice`].
@@ -138,12 +139,12 @@ pub struct SliceWrite {
 }
 
 impl SliceWrite {
-    /// An unconditional write.
+    /// Creates an unconditional write.
     pub fn new(key: RedisKey, change: SliceChange) -> Self {
         Self { key, change, condition: CounterComparator::Nil }
     }
 
-    /// The same write under a condition.
+    /// Puts the write under a condition.
     pub fn only_if(self, condition: CounterComparator) -> Self {
         Self { condition, ..self }
     }

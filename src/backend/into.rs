@@ -32,7 +32,7 @@ impl<B: Store + ?Sized, A: super::Around> Store for Layered<B, A> {}
     note = "plain counters take any `Backend`, instance-aware ones an `InstanceBackend`: by value, in an `Arc`, or as a connection of redis-rs or fred"
 )]
 pub trait IntoBackend<T: ?Sized = dyn Backend> {
-    /// The store behind this. No I/O.
+    /// Returns the store behind this. No I/O.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};

@@ -145,7 +145,7 @@ pub enum Op<'a> {
 }
 
 impl Op<'_> {
-    /// The name of the method.
+    /// Returns the name of the method.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Apply { .. } => "apply",
@@ -177,7 +177,7 @@ impl Op<'_> {
         }
     }
 
-    /// The space that it is about.
+    /// Returns its space.
     pub fn space(&self) -> &Space {
         match self {
             Self::Apply { space, .. }
@@ -209,7 +209,7 @@ impl Op<'_> {
         }
     }
 
-    /// How many keys it names: writes, reads, or claims.
+    /// Returns how many keys it names: writes, reads, or claims.
     pub fn items(&self) -> usize {
         match self {
             Self::Apply { writes, .. } | Self::ApplyRecorded { writes, .. } => writes.len(),
@@ -238,7 +238,7 @@ impl Op<'_> {
         }
     }
 
-    /// Whether it changes no counter, so that its outcome is never unknown (rule 10).
+    /// Returns whether it changes no counter, so that its outcome is never unknown (rule 10).
     pub fn is_read(&self) -> bool {
         matches!(
             self,
@@ -297,13 +297,19 @@ pub trait Around: fmt::Debug + Send + Sync + 'static {
     /// An error that is returned without polling it must not be [`BackendError::OutcomeUnknown`] unless the caller
     /// is meant to take the request for sent. Of a request that only reads, an unknown outcome becomes
     /// [`BackendError::NotApplied`].
+    ///
+    /// A caller may drop the future at any point, and `call` with it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `call`, or another in the place of it.
     fn around<T: Send>(
         &self,
         op: Op<'_>,
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> impl Future<Output = Result<T, BackendError>> + Send;
 
-    /// An id in the place of the store's; `None` for the store's. No I/O.
+    /// Returns an id in the place of the store's; `None` for the store's. No I/O.
     fn fresh_id(&self) -> Option<Arc<str>> {
         None
     }
@@ -317,17 +323,17 @@ pub struct Layered<B: ?Sized, A> {
 }
 
 impl<B: ?Sized, A> Layered<B, A> {
-    /// `around` every request to `store`.
+    /// Puts `around` around every request to `store`.
     pub fn new(store: Arc<B>, around: A) -> Self {
         Self { around, store }
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &Arc<B> {
         &self.store
     }
 
-    /// What is around it.
+    /// Returns the layer.
     pub fn layer(&self) -> &A {
         &self.around
     }
@@ -603,14 +609,18 @@ fn no_records() -> BackendError {
 
 /// A dyn-compatible [`Around`], for layers that are chosen at run time.
 pub trait DynAround: fmt::Debug + Send + Sync + 'static {
-    /// The answer stays with the caller; this sees only whether there is one.
+    /// Does as [`Around::around`], without the answer, which stays with the caller.
+    ///
+    /// # Errors
+    ///
+    /// Those of `call`, or another in the place of it.
     fn around_dyn<'a>(
         &'a self,
         op: Op<'a>,
         call: Pin<&'a mut (dyn Future<Output = Result<(), BackendError>> + Send + 'a)>,
     ) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// As [`Around::fresh_id`].
+    /// Does as [`Around::fresh_id`].
     fn fresh_id_dyn(&self) -> Option<Arc<str>>;
 }
 

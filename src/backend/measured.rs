@@ -41,7 +41,7 @@ pub(crate) const LIST: [(&str, &str); 2] = [
 pub struct MetricsLayer(());
 
 impl MetricsLayer {
-    /// A layer that measures. The recorder is the one that is installed at the time of a request.
+    /// Creates a layer that measures. The recorder is the one that is installed at the time of a request.
     pub fn new() -> Self {
         Self(())
     }

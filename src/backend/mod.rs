@@ -174,6 +174,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// An empty batch without a guard does nothing. One round trip.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// Those of rule 10, [`BackendError::Forgotten`] of rule 7, and [`BackendError::ShapeMismatch`] of rule 9.
@@ -205,6 +207,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Reads each key. One round trip.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotApplied`], as rule 10 has it for reads, and [`BackendError::ShapeMismatch`] of rule 9.
@@ -228,6 +232,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes every plain counter of the space. What the store remembers of replay guards and tokens stays.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// Those of rule 10, and [`BackendError::ShapeMismatch`] of rule 9.
@@ -247,7 +253,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// ```
     async fn clear(&self, space: &Space) -> Result<(), BackendError>;
 
-    /// What the store can do besides: [`Capabilities::none`] for one that has this contract only. No I/O.
+    /// Returns what the store can do besides: [`Capabilities::none`] for one that has this contract only. No I/O.
     ///
     /// A store that wraps another one answers with views of itself, or loses the other one's capabilities.
     ///
@@ -264,7 +270,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// ```
     fn capabilities(&self) -> Capabilities<'_>;
 
-    /// An id that nobody else has: random, except in a store that simulates. No I/O.
+    /// Returns a unique id: random, except in a store that simulates. No I/O.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{*, memory::MemoryBackend}};
@@ -327,9 +333,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// 12. **The sum.** At all times a key's total is the sum of the slices, under the key's current
 ///     epoch, of the instances that are joined. Total and slice change together or not at all.
 /// 13. **Leases.** Every operation of a joined instance makes its lease run until now + its length.
-///     An instance whose lease has run out (now >= its end) is dead once an operation of another one,
+///     An instance whose lease has run out (now >= its end) is expired once an operation of another one,
 ///     a join included, finds it; until then it can still renew.
-/// 14. **Collecting.** An operation first removes the slices of all dead instances from the keys that
+/// 14. **Collecting.** An operation first removes the slices of all expired instances from the keys that
 ///     it names, so that its answer is exact. The remaining slices of expired instances go in bounded portions, one
 ///     with each operation, until nothing is left. Collecting never makes an operation fail: where the
 ///     true sum does not fit into an `i64`, the total reads as the nearest `i64`, and only a write
@@ -368,6 +374,8 @@ pub trait InstanceBackend: Backend {
     /// An earlier incarnation of the same id goes, and its slices with it, so a join whose outcome is
     /// unknown is simply done again. A key that is claimed twice is put back once.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// [`BackendError::Replaced`] if a newer instance holds the name.
@@ -398,7 +406,9 @@ pub trait InstanceBackend: Backend {
     /// Changes the caller's slice of each key, or the whole key, in order.
     ///
     /// With a `sequence` the batch is applied once in the life of the incarnation (rule 20). One round
-    /// trip, unless very many dead instances have to be collected first.
+    /// trip, unless very many expired instances have to be collected first.
+    ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
     ///
     /// # Errors
     ///
@@ -431,6 +441,8 @@ pub trait InstanceBackend: Backend {
 
     /// Reads each key: its total and the caller's slice. A missing key reads 0.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
@@ -461,6 +473,8 @@ pub trait InstanceBackend: Backend {
     /// and their guards stay. A whole space is empty at once; it may take several round trips until
     /// its memory is free.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
@@ -489,6 +503,8 @@ pub trait InstanceBackend: Backend {
 
     /// Renews the lease.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// [`BackendError::NotJoined`].
@@ -514,6 +530,8 @@ pub trait InstanceBackend: Backend {
 
     /// Ends the membership and removes its slices from all totals. Does nothing if it has ended. One round trip.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// # Errors
     ///
     /// Those of rule 10.
@@ -537,10 +555,12 @@ pub trait InstanceBackend: Backend {
     /// ```
     async fn leave(&self, space: &Space, member: &Member) -> Result<(), BackendError>;
 
-    /// The total of each key, asked by a process that is no member: of all instances that are joined and whose lease
-    /// has not run out. A missing key reads 0.
+    /// Returns the total of each key, asked by a process that is no member: of all instances that are joined and
+    /// whose lease has not run out. A missing key reads 0.
     ///
-    /// It changes nothing: it renews no lease and collects nobody. Its cost grows with the number of slices.
+    /// It changes nothing: it renews no lease and collects no instance. Its cost grows with the number of slices.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -568,10 +588,12 @@ pub trait InstanceBackend: Backend {
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
 
-    /// The slices of one key, asked by a process that need be no member: of all instances that are joined, whose
-    /// lease has not run out, and that have one, in ascending order of their ids. It changes nothing.
+    /// Returns the slices of one key, asked by a process that need be no member: of all instances that are joined,
+    /// whose lease has not run out, and that have one, in ascending order of their ids. It changes nothing.
     ///
     /// A slice that is not a number reads 0.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ pub enum CounterComparator {
 }
 
 impl CounterComparator {
-    /// Whether the condition holds for `current`.
+    /// Returns whether the condition holds for `current`.
     pub fn matches(self, current: i64) -> bool {
         match self {
             Self::Eq(operand) => current == operand,
@@ -63,7 +63,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The value that it makes of `old`; 0 when it removes the key. For stores and models of them.
+    /// Returns the value that it makes of `old`; 0 when it removes the key. For stores and models of them.
     ///
     /// # Errors
     ///
@@ -103,36 +103,36 @@ pub(crate) fn fitting(count: i64, least: i64, most: i64, total: i64) -> i64 {
 pub struct Write {
     /// The counter.
     pub key: RedisKey,
-    /// What happens to it.
+    /// The change.
     pub change: Change,
     /// When it happens.
     pub condition: CounterComparator,
 }
 
 impl Write {
-    /// An unconditional addition.
+    /// Creates an unconditional addition.
     pub fn add(key: RedisKey, count: i64) -> Self {
         Self { key, change: Change::Add(count), condition: CounterComparator::Nil }
     }
 
-    /// An unconditional assignment.
+    /// Creates an unconditional assignment.
     pub fn set(key: RedisKey, count: i64) -> Self {
         Self { key, change: Change::Set(count), condition: CounterComparator::Nil }
     }
 
-    /// An unconditional removal.
+    /// Creates an unconditional removal.
     pub fn remove(key: RedisKey) -> Self {
         Self { key, change: Change::Remove, condition: CounterComparator::Nil }
     }
 
-    /// An unconditional addition of as much of `count` as fits into `bounds`: see [`Change::AddWithin`].
+    /// Creates an unconditional addition of as much of `count` as fits into `bounds`: see [`Change::AddWithin`].
     pub fn add_within(key: RedisKey, count: i64, bounds: RangeInclusive<i64>) -> Self {
         let (least, most) = bounds.into_inner();
         let change = Change::AddWithin { count, least, most };
         Self { key, change, condition: CounterComparator::Nil }
     }
 
-    /// The count of an unconditional addition; `None` for any other write.
+    /// Returns the count of an unconditional addition; `None` for any other write.
     pub fn unconditional_addition(&self) -> Option<i64> {
         match (self.change, self.condition) {
             (Change::Add(count), CounterComparator::Nil) => Some(count),
@@ -140,7 +140,7 @@ impl Write {
         }
     }
 
-    /// The same write under a condition.
+    /// Puts the write under a condition.
     pub fn only_if(self, condition: CounterComparator) -> Self {
         Self { condition, ..self }
     }
@@ -153,7 +153,7 @@ impl Write {
 /// time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReplayGuard {
-    /// Who writes. Unique for ever: take it from [`Backend::fresh_id`](super::Backend::fresh_id).
+    /// The id of the writer. Unique for ever: take it from [`Backend::fresh_id`](super::Backend::fresh_id).
     pub writer: Arc<str>,
     /// The batch's number, 1 to 2^53.
     pub sequence: u64,
@@ -241,9 +241,9 @@ pub struct Applied<V = i64> {
 pub struct TokenAdd {
     /// The counter.
     pub key: RedisKey,
-    /// What is added; may be negative, or 0.
+    /// The amount, which may be negative, or 0.
     pub count: i64,
-    /// What names the addition.
+    /// The name of the addition.
     pub token: Token,
 }
 

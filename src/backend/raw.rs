@@ -9,7 +9,8 @@ use super::BackendError;
 /// Runs single commands over the connection of a store. Not for services: nothing checks them.
 #[async_trait]
 pub trait RawCommands: fmt::Debug + Send + Sync {
-    /// Sends one command, whose argument number `key_at` is the key that a cluster routes by.
+    /// Sends one command, whose argument number `key_at` is the key that a cluster routes by. One round trip; a dropped
+    /// call may have been sent.
     ///
     /// # Errors
     ///

@@ -28,7 +28,7 @@ pub struct Space {
     /// `None` for a prefix of one shard.
     part: Option<Arc<Part>>,
     window: Option<Window>,
-    /// How long it stays when nobody writes, in milliseconds.
+    /// How long it stays without a write, in milliseconds.
     idle: Option<u64>,
 }
 
@@ -48,12 +48,13 @@ impl Space {
     /// The most shards that a prefix can have.
     pub const MAX_SHARDS: u16 = 1024;
 
-    /// The space of `prefix`, which has one shard.
+    /// Returns the space of `prefix`, which has one shard.
     pub fn new(prefix: RedisKey) -> Self {
         Self { prefix, part: None, window: None, idle: None }
     }
 
-    /// The spaces of the shards of `prefix`, in order. `shards` is taken as 1 to [`MAX_SHARDS`](Self::MAX_SHARDS).
+    /// Returns the spaces of the shards of `prefix`, in order. `shards` is taken as 1 to
+    /// [`MAX_SHARDS`](Self::MAX_SHARDS).
     ///
     /// The keys of shard `s` of `n` are in a slot of the `s`-th `n`-th of a cluster's slots.
     pub fn shards_of(prefix: RedisKey, shards: u16) -> Vec<Self> {
@@ -73,8 +74,8 @@ impl Space {
         Self { prefix: prefix.clone(), part, window: None, idle: None }
     }
 
-    /// The shard of a counter among so many. It is the same in every version of this crate: the 64 bits of XXH3 of
-    /// the name's UTF-8 bytes, with seed 0, modulo `shards`.
+    /// Returns the shard of a counter among so many. It is the same in every version of this crate: the 64 bits of
+    /// XXH3 of the name's UTF-8 bytes, with seed 0, modulo `shards`.
     ///
     /// ```
     /// use distkit::{RedisKey, backend::Space};
@@ -89,22 +90,22 @@ impl Space {
         (hash % u64::from(shards.clamp(1, Self::MAX_SHARDS))) as u16
     }
 
-    /// The prefix.
+    /// Returns the prefix.
     pub fn prefix(&self) -> &RedisKey {
         &self.prefix
     }
 
-    /// How many shards the prefix has.
+    /// Returns how many shards the prefix has.
     pub fn shards(&self) -> u16 {
         self.part.as_ref().map_or(1, |part| part.shards)
     }
 
-    /// Which of the shards this is, from 0.
+    /// Returns which of the shards this is, from 0.
     pub fn shard(&self) -> u16 {
         self.part.as_ref().map_or(0, |part| part.shard)
     }
 
-    /// The counters of this space in that window of time: see [`Windowing`](super::Windowing).
+    /// Returns the counters of this space in that window of time: see [`Windowing`](super::Windowing).
     ///
     /// ```
     /// use std::time::Duration;
@@ -121,12 +122,12 @@ impl Space {
         Self { window: Some(window), ..self.clone() }
     }
 
-    /// The window of time, where it is one of a window's.
+    /// Returns the window of time, where it is one of a window's.
     pub fn window(&self) -> Option<Window> {
         self.window
     }
 
-    /// The space of which this is a window, or this one. Records of requests belong to it.
+    /// Returns the space of which this is a window, or this one. Records of requests belong to it.
     pub fn whole(&self) -> Cow<'_, Self> {
         match self.window {
             None => Cow::Borrowed(self),
@@ -134,8 +135,8 @@ impl Space {
         }
     }
 
-    /// The same space, which expires when nobody has written to it for so long: in whole milliseconds, at least 1 s and
-    /// at most 100 years. See rule 46 of [`Windowing`](super::Windowing).
+    /// Returns the same space, which expires after so long without a write: in whole milliseconds, at
+    /// least 1 s and at most 100 years. See rule 46 of [`Windowing`](super::Windowing).
     ///
     /// ```
     /// use std::time::Duration;
@@ -154,7 +155,7 @@ impl Space {
         Self { idle: Some(idle), ..self.clone() }
     }
 
-    /// For how long it stays when nobody writes to it; `None` for ever.
+    /// Returns for how long it stays without a write; `None` for ever.
     pub fn idle(&self) -> Option<Duration> {
         self.idle.map(Duration::from_millis)
     }
@@ -185,7 +186,7 @@ impl Space {
         Cow::Owned(Self { window: None, idle: None, ..self.clone() })
     }
 
-    /// The slot of a Redis Cluster in which the keys of this space are.
+    /// Returns the slot of a Redis Cluster in which the keys of this space are.
     pub fn slot(&self) -> u16 {
         let crc = match &self.part {
             Some(part) => crc16(0, part.tag.as_bytes()),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{AddedOnce, BackendError, Outcome, Space, TokenAdd};
 use crate::{RedisKey, Token};
 
-/// Adds once for each (prefix, key, token), whoever asks.
+/// Adds once for each (prefix, key, token), whichever process asks.
 ///
 /// A request is idempotent by itself: it may be sent again, by any process, until it is answered.
 ///
@@ -44,6 +44,8 @@ pub trait Tokens: fmt::Debug + Send + Sync {
     /// Adds each item's count, in order, unless its token was used. One request; keep it to some hundred items. A missing
     /// key starts from 0.
     ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # use distkit::{RedisKey, Token, backend::{*, memory::MemoryBackend}};
@@ -70,6 +72,8 @@ pub trait Tokens: fmt::Debug + Send + Sync {
 
     /// Tells what is remembered of each token. Changes nothing. One request.
     ///
+    /// Cancel-safe.
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # use distkit::{RedisKey, Token, backend::{*, memory::MemoryBackend}};
@@ -95,6 +99,8 @@ pub trait Tokens: fmt::Debug + Send + Sync {
     ) -> Result<Vec<Outcome<Resolved>>, BackendError>;
 
     /// Tells what is remembered of each token, and forbids those of which nothing is. One request.
+    ///
+    /// Cancel-safe, as [rule 11](crate::backend::Backend#contract) has it: the outcome of a dropped call is unknown.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -33,14 +33,16 @@ use crate::RedisKey;
 ///     concerned. An empty window is not a lost one.
 /// 45. **The time** of [`time`](Self::time) is that of the clock by which the others are judged.
 /// 46. **Idle expiry.** A space with an [idle time](Space::idle) is empty again, with all that is remembered of its
-///     writers and lanes, when nobody has written to it for that time: no earlier, and a few seconds later at most. Every
+///     writers and lanes, when it was not written to for that time: no earlier, and a few seconds later at most. Every
 ///     write renews it; a read does not. The idle time belongs to what the processes of a prefix agree on: requests
 ///     for another one change nothing and fail with [`BackendError::ShapeMismatch`], which names both. A write to an
 ///     expired space begins it anew. Windows go by their own time; what is remembered of writers and lanes, and what the
 ///     processes agree on, stays until the last of them is closed.
 #[async_trait]
 pub trait Windowing: fmt::Debug + Send + Sync {
-    /// The store's time, since its epoch. One round trip. On a cluster it is that of the node of the space.
+    /// Returns the store's time, since its epoch. One round trip. On a cluster it is that of the node of the space.
+    ///
+    /// Cancel-safe.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -62,6 +64,8 @@ pub trait Windowing: fmt::Debug + Send + Sync {
 
     /// [`Backend::read`](super::Backend::read) in a window that must be the current one; of a space without a window
     /// it is the same. A missing key reads 0. Changes nothing.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///

@@ -12,7 +12,7 @@ use crate::{
 /// A lease that no test outlasts.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
 
-/// How long the store may take to find a dead instance, or to clear bit by bit, on a loaded machine.
+/// How long the store may take to detect an expired instance, or to clear bit by bit, on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// An instance in one space, with calls that panic on an error of the whole request.
@@ -175,8 +175,8 @@ impl Guest {
         not_joined("heartbeat", backend.heartbeat(space, me).await);
     }
 
-    /// Lets its lease run out, and waits until `witness` finds it dead. It must have a slice of `key`.
-    pub(super) async fn die(&self, fixture: &Fixture, witness: &Self, key: &RedisKey) {
+    /// Lets its lease run out, and waits until `witness` detects it. It must have a slice of `key`.
+    pub(super) async fn expire(&self, fixture: &Fixture, witness: &Self, key: &RedisKey) {
         let mut last = self.clone();
         last.member.lease = Duration::from_millis(1);
         ok("heartbeat", last.heartbeat().await);

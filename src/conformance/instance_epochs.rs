@@ -413,7 +413,7 @@ pub async fn a_late_claim_takes_nothing_away_twice(fixture: &Fixture) {
         assert_eq!(guests[0].rejoin(&[outdated]).await[0].total, 15);
         match way {
             0 => guests[0].leave().await,
-            1 => guests[0].die(fixture, &guests[2], &k).await,
+            1 => guests[0].expire(fixture, &guests[2], &k).await,
             2 => drop(guests[0].remove(&k, Scope::Slice).await),
             _ => drop(guests[0].set_slice(&k, 3).await),
         }

@@ -93,7 +93,7 @@ pub async fn guards_end_with_the_incarnation(fixture: &Fixture) {
     guest.rejoin(std::slice::from_ref(&claim)).await;
     assert!(!guest.send(&writes, Some(10)).await.replayed, "after a join");
     assert!(guest.send(&writes, Some(10)).await.replayed);
-    guest.die(fixture, &other, &k).await;
+    guest.expire(fixture, &other, &k).await;
     guest.rejoin(&[claim]).await;
     assert!(!guest.send(&writes, Some(1)).await.replayed, "after a collection");
     assert!(other.send(&writes, Some(10)).await.replayed);

@@ -8,7 +8,7 @@ use crate::backend::{BackendError, Incarnation, Instance, Member, Scope, Slice};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Rule 15: whoever is not joined is told so, and touches nothing.
+/// Rule 15: an operation of an instance that is not joined says so, and touches nothing.
 pub async fn those_not_joined_touch_nothing(fixture: &Fixture) {
     let probe = fixture.fresh();
     let k = key("k");
@@ -78,7 +78,7 @@ pub async fn leases_run_exactly(fixture: &Fixture) {
 }
 
 /// Rule 13: each kind of operation of another finds expired instances. Needs [`Fixture::advance_with`].
-pub async fn every_operation_finds_the_dead(fixture: &Fixture) {
+pub async fn every_operation_detects_expired_instances(fixture: &Fixture) {
     if !fixture.has_clock() {
         return;
     }
@@ -146,7 +146,7 @@ pub async fn looking_on_needs_no_membership_and_changes_nothing(fixture: &Fixtur
 }
 
 /// Rule 13: a lease that ran out without anybody finding it is renewed as if nothing were.
-pub async fn a_lease_that_nobody_found_is_renewed(fixture: &Fixture) {
+pub async fn a_lease_whose_end_went_undetected_is_renewed(fixture: &Fixture) {
     let probe = fixture.fresh();
     let mut subject = Guest::join(&probe).await;
     let k = key("k");
@@ -166,7 +166,7 @@ pub async fn a_lease_that_nobody_found_is_renewed(fixture: &Fixture) {
 }
 
 /// Rules 12 and 14: expired instances take exactly their slices with them, from every key.
-pub async fn the_dead_take_their_slices_only(fixture: &Fixture) {
+pub async fn expired_instances_take_their_own_slices_only(fixture: &Fixture) {
     let probe = fixture.fresh();
     let guests = Guest::crowd(&probe, 5).await;
     let all = keys(20);
@@ -175,12 +175,12 @@ pub async fn the_dead_take_their_slices_only(fixture: &Fixture) {
         guest.apply(&writes).await;
     }
     // The slices are -2, -1, 0, 1 and 2 times the key's number.
-    for (dead, left) in [(4, -2), (0, 0), (3, -1)] {
-        guests[dead].die(fixture, &guests[2], &all[0]).await;
+    for (expired, left) in [(4, -2), (0, 0), (3, -1)] {
+        guests[expired].expire(fixture, &guests[2], &all[0]).await;
         for (k, v) in all.iter().zip(1..) {
             assert_eq!(guests[2].total(k).await, v * left);
         }
-        guests[dead].assert_not_joined(&all[0]).await;
+        guests[expired].assert_not_joined(&all[0]).await;
     }
     let living = [guests[1].clone(), guests[2].clone()];
     for k in &all {
@@ -189,7 +189,7 @@ pub async fn the_dead_take_their_slices_only(fixture: &Fixture) {
 }
 
 /// Rule 14: many who die at once are collected exactly, on each key at its first use.
-pub async fn many_dead_are_collected_exactly(fixture: &Fixture) {
+pub async fn many_expired_instances_are_collected_exactly(fixture: &Fixture) {
     let probe = fixture.fresh();
     let witness = Guest::join(&probe).await;
     let all = keys(100);
@@ -208,7 +208,7 @@ pub async fn many_dead_are_collected_exactly(fixture: &Fixture) {
         guest.apply(&adds).await;
     }
     for guest in &crowd {
-        guest.die(fixture, &witness, &all[0]).await;
+        guest.expire(fixture, &witness, &all[0]).await;
     }
     let totals: Vec<_> = witness.read_all(&all).await.iter().map(|s| s.total).collect();
     assert_eq!(totals, vec![1; 100]);
@@ -289,11 +289,11 @@ pub async fn a_name_has_one_holder(fixture: &Fixture) {
     // And the newer one takes the name back.
     assert_eq!(new.rejoin(&[]).await, []);
     old.assert_not_joined(&k).await;
-    new.die(fixture, &bystander, &k).await;
+    new.expire(fixture, &bystander, &k).await;
 }
 
-/// Rule 19: a name of which the holder has died is free.
-pub async fn the_dead_hold_no_names(fixture: &Fixture) {
+/// Rule 19: a name whose holder has expired is free.
+pub async fn expired_instances_release_their_names(fixture: &Fixture) {
     let probe = fixture.fresh();
     let (k, pod) = (key("k"), key("pod"));
     let mut old = Guest::named(&probe, Some(&pod)).await;
@@ -303,7 +303,7 @@ pub async fn the_dead_hold_no_names(fixture: &Fixture) {
     // More than a store may care to remove at once.
     let adds: Vec<_> = keys(1200).iter().map(|k| add(k, 1)).collect();
     new.apply(&adds).await;
-    new.die(fixture, &witness, &k).await;
+    new.expire(fixture, &witness, &k).await;
     old.rejoin(&[]).await;
     old.add(&k, 5).await;
     assert_eq!(agreed_total(&[old, witness], &k).await, 5);

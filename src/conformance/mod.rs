@@ -144,11 +144,12 @@ pub use instance_guard::{
     refused_slices_are_refused_again,
 };
 pub use instance_life::{
-    a_lease_that_nobody_found_is_renewed, a_name_has_one_holder, an_id_has_one_incarnation,
-    any_id_and_name_work, big_joins_put_everything_back, every_operation_finds_the_dead,
+    a_lease_whose_end_went_undetected_is_renewed, a_name_has_one_holder, an_id_has_one_incarnation,
+    any_id_and_name_work, big_joins_put_everything_back, every_operation_detects_expired_instances,
+    expired_instances_release_their_names, expired_instances_take_their_own_slices_only,
     leases_run_exactly, leaving_takes_the_slices_along,
-    looking_on_needs_no_membership_and_changes_nothing, many_dead_are_collected_exactly,
-    the_dead_hold_no_names, the_dead_take_their_slices_only, those_not_joined_touch_nothing,
+    looking_on_needs_no_membership_and_changes_nothing,
+    many_expired_instances_are_collected_exactly, those_not_joined_touch_nothing,
 };
 pub use instance_sum::{
     a_missing_key_has_no_slices, concurrent_slices_sum_exactly, slice_batches_keep_their_order,
@@ -263,7 +264,7 @@ macro_rules! conformance_rules {
             a_forgotten_change_invalidates_older_claims
             a_late_claim_takes_away_what_it_outdates
             a_late_claim_takes_nothing_away_twice
-            a_lease_that_nobody_found_is_renewed
+            a_lease_whose_end_went_undetected_is_renewed
             a_missing_key_has_no_slices
             a_name_has_one_holder
             a_removal_of_slices_is_a_write_like_any_other
@@ -277,7 +278,7 @@ macro_rules! conformance_rules {
             concurrent_copies_of_a_slice_batch_happen_once
             concurrent_slices_sum_exactly
             counts_made_since_a_loss_stay
-            every_operation_finds_the_dead
+            every_operation_detects_expired_instances
             guards_end_with_the_incarnation
             invented_epochs_are_dropped
             leases_run_exactly
@@ -286,7 +287,7 @@ macro_rules! conformance_rules {
             losses_in_a_row_heal
             lost_data_heals
             lost_data_heals_under_the_latest_epoch
-            many_dead_are_collected_exactly
+            many_expired_instances_are_collected_exactly
             nothing_comes_back_after_a_clear
             refused_slices_are_refused_again
             slice_batches_keep_their_order
@@ -296,8 +297,8 @@ macro_rules! conformance_rules {
             slices_of_any_key_stay_apart
             slices_within_bounds_are_exact
             stale_slices_do_not_come_back
-            the_dead_hold_no_names
-            the_dead_take_their_slices_only
+            expired_instances_release_their_names
+            expired_instances_take_their_own_slices_only
             those_not_joined_touch_nothing
             totals_are_the_sums_of_the_slices
             totals_out_of_range_are_clamped

@@ -53,6 +53,8 @@ pub trait CounterTrait: Send + Sync {
     /// The other writing methods are short forms of this one. One round trip of a strict counter; more than 500 items go
     /// in parts. A lax counter buffers a batch of additions, and does any other at once.
     ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](CounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// For an item: [`CounterError`](DistkitError::CounterError), it was refused. As a whole, for a batch of one part:
@@ -83,6 +85,8 @@ pub trait CounterTrait: Send + Sync {
     /// Unlike the two numbers of [`inc_if`](Self::inc_if) and [`set_if`](Self::set_if) this also tells whether the
     /// condition held where the write changes nothing.
     ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of [`inc`](Self::inc).
@@ -106,6 +110,8 @@ pub trait CounterTrait: Send + Sync {
 
     /// Reads the total of each key. A missing key reads 0. One round trip of a strict counter; more than 500 keys go in
     /// parts. A lax counter reads those that are not fresh in one request.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -132,6 +138,8 @@ pub trait CounterTrait: Send + Sync {
     /// What is not a number is deleted all the same, and reported as
     /// [`CounterError`](DistkitError::CounterError), for there is no total to answer with.
     ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
+    ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
     /// # #[tokio::main(flavor = "current_thread")]
@@ -150,6 +158,8 @@ pub trait CounterTrait: Send + Sync {
 
     /// Deletes every plain counter under the prefix, also those that other processes made. One round trip, to all shards
     /// side by side; atomic in each.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -171,6 +181,8 @@ pub trait CounterTrait: Send + Sync {
 
     /// Adds `count`, which may be negative, and answers the new total. A missing key starts from 0.
     ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
+    ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
     /// # #[tokio::main(flavor = "current_thread")]
@@ -188,6 +200,8 @@ pub trait CounterTrait: Send + Sync {
     }
 
     /// Subtracts `count` and answers the new total. A missing key starts from 0; totals may be negative.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -214,6 +228,8 @@ pub trait CounterTrait: Send + Sync {
 
     /// Reads the total. A missing key reads 0.
     ///
+    /// Cancel-safe.
+    ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
     /// # #[tokio::main(flavor = "current_thread")]
@@ -230,6 +246,8 @@ pub trait CounterTrait: Send + Sync {
     }
 
     /// Makes the total `count`, whatever the key held, and answers it.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
@@ -248,6 +266,8 @@ pub trait CounterTrait: Send + Sync {
 
     /// Adds `count` if the total satisfies `comparator`, in one atomic step. Answers the new total and
     /// the old one: the same twice when the condition did not hold.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
@@ -274,6 +294,8 @@ pub trait CounterTrait: Send + Sync {
 
     /// Makes the total `count` if it satisfies `comparator`, in one atomic step. Answers the new total
     /// and the old one: the same twice when the condition did not hold.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
@@ -305,6 +327,8 @@ pub trait CounterTrait: Send + Sync {
     /// to their start. A total that is there already, or beyond, stays. Nothing fits into empty bounds. A missing
     /// key starts from 0, and stays missing where nothing is added. A lax counter does this at once, like
     /// [`inc_if`](Self::inc_if).
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -345,6 +369,8 @@ pub trait CounterTrait: Send + Sync {
     /// A strict counter asks the store, and sends again until it is answered as other writes. A lax one accepts the
     /// addition at once; what it then answers, and tells later, is in
     /// [`LaxCounter::inc_once`](super::LaxCounter::inc_once).
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -387,6 +413,8 @@ pub trait CounterTrait: Send + Sync {
 
     /// [`inc_once`](Self::inc_once) for each item.
     ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](CounterTrait#io-and-cancellation).
+    ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, CounterTrait, StrictCounter}};
     /// # #[tokio::main(flavor = "current_thread")]
@@ -416,6 +444,8 @@ pub trait CounterTrait: Send + Sync {
     ///
     /// [`Unseen`](Resolved::Unseen) is not final: an attempt may still be on its way, pending in a lax counter, or the
     /// token be older than [`keep_tokens`](super::CounterOptions::keep_tokens).
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -481,6 +511,8 @@ pub trait CounterTrait: Send + Sync {
     /// A lax counter buffers it, a strict one takes one round trip; more than 500 items go in parts. Each item is atomic;
     /// the batch as a whole is not.
     ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](CounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of [`write_all`](Self::write_all).
@@ -511,6 +543,8 @@ pub trait CounterTrait: Send + Sync {
     ///
     /// One round trip; more than 500 items go in parts. Each item is atomic; the batch as a whole is not.
     ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](CounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of [`write_all`](Self::write_all).
@@ -538,6 +572,8 @@ pub trait CounterTrait: Send + Sync {
     /// Does [`inc_if`](Self::inc_if) for each item, in order.
     ///
     /// One round trip; more than 500 items go in parts. Each item is atomic; the batch as a whole is not.
+    ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](CounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -573,6 +609,8 @@ pub trait CounterTrait: Send + Sync {
     /// Does [`set_if`](Self::set_if) for each item, in order.
     ///
     /// One round trip; more than 500 items go in parts. Each item is atomic; the batch as a whole is not.
+    ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](CounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -640,6 +678,8 @@ pub trait CounterTrait: Send + Sync {
     ///
     /// A counter exists from its first write to its `del`. Pending writes of a lax counter make none.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// [`NotApplied`](DistkitError::NotApplied) where the store, or one of the shards, does not answer or cannot list.
@@ -660,6 +700,8 @@ pub trait CounterTrait: Send + Sync {
 
     /// Tells whether [`len`](Self::len) is 0. One round trip.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// Those of [`len`](Self::len).
@@ -667,12 +709,14 @@ pub trait CounterTrait: Send + Sync {
         Ok(self.len().await? == 0)
     }
 
-    /// The `n` counters with the greatest totals among those that the filter selects, the greatest first; equal ones
-    /// in the order of their keys.
+    /// Returns the `n` counters with the greatest totals among those that the filter selects, the greatest first;
+    /// equal ones in the order of their keys.
     ///
     /// It reads all counters as [`list`](Self::list) does, and keeps `n` of them in memory. It is no snapshot: each
     /// total is one that the counter had meanwhile. For `n` = 0 it does no I/O. Where foreign data is expected among
     /// the counters, filter the items of [`list`](Self::list) and use [`Listing::greatest`].
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///

@@ -139,7 +139,7 @@ impl<B: Backend + ?Sized> CounterOptions<B> {
         self
     }
 
-    /// Lets the counters of the prefix expire when nobody has written to any of them for so long, of several shards each
+    /// Lets the counters of the prefix expire when none of them was written for so long, of several shards each
     /// shard's by itself. Default: never. In whole milliseconds, at least 1 s.
     ///
     /// Every write renews all of them, also one that is refused; a read does not, nor do writes of a lax counter that

@@ -58,7 +58,7 @@ pub struct StrictCounter<B: Backend + ?Sized = dyn Backend> {
 }
 
 impl<B: Backend + ?Sized> StrictCounter<B> {
-    /// A counter with these options. No I/O.
+    /// Creates a counter with these options. No I/O.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
         let CounterOptions { stores, strict, sending, keep_tokens, .. } = options;
         let max_waiting = share(strict.max_waiting, stores.number());
@@ -72,13 +72,13 @@ impl<B: Backend + ?Sized> StrictCounter<B> {
         Arc::new(Self { shards: stores.map(each) })
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &B {
         self.shards.first().store.store()
     }
 
-    /// What the strict counters of clones of these options have done together, and how they stand, in all shards: they
-    /// share requests. No I/O.
+    /// Returns what the strict counters of clones of these options have done together, and how they stand, in all
+    /// shards: they share requests. No I/O.
     pub fn stats(&self) -> Stats {
         self.shards.stats(|shard| shard.store.counts().stats(Level::default()))
     }

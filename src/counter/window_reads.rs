@@ -40,8 +40,10 @@ pub(super) fn sum(
 /// The methods that read windows, of a counter with `store_of`, `stores` and `total_in`.
 macro_rules! window_reads {
     () => {
-        /// The current window, by the store's clock, of several shards by that of the first one. No I/O where the
-        /// store has told its time in the last 10 s.
+        /// Returns the current window, by the store's clock, of several shards by that of the first one. No I/O where
+        /// the store has told its time in the last 10 s.
+        ///
+        /// Cancel-safe.
         ///
         /// # Errors
         ///
@@ -52,10 +54,12 @@ macro_rules! window_reads {
             window_of(store.ok_or_else(|| BackendError::not_applied("there is no shard"))?).await
         }
 
-        /// What the key holds in that window. One that was not counted in it reads 0, and so does every key of a window
-        /// that is no longer [kept](crate::Windows::keep).
+        /// Returns what the key holds in that window. One that was not counted in it reads 0, and so does every key
+        /// of a window that is no longer [kept](crate::Windows::keep).
         ///
         /// The window may be one of other [`Windows`](crate::Windows) of the prefix, too.
+        ///
+        /// One round trip. Cancel-safe.
         ///
         /// # Errors
         ///
@@ -83,7 +87,9 @@ macro_rules! window_reads {
             self.total_in(window, key).await
         }
 
-        /// What the key holds in the window before the current one.
+        /// Returns what the key holds in the window before the current one.
+        ///
+        /// One round trip. Cancel-safe.
         ///
         /// # Errors
         ///
@@ -95,11 +101,13 @@ macro_rules! window_reads {
             }
         }
 
-        /// What the key holds in each of the last `n` windows, the current one included, the oldest first. Fewer only
-        /// where the store's time has not had as many.
+        /// Returns what the key holds in each of the last `n` windows, the current one included, the oldest first.
+        /// Fewer only where the store's time has not had as many.
         ///
         /// One request for each, all at once. At most [`Windows::kept`](crate::Windows::kept) and the current one can
         /// hold anything.
+        ///
+        /// Cancel-safe.
         ///
         /// # Errors
         ///
@@ -144,7 +152,9 @@ macro_rules! window_reads {
             Ok(windows.into_iter().zip(totals).collect())
         }
 
-        /// The sum of [`get_last`](Self::get_last).
+        /// Returns the sum of [`get_last`](Self::get_last).
+        ///
+        /// As many requests. Cancel-safe.
         ///
         /// # Errors
         ///
@@ -155,9 +165,11 @@ macro_rules! window_reads {
             sum(key, totals.into_iter().map(|(_, total)| total))
         }
 
-        /// An estimate of what was counted in the last [`length`](crate::Windows::length) of a window until now: what the
-        /// current window holds, and of the one before the part that overlaps, as if that had been counted evenly. To the
-        /// nearest whole number.
+        /// Returns an estimate of what was counted in the last [`length`](crate::Windows::length) of a window until
+        /// now: what the current window holds, and of the one before the part that overlaps, as if that had been
+        /// counted evenly. To the nearest whole number.
+        ///
+        /// One round trip; two requests. Cancel-safe.
         ///
         /// # Errors
         ///

@@ -18,9 +18,11 @@ pub type TotalAndSlice = (i64, i64);
 ///
 /// Each instance owns a slice of every total. The trait is dyn-compatible.
 ///
-/// `total(key)` is the sum of the slices that living instances hold under the key's current epoch. A
+/// `total(key)` is the sum of the slices that live instances hold under the key's current epoch. A
 /// missing key reads `(0, 0)`. Batches answer per item: the outer error concerns the whole batch, the
 /// inner one a single key, and the other keys are not affected by it.
+///
+/// # I/O and cancellation
 ///
 /// Every operation but [`instance_id`](Self::instance_id) may do I/O; which ones of a lax counter do, its type
 /// says.
@@ -92,6 +94,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     /// a total. A part that fails fails for each of its items; later parts are not sent, and their items are
     /// [`NotApplied`](DistkitError::NotApplied). An empty batch does no I/O.
     ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// For an item: [`CounterError`](DistkitError::CounterError), it was refused. As a whole, for a batch of one part: those of
@@ -124,6 +128,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Does one write, and returns how the key stood before and after it, and whether its condition held.
     ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of every operation.
@@ -154,6 +160,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Reads the total and the own slice of each key. A missing key reads `(0, 0)`. An empty batch does no I/O.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// Those of every operation; reads are never [`OutcomeUnknown`](DistkitError::OutcomeUnknown).
@@ -181,6 +189,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     /// Deletes the key for every instance, under a new epoch, and returns the old total and this instance's old slice.
     ///
     /// Slices of older epochs count nothing from then on, also those of instances that rejoin. A missing key gives `(0, 0)`.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -211,6 +221,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     ///
     /// The epoch stays, and so do the slices of the others. Without a slice under the current epoch the second number is 0.
     ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of every operation.
@@ -235,9 +247,11 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         Ok((written.new.total, written.old.slice))
     }
 
-    /// Removes every instance-aware counter of the prefix, whoever wrote it. Nothing from before comes back.
+    /// Removes every instance-aware counter of the prefix, of all instances. No earlier slice is put back.
     ///
     /// Atomic in each shard. Memberships stay.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -260,6 +274,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn clear(&self) -> Result<(), DistkitError>;
 
     /// Removes this instance's slices of all keys, and no other instance's.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -286,6 +302,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     ///
     /// Instances without a slice are left out; a missing key gives an empty list. One round trip. It joins nothing.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// Those of every operation; reads are never [`OutcomeUnknown`](DistkitError::OutcomeUnknown).
@@ -309,6 +327,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     async fn slices(&self, key: &RedisKey) -> Result<Vec<InstanceSlice>, DistkitError>;
 
     /// Adds `count`, which may be negative, to this instance's slice, and returns the new total and the slice.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -335,6 +355,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     /// Adds `count` to this instance's slice if the condition holds for the *total*, in one atomic step.
     ///
     /// Returns `(new, old)`, each as total and own slice: the same twice when the condition did not hold.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -366,6 +388,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     }
 
     /// Subtracts `count` from this instance's slice, and returns the new total and the slice. Both may be negative.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -399,6 +423,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     /// to their start. A total that is there already, or beyond, stays. Nothing fits into empty bounds. A missing
     /// key starts from 0. A lax counter does this at once, like [`inc_if`](Self::inc_if).
     ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of [`inc`](Self::inc). The bounds are those of the total: the own slice may still overflow.
@@ -429,6 +455,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Reads the total and the own slice. A missing key reads `(0, 0)`.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// Those of every operation; reads are never [`OutcomeUnknown`](DistkitError::OutcomeUnknown).
@@ -455,9 +483,11 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     ///
     /// The slices of all other instances count 0 from then on.
     ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
-    /// Those of every operation. It may be repeated if nobody else writes the key.
+    /// Those of every operation. It may be repeated if no other process writes the key.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::memory::MemoryBackend, icounter::*};
@@ -479,6 +509,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Does [`set`](Self::set) if the condition holds for the total, in one atomic step. Returns `(new, old)`, each as total
     /// and own slice: the same twice when the condition did not hold.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -511,6 +543,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Makes this instance's slice `count`, and returns the new total and the slice. The epoch stays.
     ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of [`inc`](Self::inc). It may be repeated: no one else changes this slice.
@@ -538,6 +572,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Does [`set_on_instance`](Self::set_on_instance) if the condition holds for this instance's *slice*. Returns
     /// `(new, old)`, each as total and own slice.
+    ///
+    /// Cancel-safe: a dropped call [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -569,6 +605,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Reads this instance's slice of each key.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// Those of [`get`](Self::get).
@@ -595,6 +633,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     }
 
     /// Does [`inc`](Self::inc) for each item, in order.
+    ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -625,6 +665,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Does [`inc_if`](Self::inc_if) for each item, in order.
     ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of [`write_all`](Self::write_all).
@@ -654,6 +696,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Does [`set`](Self::set) for each item, in order.
     ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of [`write_all`](Self::write_all).
@@ -680,6 +724,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     }
 
     /// Does [`set_if`](Self::set_if) for each item, in order.
+    ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -709,6 +755,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
 
     /// Does [`set_on_instance`](Self::set_on_instance) for each item, in order.
     ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
+    ///
     /// # Errors
     ///
     /// Those of [`write_all`](Self::write_all).
@@ -735,6 +783,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     }
 
     /// Does [`set_on_instance_if`](Self::set_on_instance_if) for each item, in order.
+    ///
+    /// Cancel-safe: each part of a dropped batch [is applied once at most](InstanceAwareCounterTrait#io-and-cancellation).
     ///
     /// # Errors
     ///
@@ -818,6 +868,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     ///
     /// Those of expired instances count until they are swept, so it may be too great after an instance has crashed.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     ///
     /// [`NotApplied`](DistkitError::NotApplied) where the store, or one of the shards, does not answer or cannot list;
@@ -839,6 +891,8 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
     }
 
     /// Returns whether [`len`](Self::len) is 0. One round trip.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -862,8 +916,11 @@ pub trait InstanceAwareCounterTrait: Send + Sync {
         Ok(self.len().await? == 0)
     }
 
-    /// The `n` counters with the greatest totals among those that the filter selects, the greatest first; equal ones
-    /// in the order of their keys. It reads all of them as [`list`](Self::list) does, and keeps `n` in memory.
+    /// Returns the `n` counters with the greatest totals among those that the filter selects, the greatest first;
+    /// equal ones in the order of their keys. It reads all of them as [`list`](Self::list) does, and keeps `n` in
+    /// memory.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///

@@ -30,7 +30,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounterOptions<B> {
         }
     }
 
-    /// How many milliseconds after its last operation or heartbeat the instance may be taken for dead.
+    /// Sets how many milliseconds after its last operation or heartbeat the instance may be taken for expired.
     ///
     /// Default: 30 000; at least 1. Keep it well above the time that the store may be out
     /// of reach in ordinary operation.
@@ -49,7 +49,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounterOptions<B> {
         self
     }
 
-    /// After how long an absence the slices of an instance are not put back any more. Default: 7 days.
+    /// Sets after how long an absence the slices of an instance are not put back any more. Default: 7 days.
     ///
     /// See [`StrictInstanceAwareCounterOptions::max_absence`].
     pub fn max_absence(mut self, max_absence: Duration) -> Self {
@@ -64,7 +64,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounterOptions<B> {
         self
     }
 
-    /// How far apart the background's flushes are at least. Default: 20 ms; at least 1 ms.
+    /// Sets how far apart the background's flushes are at least. Default: 20 ms; at least 1 ms.
     ///
     /// A flush starts when a write is [`allowed_lag`](Self::allowed_lag) old, but not sooner than this
     /// after the flush before it.

@@ -30,7 +30,7 @@ pub struct TotalAndSlices {
 }
 
 impl TotalAndSlices {
-    /// These slices and their sum.
+    /// Returns these slices and their sum.
     pub fn new(slices: Vec<InstanceSlice>) -> Self {
         let sum: i128 = slices.iter().map(|slice| i128::from(slice.value)).sum();
         let total = i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX });
@@ -82,7 +82,7 @@ pub(super) fn slices_of<B: InstanceBackend + ?Sized>(
     })
 }
 
-/// `None` where nobody who lives has a slice.
+/// `None` where no live instance has a slice.
 async fn read_slices<B: InstanceBackend + ?Sized>(
     store: SpaceStore<B>,
     key: RedisKey,

@@ -41,7 +41,7 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
         }
     }
 
-    /// How many milliseconds after its last operation or heartbeat the instance may be taken for dead.
+    /// Sets how many milliseconds after its last operation or heartbeat the instance may be taken for expired.
     ///
     /// Default: 30 000; at least 1. Keep it well above the time that the store may be out
     /// of reach in ordinary operation.
@@ -60,11 +60,11 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounterOptions<B> {
         self
     }
 
-    /// After how long an absence the slices of an instance are not put back any more. Default: 7 days.
+    /// Sets after how long an absence the slices of an instance are not put back any more. Default: 7 days.
     ///
     /// An instance is absent from the end of its lease until it joins again, by a clock of the store that
-    /// makes steps of a minute at most and stands still while nobody is joined. What `del` and `set` leave
-    /// behind of a key that nobody has a slice of is kept for up to twice as long. Give all processes of a
+    /// makes steps of a minute at most and stands still while no instance is joined. What `del` and `set` leave
+    /// behind of a key without slices is kept for up to twice as long. Give all processes of a
     /// prefix the same value: that of the latest join counts.
     pub fn max_absence(mut self, max_absence: Duration) -> Self {
         self.max_absence = max_absence;

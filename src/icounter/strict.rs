@@ -36,14 +36,14 @@ use crate::{
 /// [`leave`](Self::leave). It ends also with the tokio runtime on which an operation has started it; the
 /// next operation then starts it on its own.
 ///
-/// An instance that was taken for dead joins again by itself, with the slices that were last
-/// acknowledged, and nobody sees it except in the totals.
+/// An instance that was taken for expired joins again by itself, with the slices that were last
+/// acknowledged, and it shows in the totals only.
 pub struct StrictInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBackend> {
     shards: Shards<Shard<B>>,
 }
 
 impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
-    /// A new instance. No I/O; it may be called outside of a runtime.
+    /// Creates a new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: StrictInstanceAwareCounterOptions<B>) -> Arc<Self> {
         let strict = options.strict;
         let memberships = options.memberships("strict_instance_aware");
@@ -58,12 +58,12 @@ impl<B: InstanceBackend + ?Sized> StrictInstanceAwareCounter<B> {
         Arc::new(Self { shards: memberships.map(shard) })
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &B {
         self.shards.first().membership.store()
     }
 
-    /// What the counter has done, and how it stands. No I/O.
+    /// Returns what the counter has done, and how it stands. No I/O.
     pub fn stats(&self) -> Stats {
         self.shards.stats(|shard| shard.counts().stats(Level::default()))
     }

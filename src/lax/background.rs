@@ -63,7 +63,7 @@ impl<L: Ledger> Background<L> {
         }
     }
 
-    /// Asks the store for its time now and then, as long as somebody writes.
+    /// Asks the store for its time now and then, as long as there are writes.
     async fn ask_time(&self) {
         loop {
             sleep(ASK_EVERY).await;
@@ -74,7 +74,7 @@ impl<L: Ledger> Background<L> {
                     target: "distkit::lax",
                     prefix = self.shared.ledger.prefix(), shard = self.shared.ledger.counts().shard(),
                     error = %Chain(&error),
-                    "the store did not tell its time; windows go by what it told before"
+                    "the store did not answer its time; windows go by its last answer"
                 );
             }
         }

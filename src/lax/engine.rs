@@ -32,7 +32,7 @@ impl<L: Ledger> Drop for Owner<L> {
     fn drop(&mut self) {
         let engine = &self.0;
         engine.shared().gate.orphan();
-        // A task that runs where nobody drives it is to end, too, with all that it holds.
+        // A task on a runtime that is not driven is to end, too, with all that it holds.
         if engine.has_pending() || engine.is_running() {
             engine.ensure_task();
         }
@@ -193,7 +193,7 @@ impl<L: Ledger> Engine<L> {
         last.cancel();
     }
 
-    /// Nobody waits for the request any longer. One that is being done is cancelled, and the task with it.
+    /// No caller waits for the request any longer. One that is being done is cancelled, and the task with it.
     pub(super) fn withdraw(self: &Arc<Self>, request: u64) {
         let last = {
             let mut requests = self.background.requests.lock();

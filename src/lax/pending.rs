@@ -8,7 +8,7 @@ use super::{
 /// How many cells have something to commit, or in flight. Never less than are counted, and for a
 /// moment more.
 ///
-/// Whoever marks a cell as dirty counts it after that, and who uncounts a cell looks for a mark after that: so
+/// What marks a cell as dirty counts it after that, and who uncounts a cell looks for a mark after that: so
 /// one of them sees what the other has done, and a dirty cell is counted in the end.
 #[derive(Default)]
 pub(super) struct Pending(AtomicUsize);

@@ -21,7 +21,7 @@ pub struct Unflushed {
     /// Additions under tokens that are still pending, may have been added, or were refused since the last `flush`. Where
     /// there are any, also those that were found to have been added before.
     pub tokens: Vec<UnflushedToken>,
-    /// Why the last attempt failed. Of several shards, that of the first one that has a cause.
+    /// The error of the last attempt; of several shards, of the first one that has any.
     pub cause: Option<DistkitError>,
     /// The shards from which something is left, or that have a cause of their own, in order. Empty where the prefix has
     /// one shard.
@@ -36,9 +36,9 @@ pub struct UnflushedToken {
     pub key: RedisKey,
     /// The token.
     pub token: Token,
-    /// What was to be added.
+    /// The amount.
     pub count: i64,
-    /// What became of it.
+    /// Its outcome.
     pub fate: TokenFate,
 }
 
@@ -76,15 +76,15 @@ impl UnflushedToken {
 pub struct UnflushedShard {
     /// The number of the shard. [`Space::shard_of`](crate::backend::Space::shard_of) gives that of a key.
     pub shard: u16,
-    /// How many of [`Unflushed::pending`] are this shard's.
+    /// The number of [`Unflushed::pending`] that are this shard's.
     pub pending: usize,
-    /// How many of [`Unflushed::unknown`].
+    /// The number of [`Unflushed::unknown`].
     pub unknown: usize,
-    /// How many of [`Unflushed::refused`].
+    /// The number of [`Unflushed::refused`].
     pub refused: usize,
-    /// How many of [`Unflushed::tokens`].
+    /// The number of [`Unflushed::tokens`].
     pub tokens: usize,
-    /// Why the last attempt in this shard failed.
+    /// The error of the last attempt in this shard.
     pub cause: Option<DistkitError>,
 }
 

@@ -75,7 +75,7 @@ impl<L: Ledger> Requests<L> {
         Some(next)
     }
 
-    /// For the task: it has done the request. False when nobody has waited for it any longer.
+    /// For the task: it has done the request. False when no caller waits for it any longer.
     pub(super) fn end(&mut self, request: u64) -> bool {
         self.serving.take_if(|serving| *serving == request).is_some()
     }

@@ -30,7 +30,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How long the task may give no sign of life before somebody else takes its place: two lags, within
+    /// How long the task may show no progress before another one takes its place: two lags, within
     /// what a busy runtime may need and what a caller can wait.
     pub(super) fn patience(&self) -> Duration {
         self.lag.saturating_mul(2).clamp(Duration::from_millis(20), Duration::from_secs(1))
@@ -69,7 +69,7 @@ macro_rules! buffering_options {
             self
         }
 
-        /// Sets how long a lax counter remembers the numbers of a key that nobody uses. Default: 30 s.
+        /// Sets how long a lax counter remembers the numbers of an unused key. Default: 30 s.
         ///
         /// A key with pending writes is never forgotten, nor is an acknowledged slice, which the instance may have to
         /// put back. The first use of a forgotten key reads it from the store.

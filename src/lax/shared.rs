@@ -40,7 +40,7 @@ pub(crate) struct Shared<L> {
     window: AtomicU64,
     /// When that was found to begin, within a lag of its beginning; 0 where it was later.
     began_at: AtomicU64,
-    /// Somebody has looked at the clock since the store was asked for its time.
+    /// The clock was read since the store was asked for its time.
     uses_clock: AtomicBool,
     /// What is in the batch in flight.
     pub(super) under_way: Mutex<Option<Arc<Vec<Delta>>>>,

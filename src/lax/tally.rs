@@ -19,7 +19,7 @@ pub(crate) struct Tally {
     value: AtomicI64,
     /// The last acknowledged total. Only the committer writes it.
     base: AtomicI64,
-    /// Whether additions may be waiting that nobody has been told to commit.
+    /// Whether additions may be waiting that no task was asked to commit.
     dirty: AtomicBool,
     /// Whether additions are to be checked.
     near_limit: AtomicBool,

@@ -105,7 +105,7 @@ impl Task {
         self.may_stall() && !std::mem::replace(&mut self.watched, true)
     }
 
-    /// For the watch. `waited_for`: somebody has something for the task to do.
+    /// For the watch. `waited_for`: a caller has work for the task.
     pub(super) fn look(&mut self, now: Instant, patience: Duration, waited_for: bool) -> Found {
         let Some(work) = self.work.clone().filter(|_| self.may_stall()) else {
             self.watched = false;

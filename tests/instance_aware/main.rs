@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use world::{Place, THRESHOLD_MS, World, eventually_reads, key};
 
-async fn a_set_survives_the_death_of_older_slices(world: World) {
+async fn a_set_survives_the_expiry_of_older_slices(world: World) {
     let (a, b) = (world.process().await, world.process().await);
     let k = key("k");
     assert_eq!(a.inc(&k, 10).await.unwrap(), (10, 10));
@@ -37,7 +37,7 @@ async fn a_del_leaves_nothing_to_subtract(world: World) {
     world.check_sum("k", 5);
 }
 
-async fn the_dead_are_subtracted(world: World) {
+async fn expired_instances_are_subtracted(world: World) {
     let (a, b) = (world.process().await, world.process().await);
     assert_eq!(a.inc(&key("k"), 10).await.unwrap(), (10, 10));
     assert_eq!(b.inc(&key("k"), 5).await.unwrap(), (15, 5));
@@ -334,9 +334,9 @@ macro_rules! on_every_store {
 }
 
 on_every_store!(
-    a_set_survives_the_death_of_older_slices,
+    a_set_survives_the_expiry_of_older_slices,
     a_del_leaves_nothing_to_subtract,
-    the_dead_are_subtracted,
+    expired_instances_are_subtracted,
     slices_come_back_exactly_once,
     the_total_is_the_sum_after_every_step,
     clear_is_final,

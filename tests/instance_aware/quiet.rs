@@ -1,4 +1,4 @@
-//! Who lives is never taken for dead, however little it does: under simulated time, which has hours to
+//! A live instance never expires, however little it does: under simulated time, which has hours to
 //! spare.
 
 use std::time::Duration;

@@ -85,8 +85,8 @@ impl Costs {
 
 /// A thousand instances die at once. `DISTKIT_BACKLOG_KEYS` says how many keys each of them has.
 #[tokio::test]
-async fn a_backlog_of_the_dead_goes_bit_by_bit_until_nothing_is_left() {
-    const DEAD: usize = 1000;
+async fn the_slices_of_expired_instances_are_swept_until_none_is_left() {
+    const EXPIRED: usize = 1000;
     let keys = std::env::var("DISTKIT_BACKLOG_KEYS").map_or(200, |keys| keys.parse().unwrap());
     let bed = Bed::new().await;
     let survivor = bed.join(LONG).await;
@@ -95,7 +95,7 @@ async fn a_backlog_of_the_dead_goes_bit_by_bit_until_nothing_is_left() {
     bed.apply(&survivor, &writes[..touched]).await;
     let empty = bed.memory();
     let mut built = Costs::of("to build");
-    for _ in 0..DEAD {
+    for _ in 0..EXPIRED {
         let member = bed.join(LONG).await;
         let before = bed.spent().await;
         bed.apply(&member, &writes).await;
@@ -123,7 +123,7 @@ async fn a_backlog_of_the_dead_goes_bit_by_bit_until_nothing_is_left() {
     let totals: Vec<_> = standings.iter().map(|standing| standing.total).collect();
     let expected = [vec![3; touched], vec![1; keys / 2 - touched]].concat();
     assert_eq!(totals, expected);
-    // What only the dead had goes with the first look at it.
+    // Keys of expired instances only go with the first look at them.
     let theirs: Vec<_> = writes[keys - 10..].iter().map(|write| write.key.clone()).collect();
     let read = bed.store.read_on(&bed.space, &survivor, &theirs).await.unwrap().answer;
     assert!(read.iter().all(|standing| standing.as_ref().unwrap().total == 0));
@@ -145,7 +145,7 @@ async fn a_backlog_of_the_dead_goes_bit_by_bit_until_nothing_is_left() {
         "0",
     ]);
     println!("slowest script {slow}, while others may have had the CPU");
-    // A portion is small, however many have died: this is what keeps an operation short.
+    // A portion is small, however many have expired: this is what keeps an operation short.
     for costs in [touch, batch, sweep] {
         let most = costs.report();
         assert!(most < 3000, "a script ran {most} commands");
@@ -164,7 +164,7 @@ async fn a_backlog_of_the_dead_goes_bit_by_bit_until_nothing_is_left() {
 
 /// Quick operations renew the key of a lease alone; the set of leases learns of it when somebody looks.
 #[tokio::test]
-async fn a_dead_one_is_found_behind_any_number_of_renewed_leases() {
+async fn an_expired_lease_is_detected_behind_any_number_of_renewed_ones() {
     const RENEWED_UNKNOWN: &str = "local leases = ARGV[1] .. 'leases' \
         for _, who in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(+inf')) do redis.call('ZADD', leases, 1, who) end \
         redis.call('ZADD', leases, 2, ARGV[2]) \
@@ -181,7 +181,7 @@ async fn a_dead_one_is_found_behind_any_number_of_renewed_leases() {
     }
     let dead = dead.incarnation.to_string();
     assert_eq!(bed.server.cli(&["EVAL", RENEWED_UNKNOWN, "0", "distkit:{bed}:i:", &dead]), "0");
-    assert_eq!(bed.apply(&survivor, &adds(1)).await[0].total, 2, "the dead one's is gone");
+    assert_eq!(bed.apply(&survivor, &adds(1)).await[0].total, 2, "the expired one's is gone");
     bed.store.heartbeat(&bed.space, &survivor).await.unwrap();
     assert_eq!(
         bed.server.cli(&["ZCARD", "distkit:{bed}:i:leases"]),

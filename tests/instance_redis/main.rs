@@ -258,7 +258,7 @@ async fn non_canonical_totals_are_refused_by_reads_and_writes() {
         for quick in [true, false] {
             bed.apply(&one, &[change(&k, SliceChange::SetTotal(7))]).await;
             if quick {
-                // Nobody is dead, and no lease may have run out.
+                // No instance has expired, and no lease may have ended.
                 bed.store.heartbeat(&bed.space, &one).await.unwrap();
                 bed.store.read_on(&bed.space, &one, std::slice::from_ref(&k)).await.unwrap();
             } else {

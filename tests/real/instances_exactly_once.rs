@@ -1,5 +1,5 @@
 //! Every acknowledged write of a lax instance-aware counter is counted once, in the total and in the own
-//! slice, whatever becomes of the connections and however often the instance is taken for dead.
+//! slice, whatever happens to the connections and however often the instance expires.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

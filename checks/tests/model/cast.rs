@@ -22,7 +22,7 @@ impl Who {
         matches!(self, Self::Cleo | Self::Dora).then(|| RedisKey::try_from("pod").unwrap())
     }
 
-    /// After how many milliseconds of silence the instance may be taken for dead.
+    /// After how many milliseconds of silence the instance may be taken for expired.
     pub(crate) fn threshold(self) -> u64 {
         match self {
             Self::Anna | Self::Ben => 30_000,

@@ -161,7 +161,7 @@ impl Inspector {
                 }
                 if let Some(value) = value {
                     broken.push(format!(
-                        "{}, which is dead since long, still counts {value} in {name}",
+                        "{}, which expired long ago, still counts {value} in {name}",
                         who(member)
                     ));
                 }
@@ -255,7 +255,7 @@ fn compare(
     ailing: Option<u64>,
     now: u64,
 ) -> Result<(), String> {
-    // Whoever is cut off may have been taken for dead.
+    // A process that is cut off may have expired.
     if value.is_none() && ailing.is_some() {
         return Ok(());
     }

@@ -166,7 +166,7 @@ fn run(bases: BTreeSet<i64>, steps: &[Step]) -> BTreeSet<i64> {
 pub(crate) struct Plain {
     /// What is certainly in the store.
     least: i64,
-    /// What may be in the store, beyond that: the dead's last writes, and those whose reply got lost.
+    /// What may be in the store, beyond that: the last writes of crashed processes, and those whose reply got lost.
     doubtful: i64,
     under_way: i64,
     /// What was acknowledged by a lax counter and may be on its way, for each process.
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_dead_did_not_flush_is_in_doubt() {
+    fn what_a_crashed_process_did_not_flush_is_in_doubt() {
         let mut total = Plain::default();
         total.buffer(1, 10, 5);
         total.buffer(2, 10, 7);

@@ -21,7 +21,7 @@ pub(crate) enum Sabotage {
     StaleClaims,
     /// Heartbeats are answered, and renew nothing.
     MuteHeartbeats,
-    /// The leases of the dead never run out.
+    /// The leases of crashed processes never end.
     EternalLeases,
 }
 

@@ -113,7 +113,7 @@ pub(crate) struct Member {
     pub(crate) slot: usize,
     pub(crate) process: u32,
     pub(crate) family: Family,
-    /// When its slices must be gone, once it is dead.
+    /// When its slices must be gone, once it has crashed.
     pub(crate) ends: Option<u64>,
     pub(crate) parts: Parts,
 }

@@ -20,7 +20,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 ///
 /// | URL | store |
 /// | --- | --- |
-/// | `memory://` | a [`MemoryBackend`] of its own, empty and shared with nobody else |
+/// | `memory://` | a [`MemoryBackend`] of its own, empty and not shared |
 /// | `memory://name` | this process's [`MemoryBackend::named`] of that name |
 /// | `redis://[[user]:password@]host[:port][/db]` | Redis or Valkey, over redis-rs if compiled in, else over fred |
 /// | `redis+fred://...` | the same, over fred |
@@ -52,6 +52,8 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 ///
 /// TLS trusts the certificates of the system, unless told otherwise. The process's default `CryptoProvider` of rustls
 /// does the cryptography; where none was installed, this installs aws-lc-rs.
+///
+/// One connection and a round trip over a network, no I/O of the memory store. Cancel-safe.
 ///
 /// # Errors
 ///
@@ -103,7 +105,7 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Store>, BackendError> {
     }
 }
 
-/// The process's cryptography, chosen now where nobody has: both clients panic without.
+/// The process's cryptography, chosen now where it was not: both clients panic without.
 #[cfg(any(feature = "redis-rs-tls", feature = "fred-tls"))]
 fn crypto() -> Arc<rustls::crypto::CryptoProvider> {
     use rustls::crypto::{CryptoProvider, aws_lc_rs::default_provider};
@@ -126,7 +128,7 @@ fn unreachable(error: impl std::fmt::Display) -> BackendError {
 #[error("cannot connect to the server: {0}")]
 struct Unreachable(String);
 
-/// Whether [`connect`] failed at the server, and not at its URL.
+/// Returns whether [`connect`] failed at the server, and not at its URL.
 #[cfg(any(feature = "redis-rs", feature = "fred"))]
 pub fn is_unreachable(error: &BackendError) -> bool {
     matches!(error, BackendError::NotApplied(cause) if cause.is::<Unreachable>())

@@ -53,7 +53,7 @@ const CONNECTING: Duration = Duration::from_millis(500);
 pub type FredStore = LuaStore<Runner>;
 
 impl LuaStore<Runner> {
-    /// The store behind a [`Client`] or [`Pool`] that has been, or will be, connected with `init`. No
+    /// Returns the store behind a [`Client`] or [`Pool`] that has been, or will be, connected with `init`. No
     /// I/O.
     pub fn new(client: impl Into<FredClient>) -> Self {
         Self::over(Runner::new(client.into().0))

@@ -74,7 +74,7 @@ pub(super) type Args<'a> = Vec<Arg<'a>>;
 /// What running a script twice, or losing its answer, means.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind<'l> {
-    /// It changes no counter, and is run for somebody who is no member.
+    /// It changes no counter, and is run for a caller that is no member.
     Look,
     /// It changes no counter.
     Read,
@@ -402,7 +402,7 @@ impl<R: ScriptRunner> LuaStore<R> {
                 "ok" => return Ok(answer),
                 "more" => return Ok(Answer { more: true, ..answer }),
                 "replayed" => return Ok(Answer { replayed: true, ..answer }),
-                // Very many dead instances are collected in several steps.
+                // Very many expired instances are collected in several steps.
                 "again" => {}
                 "notjoined" => return Err(BackendError::NotJoined),
                 "replaced" => return Err(BackendError::Replaced),

@@ -232,3 +232,24 @@ pub trait ScriptRunner: Send + Sync + 'static {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ServerError;
+
+    #[test]
+    fn the_guide_lists_codes_with_what_errors_say_of_them() {
+        let page = include_str!("../../../docs/guide/errors.md");
+        let (_, table) = page.split_once("| code | the chain says | mend |").unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let mut listed = 0;
+        for row in rows {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let code = cells[1].trim_matches('`').to_owned();
+            let error = ServerError { code, detail: String::new() };
+            assert_eq!(error.explanation(), Some(cells[2]), "{row}");
+            listed += 1;
+        }
+        assert_eq!(listed, 9);
+    }
+}

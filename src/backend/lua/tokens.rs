@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bits_of_a_dead_bucket_go_after_its_parts() {
+    fn the_bits_of_an_expired_bucket_go_after_its_parts() {
         let space = Space::new(RedisKey::new("shop").unwrap());
         let names = |next, count| -> Vec<_> {
             Dead { number: 5, parts: 16, next }.names(&space, count).collect()

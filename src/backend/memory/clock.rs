@@ -24,7 +24,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock at 0.
+    /// Creates a clock at 0.
     pub fn new() -> Self {
         Self::default()
     }
@@ -35,7 +35,7 @@ impl ManualClock {
         *now = now.saturating_add(step);
     }
 
-    /// How far the clock has been moved since it was made.
+    /// Returns how far the clock has been moved since it was made.
     pub fn now(&self) -> Duration {
         *self.now.lock()
     }

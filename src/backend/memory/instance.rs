@@ -38,7 +38,7 @@ struct Joiner {
     refused: BTreeMap<usize, Refusal>,
 }
 
-/// A counter that somebody has a slice of.
+/// A counter that has slices.
 #[derive(Debug)]
 struct Counter {
     epoch: Epoch,
@@ -92,7 +92,7 @@ pub(super) struct Instances {
     /// The epochs of keys without slices, unless they are the base; and those from before the last turn.
     bare: BTreeMap<RedisKey, Epoch>,
     old_bare: BTreeMap<RedisKey, Epoch>,
-    /// Those who died or left, and how old the space was then.
+    /// Those that expired or left, and how old the space was then.
     gone: BTreeMap<Arc<str>, Duration>,
     lanes: Option<Lanes<Answer>>,
 }
@@ -172,7 +172,7 @@ impl Instances {
 
     /// Whether an instance that joined since the store began was gone for longer than its claims are kept.
     fn was_away_too_long(&self, instance: &Instance) -> bool {
-        // The same join once more: perhaps nobody heard what it was answered.
+        // The same join once more: its answer may have been lost.
         if let Some(joiner) = self.joined.values().find(|joiner| joiner.id == instance.id) {
             return joiner.late;
         }
@@ -485,12 +485,12 @@ impl Instances {
         self.remove_members(&BTreeSet::from([member.incarnation]));
     }
 
-    /// The total of the key's slices of the living, for somebody who is no member.
+    /// The total of the slices of live instances, for a caller that is no member.
     pub(super) fn total(&self, now: u64, key: &RedisKey) -> i64 {
         clamp(self.living_slices(now, key).map(|(_, value)| i128::from(value)).sum())
     }
 
-    /// The key's slices of the living, for somebody who is no member.
+    /// The key's slices of live instances, for a caller that is no member.
     pub(super) fn slices(&self, now: u64, key: &RedisKey) -> Vec<InstanceSlice> {
         let list = |(joiner, value): (&Joiner, i64)| InstanceSlice {
             instance_id: joiner.id.to_string(),
@@ -511,7 +511,7 @@ impl Instances {
         })
     }
 
-    /// Some of the counters that somebody has a slice of, for somebody who is no member.
+    /// Some of the counters that have slices, for a caller that is no member.
     pub(super) fn page(
         &self,
         from: Option<&Cursor>,
@@ -521,7 +521,7 @@ impl Instances {
         paging::page(&self.counters, from, filter, count, |key, _| key.clone())
     }
 
-    /// How many counters somebody has a slice of.
+    /// How many counters have slices.
     pub(super) fn len(&self) -> usize {
         self.counters.len()
     }
@@ -615,11 +615,11 @@ impl Instances {
         }
     }
 
-    /// Removes everybody whose lease has run out.
+    /// Removes all instances whose lease has ended.
     fn collect(&mut self, now: u64) {
-        let dead = self.joined.iter().filter(|(_, joiner)| joiner.lease_ends <= now);
-        let dead: BTreeSet<_> = dead.map(|(who, _)| *who).collect();
-        self.remove_members(&dead);
+        let expired = self.joined.iter().filter(|(_, joiner)| joiner.lease_ends <= now);
+        let expired: BTreeSet<_> = expired.map(|(who, _)| *who).collect();
+        self.remove_members(&expired);
     }
 
     fn remove_members(&mut self, gone: &BTreeSet<Incarnation>) {

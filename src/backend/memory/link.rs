@@ -111,8 +111,8 @@ impl MemoryLink {
         Self::new(Arc::new(store), Line::whole())
     }
 
-    /// What happens to the requests of one shard, besides what happens to all of them: it can be cut, slowed or made to
-    /// lose messages by itself, as when one node of a cluster is down. A prefix of one shard has shard 0.
+    /// Returns the controls of the requests of one shard, besides those of all of them: it can be cut, slowed
+    /// or made to lose messages by itself, as when one node of a cluster is down. A prefix of one shard has shard 0.
     ///
     /// ```
     /// # use distkit::{RedisKey, backend::{Space, memory::MemoryBackend}};
@@ -170,7 +170,7 @@ impl MemoryLink {
         self.layer().restore();
     }
 
-    /// Whether the link is cut.
+    /// Returns whether the link is cut.
     pub fn is_cut(&self) -> bool {
         self.layer().is_cut()
     }
@@ -190,7 +190,7 @@ impl MemoryLink {
         self.layer().lose_next_replies(count);
     }
 
-    /// How many requests were made over this link, whatever became of them.
+    /// Returns how many requests were made over this link, whatever became of them.
     pub fn requests(&self) -> u64 {
         self.layer().requests()
     }
@@ -265,7 +265,7 @@ impl Line {
         self.state().cut = false;
     }
 
-    /// Whether the link is cut.
+    /// Returns whether the link is cut.
     pub fn is_cut(&self) -> bool {
         self.state().cut
     }
@@ -291,7 +291,7 @@ impl Line {
         self.state().replies_to_lose = count;
     }
 
-    /// How many requests were made over this link, whatever became of them.
+    /// Returns how many requests were made over this link, whatever became of them.
     pub fn requests(&self) -> u64 {
         self.state().requests
     }

@@ -68,13 +68,13 @@ struct Shared {
 }
 
 impl MemoryBackend {
-    /// An empty store whose time is tokio's: under paused time it moves together with the timers.
+    /// Creates an empty store whose time is tokio's: under paused time it moves together with the timers.
     /// Outside of a runtime it is the system's monotonic clock.
     pub fn new() -> Self {
         Self::at(Clock::tokio())
     }
 
-    /// An empty store whose time is `clock`'s. Timers stay tokio's.
+    /// Creates an empty store whose time is `clock`'s. Timers stay tokio's.
     pub fn with_clock(clock: ManualClock) -> Self {
         Self::at(Clock::Manual(clock))
     }
@@ -83,12 +83,12 @@ impl MemoryBackend {
         Self { shared: Arc::new(Shared { clock, state: Mutex::default() }) }
     }
 
-    /// A new link to this store, whole and without latency.
+    /// Creates a new link to this store, whole and without latency.
     pub fn link(&self) -> MemoryLink {
         MemoryLink::to(self.clone())
     }
 
-    /// The store's time: how long ago the store, or its [`ManualClock`], was made, and by how much it was set
+    /// Returns the store's time: how long ago the store, or its [`ManualClock`], was made, and by how much it was set
     /// forward or back since.
     pub fn now(&self) -> Duration {
         self.locked(|_, now| now)
@@ -129,7 +129,7 @@ impl MemoryBackend {
         self.locked(|state, _| state.plain.lose_window(space));
     }
 
-    /// The ids of the instances of the space that are joined and whose lease has not expired, in order. Renews
+    /// Returns the ids of the instances of the space that are joined and whose lease has not expired, in order. Renews
     /// no lease.
     pub fn living_instances(&self, space: &Space) -> Vec<Arc<str>> {
         self.locked(|state, now| {
@@ -172,7 +172,7 @@ impl MemoryBackend {
         self.locked(|state, _| state.lose_tokens(space));
     }
 
-    /// How many tokens the space remembers, those that were forbidden included.
+    /// Returns how many tokens the space remembers, those that were forbidden included.
     pub fn remembered_tokens(&self, space: &Space) -> usize {
         self.locked(|state, _| state.remembered_tokens(space))
     }
@@ -203,12 +203,12 @@ impl MemoryBackend {
         self.locked(|state, _| state.step_back(step));
     }
 
-    /// How many plain counters the space holds, also those that are 0.
+    /// Returns how many plain counters the space holds, also those that are 0.
     pub fn len(&self, space: &Space) -> usize {
         self.locked(|state, _| state.plain.len(space))
     }
 
-    /// How many writers' replay guards the store remembers, in all spaces.
+    /// Returns how many writers' replay guards the store remembers, in all spaces.
     pub fn guarded_writers(&self) -> usize {
         self.locked(|state, _| state.plain.writers())
     }
@@ -273,7 +273,7 @@ impl MemoryBackend {
         self.members(space, work)
     }
 
-    /// A request of somebody who is no instance.
+    /// A request of a caller that is no instance.
     fn look<T>(
         &self,
         space: &Space,

@@ -7,7 +7,7 @@ use super::MemoryBackend;
 static NAMED: Mutex<BTreeMap<String, MemoryBackend>> = Mutex::new(BTreeMap::new());
 
 impl MemoryBackend {
-    /// The store of that name, one for the whole process, made when it is first asked for. It lives as
+    /// Returns the store of that name, one for the whole process, made when it is first asked for. It lives as
     /// long as the process. Its time is tokio's.
     ///
     /// ```

@@ -105,7 +105,7 @@ impl State {
         }
     }
 
-    /// Removes a space to which nobody has written for so long, with its records.
+    /// Removes a space that was not written to for so long, with its records.
     fn expire(&mut self, space: &Space) {
         let Some(Shape { shards, idle: Some(idle) }) = self.shapes.get(space.prefix()).copied()
         else {

@@ -29,7 +29,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisConnection for C {}
 pub type RedisStore<C> = LuaStore<Runner<C>>;
 
 impl<C: RedisConnection> LuaStore<Runner<C>> {
-    /// The store behind `connection`. No I/O.
+    /// Returns the store behind `connection`. No I/O.
     ///
     /// A [`ConnectionManager`] that finds itself connected to a read-only replica, as after a failover,
     /// is made to connect again: it does not by itself. A `ClusterConnection` is known to send commands
@@ -39,7 +39,7 @@ impl<C: RedisConnection> LuaStore<Runner<C>> {
         Self::over(Runner::new(connection, traits))
     }
 
-    /// The store behind a connection that may send a command again by itself when an answer is lost.
+    /// Returns the store behind a connection that may send a command again by itself when an answer is lost.
     /// Every write then goes through a script that recognises what it has already applied. No I/O.
     pub fn resending(connection: C) -> Self {
         let traits = Traits { resends: true, ..Traits::of(&connection as &dyn Any) };

@@ -114,12 +114,12 @@ struct Attempts {
 }
 
 impl ReconnectingConnection {
-    /// A connection that is made by the first command. No I/O.
+    /// Creates a connection that connects with its first command. No I/O.
     pub fn new(client: Client) -> Self {
         Self::with_response_timeout(client, PATIENCE)
     }
 
-    /// The same, with another bound than 5 s on how long an answer may take. No I/O.
+    /// Does as [`new`](Self::new), with another bound than 5 s on how long an answer may take. No I/O.
     pub fn with_response_timeout(client: Client, timeout: Duration) -> Self {
         let db = client.get_connection_info().redis_settings().db();
         let connection = Self::of(Origin::Fixed(client), timeout);
@@ -127,8 +127,8 @@ impl ReconnectingConnection {
         connection
     }
 
-    /// A connection that asks `make` for the client before each attempt to connect: for certificates and passwords
-    /// that are rotated. No I/O.
+    /// Creates a connection that asks `make` for the client before each attempt to connect: for certificates and
+    /// passwords that are rotated. No I/O.
     ///
     /// A connection that is in use stays as it is; the rotated ones are used from the next connection on. An error
     /// of `make` is a failed attempt, followed by others. What `make` does must end within 5 s.
@@ -155,7 +155,7 @@ impl ReconnectingConnection {
         Self::of(Origin::Asked(Box::new(move || make().boxed())), PATIENCE)
     }
 
-    /// A connection to the primary that Redis Sentinel names. Each attempt to connect asks the sentinels, and
+    /// Creates a connection to the primary that Redis Sentinel names. Each attempt to connect asks the sentinels, and
     /// so does each second in which commands are sent: a failover is followed within about a second. No I/O.
     ///
     /// The client must ask for the `Master`. [`connect`](crate::backend::connect()) makes one from a
@@ -188,7 +188,7 @@ impl ReconnectingConnection {
         }))
     }
 
-    /// A connection to a server that answers now.
+    /// Connects to a server that answers now. Cancel-safe.
     ///
     /// # Errors
     ///

@@ -31,7 +31,7 @@ impl<B: Backend + ?Sized> LaxHandle<B> {
         Self { hold }
     }
 
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> &RedisKey {
         &self.hold.cell.key
     }
@@ -59,7 +59,7 @@ impl<B: Backend + ?Sized> LaxHandle<B> {
         self.inc(self.hold.negated(count)?)
     }
 
-    /// The last known total plus all own writes that the store has not acknowledged, however old the
+    /// Returns the last known total plus all own writes that the store has not acknowledged, however old the
     /// known total is. [`LaxCounter::get`](super::LaxCounter::get) answers with a fresh one.
     #[inline]
     pub fn estimate(&self) -> i64 {

@@ -32,7 +32,7 @@ use ledger::Plain;
 ///
 /// `inc`, `dec` and `get` of a key in use do no I/O. They answer with an estimate: the last known total plus
 /// all writes of this process that the store has not acknowledged. Own writes are visible at once, and as
-/// long as nobody subtracts, sets or deletes, successive answers never go down. Every write reaches a
+/// long as no process subtracts, sets or deletes, successive answers never go down. Every write reaches a
 /// healthy store within `allowed_lag` plus a round trip, exactly once, whatever gets lost on the way.
 ///
 /// `set`, `set_if`, `inc_if`, `del` and `clear` act on the store at once and answer exactly; writes made
@@ -56,7 +56,7 @@ use ledger::Plain;
 /// calls fail by the client's time-outs.
 ///
 /// No call depends on another one's future being polled: one that was polled once and is then held, as in a
-/// `select!` in a loop, holds up nobody. Dropping it cancels the call.
+/// `select!` in a loop, blocks no other call. Dropping it cancels the call.
 ///
 /// ```
 /// use distkit::{RedisKey, backend::memory::MemoryBackend, counter::{CounterOptions, LaxCounter}};
@@ -77,7 +77,7 @@ pub struct LaxCounter<B: Backend + ?Sized = dyn Backend> {
 }
 
 impl<B: Backend + ?Sized> LaxCounter<B> {
-    /// A counter with these options. No I/O; may be called outside of a runtime.
+    /// Creates a counter with these options. No I/O; may be called outside of a runtime.
     pub fn new(options: CounterOptions<B>) -> Arc<Self> {
         let CounterOptions { stores, settings, strict, keep_tokens, .. } = options;
         let max_pending = share(settings.max_pending, stores.number());
@@ -89,12 +89,12 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         Arc::new(Self { owners: SpaceStore::counted_apart(&stores, "lax").map(owner) })
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &B {
         self.owners.first().0.ledger().store.store()
     }
 
-    /// What the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
+    /// Returns what the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
     pub fn stats(&self) -> Stats {
         self.owners.stats(|owner| owner.0.stats())
     }
@@ -108,6 +108,8 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     /// Adds `count`, which may be negative, and answers the estimate of the new total. A missing key
     /// starts from 0. No I/O, unless this process has not used the key lately: then its total is read
     /// first.
+    ///
+    /// Cancel-safe: a dropped call counts in full or not at all.
     ///
     /// # Errors
     ///
@@ -185,12 +187,13 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     ///
     /// It tells of a thousand of each shard at most; [`Stats::replayed`] counts all. Where the answer to a request was
     /// lost and it was sent again, nothing tells whether its additions were made by an earlier attempt of it or by
-    /// somebody else: these are not told.
+    /// another process: these are not reported.
     pub fn take_replayed(&self) -> Vec<UnflushedToken> {
         self.owners.iter().flat_map(|owner| owner.0.take_replayed()).collect()
     }
 
-    /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
+    /// Subtracts `count`. Like [`inc`](Self::inc), its I/O and cancel safety included, and refuses [`i64::MIN`], which has
+    /// no negation.
     ///
     /// # Errors
     ///
@@ -202,9 +205,11 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         }
     }
 
-    /// The estimate of the total; a missing key reads 0. From memory when the known total is at most
+    /// Returns the estimate of the total; a missing key reads 0. From memory when the known total is at most
     /// [`allowed_lag`](CounterOptions::allowed_lag) old; keys in use are kept that fresh in the
     /// background.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -214,8 +219,10 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         self.engine(key).get(key).await
     }
 
-    /// A handle to one key, for hot paths: adding through it takes a few nanoseconds. Reads the key's
+    /// Returns a handle to one key, for hot paths: adding through it takes a few nanoseconds. Reads the key's
     /// total when it is not known. The key stays in memory as long as the handle lives.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -226,7 +233,10 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
         Ok(LaxHandle::new(Hold::new(owner, cell)))
     }
 
-    /// Returns when all that was written before the call is in the store.
+    /// Returns when all that was written before the call is in the store. No I/O where that is so already, else requests
+    /// for all that is pending.
+    ///
+    /// Cancel-safe: what is pending stays so, and is sent in the background.
     ///
     /// # Errors
     ///
@@ -243,7 +253,9 @@ impl<B: Backend + ?Sized> LaxCounter<B> {
     }
 
     /// Takes no more writes, and brings what is pending to the store, trying again until `within` is
-    /// over. Reads go on working.
+    /// over. Reads go on working. No I/O where nothing is pending.
+    ///
+    /// Of a call that is dropped nothing tells what is left: what is pending goes on being sent in the background.
     ///
     /// # Errors
     ///

@@ -39,7 +39,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareHandle<B> {
         Self { hold }
     }
 
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> &RedisKey {
         &self.hold.cell.key
     }
@@ -87,7 +87,7 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareHandle<B> {
         self.explained(self.hold.engine().replace_slice(cell, count))
     }
 
-    /// `(total, own slice)`: the last known numbers plus all own writes that the store has not
+    /// Returns `(total, own slice)`: the last known numbers plus all own writes that the store has not
     /// acknowledged, however old the known numbers are.
     /// [`get`](crate::icounter::InstanceAwareCounterTrait::get) answers with fresh ones.
     #[inline]

@@ -33,11 +33,11 @@ pub use handle::LaxInstanceAwareHandle;
 ///
 /// `inc`, `dec`, `set_on_instance` and `get` of a key in use do no I/O. They answer `(total, own slice)` as
 /// estimates: the last known numbers plus all writes of this process that the store has not
-/// acknowledged. Own writes are visible at once, and as long as nobody subtracts, sets, deletes or dies,
+/// acknowledged. Own writes are visible at once, and as long as no instance subtracts, sets, deletes or expires,
 /// successive answers never go down. Every write reaches a healthy store within
 /// [`allowed_lag`](LaxInstanceAwareCounterOptions::allowed_lag), or
 /// [`flush_interval`](LaxInstanceAwareCounterOptions::flush_interval) where that is longer, plus a round
-/// trip; exactly once, whatever gets lost on the way and however often the instance is taken for dead in
+/// trip; exactly once, whatever gets lost on the way and however often the instance is taken for expired in
 /// between.
 ///
 /// `set`, `del`, `clear`, everything with a condition and the other `*_on_instance` flush what was written
@@ -72,7 +72,7 @@ pub struct LaxInstanceAwareCounter<B: InstanceBackend + ?Sized = dyn InstanceBac
 }
 
 impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
-    /// A new instance. No I/O; it may be called outside of a runtime.
+    /// Creates a new instance. No I/O; it may be called outside of a runtime.
     pub fn new(options: LaxInstanceAwareCounterOptions<B>) -> Arc<Self> {
         let memberships = options.instance.memberships("lax_instance_aware");
         let max_pending = share(options.settings.max_pending, memberships.number());
@@ -84,12 +84,12 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         Arc::new(Self { owners: memberships.map(owner) })
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &B {
         self.membership().store()
     }
 
-    /// What the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
+    /// Returns what the counter has done, and how it stands, in all shards together. No I/O, and no cost to `inc`.
     pub fn stats(&self) -> Stats {
         self.owners.stats(|owner| owner.0.stats())
     }
@@ -107,6 +107,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
 
     /// Adds `count`, which may be negative, to this instance's slice, and answers the new estimates. No
     /// I/O, unless this process has not used the key lately: then its numbers are read first.
+    ///
+    /// Cancel-safe: a dropped call counts in full or not at all.
     ///
     /// # Errors
     ///
@@ -127,7 +129,8 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         }
     }
 
-    /// Subtracts `count`. Like [`inc`](Self::inc), and refuses [`i64::MIN`], which has no negation.
+    /// Subtracts `count`. Like [`inc`](Self::inc), its I/O and cancel safety included, and refuses [`i64::MIN`], which has
+    /// no negation.
     ///
     /// # Errors
     ///
@@ -139,9 +142,11 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         }
     }
 
-    /// The estimates `(total, own slice)`; a missing key reads `(0, 0)`. From memory when the known
+    /// Returns the estimates `(total, own slice)`; a missing key reads `(0, 0)`. From memory when the known
     /// numbers are at most [`allowed_lag`](LaxInstanceAwareCounterOptions::allowed_lag) old; keys in use
     /// are kept that fresh in the background.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -164,8 +169,10 @@ impl<B: InstanceBackend + ?Sized> LaxInstanceAwareCounter<B> {
         }
     }
 
-    /// A handle to one key, for hot paths: adding through it needs no look-up. Reads the key's numbers
+    /// Returns a handle to one key, for hot paths: adding through it needs no look-up. Reads the key's numbers
     /// when they are not known. The key stays in memory as long as the handle lives.
+    ///
+    /// Cancel-safe.
     ///
     /// # Errors
     ///

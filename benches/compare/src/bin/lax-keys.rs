@@ -1,5 +1,6 @@
 //! Prints how long a lax `inc` of one key of many takes beside a bare look-up and addition in the same kind of map:
-//! `lax-keys [ROUNDS]`. Both run by turns, in random order over the keys; the store is in memory.
+//! `lax-keys [ROUNDS [DRAWN]]`. Both run by turns, in random order over the keys, in an order that repeats after `DRAWN`
+//! calls; the store is in memory.
 
 use std::{
     hint::black_box,
@@ -19,11 +20,12 @@ const CALLS: usize = 1 << 21;
 
 #[tokio::main(worker_threads = 1)]
 async fn main() {
-    let rounds = std::env::args().nth(1).map_or(7, |rounds| rounds.parse().expect("a number"));
+    let number = |at| std::env::args().nth(at).map(|text| text.parse().expect("a number"));
+    let (rounds, drawn) = (number(1).unwrap_or(7), number(2).unwrap_or(CALLS));
     println!("| keys | inc, ns | bare map, ns | ratio, median | ratios |");
     println!("| --- | --- | --- | --- | --- |");
     for count in [1, 1000, 100_000, 1_000_000] {
-        let task = tokio::spawn(measured(count, rounds));
+        let task = tokio::spawn(measured(count, rounds, drawn));
         let (ours, bare, mut ratios) = task.await.expect("measured");
         ratios.sort_by(f64::total_cmp);
         let all: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
@@ -33,7 +35,7 @@ async fn main() {
 }
 
 /// The best time of each, in ns, and the ratio of each round.
-async fn measured(count: usize, rounds: usize) -> (f64, f64, Vec<f64>) {
+async fn measured(count: usize, rounds: usize, drawn: usize) -> (f64, f64, Vec<f64>) {
     let keys: Vec<RedisKey> =
         (0..count).map(|n| RedisKey::try_from(format!("user-{n}-views")).expect("valid")).collect();
     let options = CounterOptions::new(RedisKey::default_prefix(), MemoryBackend::new());
@@ -48,17 +50,17 @@ async fn measured(count: usize, rounds: usize) -> (f64, f64, Vec<f64>) {
         counter.inc(key, 1).await.expect("known");
     }
     let mut dice = fastrand::Rng::with_seed(count as u64);
-    let order: Vec<u32> = (0..CALLS).map(|_| dice.u32(..count as u32)).collect();
+    let order: Vec<u32> = (0..drawn).map(|_| dice.u32(..count as u32)).collect();
     let per_call = |start: Instant| start.elapsed().as_nanos() as f64 / CALLS as f64;
     let (mut ours, mut bare, mut ratios) = (f64::INFINITY, f64::INFINITY, Vec::new());
     for _ in 0..rounds {
         let start = Instant::now();
-        for at in &order {
+        for at in (0..CALLS / drawn).flat_map(|_| &order) {
             black_box(counter.inc(&keys[*at as usize], 1).await.expect("known"));
         }
         let inc = per_call(start);
         let start = Instant::now();
-        for at in &order {
+        for at in (0..CALLS / drawn).flat_map(|_| &order) {
             black_box(map.get(&keys[*at as usize]).map(|entry| entry.fetch_add(1, Relaxed)));
         }
         let add = per_call(start);

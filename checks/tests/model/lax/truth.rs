@@ -48,7 +48,7 @@ struct View {
     parts: Parts,
     /// What each process would call its own.
     own: Parts,
-    /// Its part of the total beside that: what dead processes of its digits left.
+    /// Its part of the total beside that: what crashed processes of its digits left.
     ghosts: Parts,
 }
 
@@ -281,7 +281,7 @@ impl Truth {
         truth.since[who as usize] = now;
     }
 
-    /// The process has not heard what became of its slice: if it is taken for dead before it does, it comes back
+    /// The process has not heard what became of its slice: if it expires before it does, it comes back
     /// with what was acknowledged last.
     pub(crate) fn unheard(&mut self, who: Who, key: Key) {
         let truth = self.key(key);

@@ -118,7 +118,7 @@ impl Instances {
         self.last_epoch
     }
 
-    /// Somebody looks: whose lease has run out is dead.
+    /// An operation looks: an instance whose lease has ended is expired.
     fn collect(&mut self, now: u64) {
         self.joined.retain(|_, joined| now < joined.lease_ends);
     }
