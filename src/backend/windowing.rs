@@ -25,8 +25,9 @@ use crate::RedisKey;
 /// 42. **Late writes.** A batch of a writer takes effect in its window whatever the time is, until that is closed.
 ///     So do [`clear`](super::Backend::clear), reads and listings.
 /// 43. **Closing.** A window is closed at its [`kept_until`](crate::Window::kept_until), the latest of all with which it
-///     was written to. A closed window reads 0 and lists nothing. A write fails with [`BackendError::WindowClosed`],
-///     and changes nothing. It takes no memory for long. Once a later window was opened a step of the clock back does
+///     was written to before. A closed window reads 0 and lists nothing. A write fails with
+///     [`BackendError::WindowClosed`], and changes nothing, also one that would have kept it for longer. It takes no
+///     memory for long. Once a later window was opened a step of the clock back does
 ///     not open it again.
 /// 44. **Lost windows.** Where the store finds that it lost the counters of a window that is not closed, and not what
 ///     it knows of windows, reads and writes in it fail with [`BackendError::WindowLost`]. Other windows are not

@@ -308,6 +308,50 @@ pub async fn a_window_closes_when_it_is_no_longer_kept(fixture: &Fixture) {
     assert!(replayed, "whatever became of its window");
 }
 
+/// Rule 43: processes that disagree on how long windows are kept, of which the shortest writes first.
+pub async fn the_longest_keep_before_the_closing_holds(fixture: &Fixture) {
+    if !fixture.has_clock() {
+        return;
+    }
+    let probe = fixture.fresh();
+    let windows = hours(&probe).await;
+    let one = current(&probe, windows).await;
+    let kept = |keep| within(&probe, windows.keep(keep).at(window(&one).start()));
+    let (two, three, four) = (kept(2), kept(3), kept(4));
+    let ends = window(&one).end();
+    let almost = Duration::from_millis(1);
+    let until = async |time: Duration| fixture.pass(time.saturating_sub(now(&probe).await));
+
+    assert_eq!(add(&one, "hits", 1).await, 1);
+    until(ends + HOUR - almost).await;
+    // At the last moment, and late, also in the process of the shorter one.
+    ok("a batch that keeps it for longer", late(&two, 2).await);
+    until(ends + HOUR).await;
+    ok("a batch of the process that keeps it for less long", late(&one, 4).await);
+    until(ends + 2 * HOUR - almost).await;
+    ok("a clear does not shorten it", late(&three, 0).await);
+    one.clear().await;
+    ok("a batch that keeps it for longer", late(&one, 8).await);
+    until(ends + 3 * HOUR - almost).await;
+    for probe in [&one, &two, &three, &four] {
+        assert_eq!(total(probe, "hits").await, 8, "just before the end of the longest");
+        assert_eq!(names(probe).await, ["hits"]);
+    }
+    // Whether or not a later window is open by then.
+    let unrelated = within(&probe, windows.keep(9).at(window(&one).end()));
+    for round in ["at the end", "once a later window is open"] {
+        until(ends + 3 * HOUR).await;
+        for probe in [&one, &two, &three, &four] {
+            assert_eq!(total(probe, "hits").await, 0, "{round}");
+            closed(round, late(probe, 1).await);
+            closed(round, probe.backend.clear(&probe.space).await);
+            assert_eq!(total(probe, "hits").await, 0, "{round}, after a write that came late");
+        }
+        ok("a batch in another window", late(&unrelated, 1).await);
+    }
+    assert_eq!(total(&unrelated, "hits").await, 2);
+}
+
 /// Rule 43: a step of the clock back, past the closing, opens nothing again.
 pub async fn a_step_of_the_clock_opens_no_window(fixture: &Fixture) {
     if !(fixture.can_step_back() && fixture.has_clock()) {
