@@ -27,6 +27,7 @@ use distkit::{
 enum Fault {
     None,
     ClearsWhenItOpens,
+    ExpiresWhateverIsAskedFor,
     IgnoresConditions,
     IgnoresOffsets,
     IgnoresTheTimeOfLanes,
@@ -248,6 +249,13 @@ impl Windowing for Broken {
         let sound = self.store.capabilities().windows.unwrap();
         sound.read_current(&self.space(space), keys).await
     }
+
+    async fn expire_idle(&self, space: &Space) -> Result<Option<Duration>, BackendError> {
+        if self.is(Fault::ExpiresWhateverIsAskedFor) {
+            self.store.clear(space).await?;
+        }
+        Ok(None)
+    }
 }
 
 fn fixture(fault: Fault) -> Fixture {
@@ -279,6 +287,7 @@ distkit::windows_conformance_suite!(windows, sound);
 faults::caught! {
     in "windows.rs";
     ClearsWhenItOpens by concurrent_writes_open_a_window_once,
+    ExpiresWhateverIsAskedFor by only_what_is_idle_expires_when_asked_to,
     IgnoresConditions by a_window_does_what_a_space_does,
     IgnoresOffsets by windows_are_apart,
     IgnoresTheTimeOfLanes by only_the_current_window_takes_writes,
@@ -290,7 +299,10 @@ faults::caught! {
         a_step_of_the_clock_opens_no_window
         a_window_closes_when_it_is_no_longer_kept
         the_longest_keep_before_the_closing_holds,
-    KeepsIdleSpaces by an_idle_space_expires_whole another_idle_time_is_refused,
+    KeepsIdleSpaces by
+        an_idle_space_expires_whole
+        another_idle_time_is_refused
+        only_what_is_idle_expires_when_asked_to,
     KeepsTheShardsTogether by windows_of_shards_are_apart,
     RecordsByWindow by answers_outlive_their_window late_batches_take_effect_in_their_window,
     RefusesLateBatches by late_batches_take_effect_in_their_window,

@@ -37,7 +37,8 @@ use crate::RedisKey;
 ///     writers and lanes, when nobody has written to it for that time: no earlier, and a few seconds later at most. Every
 ///     write renews it; a read does not. The idle time belongs to what the processes of a prefix agree on: requests
 ///     for another one change nothing and fail with [`BackendError::ShapeMismatch`], which names both. A write to an
-///     expired space begins it anew. Windows go by their own time; what is remembered of writers and lanes, and what the
+///     expired space begins it anew. [`expire_idle`](Self::expire_idle) takes no counter away before. Windows go by their
+///     own time; what is remembered of writers and lanes, and what the
 ///     processes agree on, stays until the last of them is closed.
 #[async_trait]
 pub trait Windowing: fmt::Debug + Send + Sync {
@@ -89,4 +90,30 @@ pub trait Windowing: fmt::Debug + Send + Sync {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
+
+    /// Lets a space expire that has been [idle](Space::idle) for long enough, where the store has a better way than to
+    /// wait until it does so by itself: a Redis server stops while it frees many counters that expire. Gives after how
+    /// long to ask again; `None` where there is nothing to be done. Counters that wrote to the space ask for it.
+    ///
+    /// It may be repeated, by any number of processes at the same time. Takes away nothing else, no window and no space
+    /// that does not expire. By default there is nothing to be done.
+    ///
+    /// # Errors
+    ///
+    /// Those of a write. Where its outcome is unknown, it may be repeated as well.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use distkit::{RedisKey, backend::{Backend, Space, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryBackend::new();
+    /// let windowing = store.capabilities().windows.ok_or("no windows")?;
+    /// let cart = Space::new(RedisKey::try_from("cart")?).expiring_after(Duration::from_secs(60));
+    /// assert_eq!(windowing.expire_idle(&cart).await?, None, "memory is freed at once");
+    /// # Ok(()) }
+    /// ```
+    async fn expire_idle(&self, _: &Space) -> Result<Option<Duration>, BackendError> {
+        Ok(None)
+    }
 }

@@ -528,6 +528,66 @@ pub async fn an_idle_space_expires_whole(fixture: &Fixture) {
     probe.clear().await;
 }
 
+/// Rule 46: asking for it lets nothing expire too early, and nothing twice.
+pub async fn only_what_is_idle_expires_when_asked_to(fixture: &Fixture) {
+    let fresh = fixture.fresh();
+    let probe = Probe { space: fresh.space.expiring_after(HOUR), ..fresh };
+    let windowed = fixture.fresh();
+    let windowed = Probe { space: windowed.space.expiring_after(HOUR), ..windowed };
+    let ask =
+        async |probe: &Probe| ok("expire_idle", windowing(probe).expire_idle(&probe.space).await);
+    assert_eq!(ask(&probe).await, None, "of nothing");
+    let here = current(&windowed, hours(&probe).await.keep(9)).await;
+    add(&windowed, "hits", 2).await;
+    ok("a batch in a window", late(&here, 3).await);
+    let lasting = fixture.fresh();
+    add(&lasting, "hits", 7).await;
+    let guard = probe.guard(1);
+    ok("a batch", late_under(&probe, 5, &guard).await);
+    ask(&probe).await;
+    assert_eq!(total(&probe, "hits").await, 5, "right after a write");
+    if !fixture.has_clock() {
+        return;
+    }
+    let almost = HOUR - Duration::from_millis(1);
+    for round in 0..3 {
+        fixture.pass(almost);
+        ask(&probe).await;
+        assert_eq!(total(&probe, "hits").await, 5 + round, "not idle for long enough");
+        add(&probe, "hits", 1).await;
+    }
+    // Nobody writes any more. The store says when to ask, or does it by itself.
+    let mut waited = Duration::ZERO;
+    while let Some(left) = ask(&probe).await {
+        assert!(!left.is_zero(), "asked to ask again at once");
+        assert_eq!(total(&probe, "hits").await, 8, "before it may expire");
+        fixture.pass(left);
+        waited += left;
+    }
+    if waited.is_zero() {
+        fixture.pass(HOUR + Duration::from_secs(5));
+    } else {
+        assert!(waited >= HOUR, "it may expire after {waited:?}");
+    }
+    assert_eq!(total(&probe, "hits").await, 0, "idle for long enough");
+    assert_eq!(names(&probe).await, [""; 0]);
+    assert_eq!(ask(&probe).await, None, "of what has expired");
+    // A batch of before is known, or all of it is forgotten.
+    let again = ReplayGuard { resent: true, ..guard };
+    let again = ok("a batch of before, sent again", late_under(&probe, 5, &again).await);
+    let total_now = total(&probe, "hits").await;
+    assert_eq!(total_now, if again.replayed { 0 } else { 5 });
+    assert_eq!(add(&probe, "hits", 1).await, total_now + 1, "a write begins it anew");
+    ask(&probe).await;
+    assert_eq!(total(&probe, "hits").await, total_now + 1);
+    for asked in [&windowed, &here, &lasting] {
+        ask(asked).await;
+    }
+    assert_eq!(total(&here, "hits").await, 3, "a window goes by its own time");
+    assert_eq!(total(&lasting, "hits").await, 7, "a space that does not expire");
+    probe.clear().await;
+}
+
 /// Rules 9 and 46: a prefix has one idle time, or none.
 pub async fn another_idle_time_is_refused(fixture: &Fixture) {
     for shards in [1, 3] {
