@@ -390,3 +390,46 @@ async fn a_million_counters_expire_without_holding_up_the_server() {
         }
     }
 }
+
+/// Prints for how long a server stops when a prefix expires, with and without a process that lives:
+/// `DISTKIT_EXPIRED=1000000 cargo test --all-features --test expiry costs -- --nocapture`
+#[tokio::test]
+async fn what_an_expiry_costs_a_server() {
+    let counters = std::env::var("DISTKIT_EXPIRED").map_or(10_000, |n| n.parse().unwrap());
+    // So that it does not expire while it is filled.
+    let idle = Duration::from_secs(if counters > 10_000 { 15 } else { 1 });
+    for (lives, lazily) in [(true, "no"), (false, "no"), (false, "yes")] {
+        let server = Server::redis().start();
+        server.cli(&["CONFIG", "SET", "lazyfree-lazy-expire", lazily]);
+        let store = connect(&server.url()).await.unwrap();
+        let options = CounterOptions::new(key("cart"), store).expire_after(idle);
+        let counter = StrictCounter::new(options);
+        let totals = "distkit:{cart}:totals";
+        let fill = "for n = 1, 10000 do redis.call('HSET', KEYS[1], ARGV[1] .. 'k' .. n, n) end";
+        counter.inc(&key("items"), 1).await.unwrap();
+        for part in 0..counters / 10_000 {
+            server.cli(&["EVAL", fill, "1", totals, &format!("{part}")]);
+        }
+        counter.inc(&key("items"), 1).await.unwrap();
+        server.cli(&["CONFIG", "SET", "latency-monitor-threshold", "1"]);
+        server.cli(&["LATENCY", "RESET"]);
+        let counter = lives.then_some(counter);
+        let late = Instant::now() + 20 * LATE;
+        // Not looked at, which would let it expire: DBSIZE counts what is there.
+        while server.cli(&["DBSIZE"]) != "0" {
+            assert!(Instant::now() < late, "nothing expired");
+            sleep(Duration::from_millis(100)).await;
+        }
+        let let_go = number(&server, "stats", "expired_keys");
+        println!(
+            "{counters} counters, lazyfree-lazy-expire {lazily}, a process {}: {let_go} keys expired by themselves; \
+             ms that the server stopped: {:?}",
+            if lives { "lives" } else { "is gone" },
+            server.cli(&["LATENCY", "LATEST"]).replace('\n', " "),
+        );
+        match counter {
+            Some(counter) => assert_eq!(counter.get(&key("items")).await.unwrap(), 0),
+            None => assert_eq!(let_go, 3, "totals, lanes and shape"),
+        }
+    }
+}
