@@ -1,5 +1,10 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
+use super::strict::Once;
 use crate::{
     RedisKey, Windows,
     backend::{Backend, IntoBackend},
@@ -215,4 +220,7 @@ const KEEP_TOKENS: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Sending {
     pub(super) sender: Arc<Sender>,
     pub(super) queues: Queues<i64>,
+    /// Of calls with tokens, and the number of the next one.
+    pub(super) once: Queues<i64, Once>,
+    pub(super) numbers: AtomicU64,
 }
