@@ -243,6 +243,31 @@ async fn nothing_written_before_a_set_arrives_after_it() {
     assert_eq!(counter.get(&sold).await.unwrap(), 55);
 }
 
+/// The store has the addition, and nobody knows the total: it stays in the estimate until somebody does.
+#[tokio::test(start_paused = true)]
+async fn an_addition_stays_in_the_estimate_until_its_total_is_read() {
+    let Bed { link, counter, strict, sold, .. } = bed();
+    strict.inc_once(&sold, 5, &token("a")).await.unwrap();
+    assert_eq!(counter.inc_once(&sold, 5, &token("a")).await.unwrap(), 10, "not sent yet");
+    link.set_latency(Duration::from_millis(2));
+    let flush = tokio::spawn({
+        let counter = counter.clone();
+        async move { counter.flush().await }
+    });
+    sleep(Duration::from_millis(1)).await;
+    // The addition is on its way; the question for the total is lost.
+    link.lose_next_requests(1);
+    let unread = flush.await.unwrap().unwrap_err();
+    assert!(matches!(unread, DistkitError::OutcomeUnknown(_)), "{unread:?}");
+    assert_eq!(counter.stats().pending_keys, 1);
+    let before = link.requests();
+    counter.flush().await.unwrap();
+    assert_eq!(link.requests(), before + 1, "the total alone: the addition was answered");
+    assert_eq!(counter.stats().pending_keys, 0);
+    assert_eq!(counter.get(&sold).await.unwrap(), 5);
+    assert_eq!(strict.get(&sold).await.unwrap(), 5);
+}
+
 #[tokio::test(start_paused = true)]
 async fn pending_additions_are_limited_and_reported_by_a_shutdown() {
     let store = MemoryBackend::new();

@@ -22,6 +22,8 @@ const IDLE: Duration = Duration::from_secs(30 * 60);
 pub(crate) struct Lanes {
     process: OnceLock<Arc<str>>,
     opened: AtomicU64,
+    /// The one that was acknowledged last is the last, and the next to be used: where a replica that was behind takes
+    /// a server's place, the first answer then tells of it.
     idle: Mutex<Vec<Lane>>,
 }
 
@@ -58,7 +60,7 @@ impl Lanes {
     pub(crate) fn take(&self, fresh_id: impl FnOnce() -> Arc<str>) -> Ticket<'_> {
         let idle = {
             let mut idle = self.idle.lock();
-            // Those below the latest one have been idle for longer.
+            // Those that were used since were not acknowledged.
             if idle.last().is_some_and(|lane| lane.used.elapsed() > IDLE) {
                 idle.clear();
             }
@@ -96,7 +98,10 @@ impl Drop for Ticket<'_> {
         let id = Arc::clone(&self.id);
         let (sequence, acknowledged) = (self.sequence, self.acknowledged);
         let lane = Lane { id, sequence, acknowledged, used: Instant::now() };
-        self.lanes.idle.lock().push(lane);
+        let since = |lane: &Lane| lane.acknowledged.map(|acknowledged| acknowledged.sent);
+        let mut idle = self.lanes.idle.lock();
+        let place = idle.partition_point(|other| since(other) <= since(&lane));
+        idle.insert(place, lane);
     }
 }
 
@@ -114,6 +119,24 @@ mod tests {
         tokio::time::advance(IDLE + Duration::from_millis(1)).await;
         let ticket = take();
         assert_eq!((&*ticket.id, ticket.sequence), ("p:2", 1), "the other one is not used either");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_lane_that_was_acknowledged_last_goes_first() {
+        let lanes = Lanes::default();
+        let take = || lanes.take(|| "p".into());
+        let (mut first, mut second) = (take(), take());
+        first.acknowledge(Instant::now());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        second.acknowledge(Instant::now());
+        drop(second);
+        drop(first);
+        // Neither fails in the order of their acknowledgements.
+        let (second, first) = (take(), take());
+        assert_eq!((&*second.id, &*first.id), ("p:1", "p:0"));
+        drop(second);
+        drop(first);
+        assert_eq!(&*take().id, "p:1");
     }
 
     #[test]

@@ -29,6 +29,15 @@ pub(super) struct Promised {
     first_sent: Instant,
     /// Whether it may have reached the store.
     sent: bool,
+    answer: Option<Answer>,
+}
+
+/// What the store answered. Kept until the totals that it leaves open are read: to settle without them would take
+/// additions that are in the store off their keys' estimates.
+struct Answer {
+    outcomes: Vec<Outcome<AddedOnce>>,
+    resent: bool,
+    at: u64,
 }
 
 impl<L: Ledger> Committer<'_, L> {
@@ -80,8 +89,12 @@ impl<L: Ledger> Committer<'_, L> {
                 break;
             }
             number -= items.len();
-            self.writer.promised =
-                Some(Promised { items: Arc::new(items), first_sent: Instant::now(), sent: false });
+            self.writer.promised = Some(Promised {
+                items: Arc::new(items),
+                first_sent: Instant::now(),
+                sent: false,
+                answer: None,
+            });
             // Pairs with `Shared::give_up`: publish the request first, then check `given_up`.
             if self.shared.gate.is_given_up() {
                 self.drop_what_was_given_up();
@@ -94,26 +107,50 @@ impl<L: Ledger> Committer<'_, L> {
 
     /// Finds out about the request whose outcome is not known.
     pub(super) async fn resolve_promises(&mut self) -> Result<(), DistkitError> {
+        self.ask_promised().await?;
+        let shared = self.shared;
+        let Some(Promised { items, answer: Some(answer), .. }) = &self.writer.promised else {
+            return Ok(());
+        };
+        // Before anything is settled: this future may be dropped here.
+        let begun = Instant::now();
+        let read = match self.read_uncertain(items, &answer.outcomes).await {
+            Ok(read) => read,
+            Err(error) => {
+                self.note_failure(begun, &error);
+                shared.end_if_replaced(&error);
+                return Err(unread(error));
+            }
+        };
+        if let Some(Promised { items, first_sent, answer: Some(answer), .. }) =
+            self.writer.promised.take()
+        {
+            if answer.resent {
+                self.note_success();
+            }
+            self.note_promises_sent();
+            self.settle_promises(&items, answer, &read);
+            shared.promises.end(first_sent);
+        }
+        Ok(())
+    }
+
+    /// Sends the request, unless it is answered.
+    async fn ask_promised(&mut self) -> Result<(), DistkitError> {
         let shared = self.shared;
         let Some(promised) = &mut self.writer.promised else { return Ok(()) };
+        if promised.answer.is_some() {
+            return Ok(());
+        }
         if promised.first_sent.elapsed() > shared.ledger.tokens_last() {
             return Err(self.abandon_promises());
         }
-        let (items, first_sent) = (Arc::clone(&promised.items), promised.first_sent);
         // Set before the await: when this future is dropped in it, the request may have been sent.
         let resent = std::mem::replace(&mut promised.sent, true);
         let (at, begun) = (shared.now(), Instant::now());
-        match shared.ledger.add_promised(&items, resent).await {
+        match shared.ledger.add_promised(&promised.items, resent).await {
             Ok(outcomes) => {
-                // Before anything is settled: this future may be dropped here, and the request sent again.
-                let read = self.read_uncertain(&items, &outcomes).await;
-                if resent {
-                    self.note_success();
-                }
-                self.note_promises_sent();
-                self.writer.promised = None;
-                self.settle_promises(&items, outcomes, resent, at, &read);
-                shared.promises.end(first_sent);
+                promised.answer = Some(Answer { outcomes, resent, at });
                 Ok(())
             }
             Err(error) if !resent && !error.may_have_happened() => {
@@ -130,12 +167,12 @@ impl<L: Ledger> Committer<'_, L> {
     }
 
     /// Reads the keys of which something was not simply added: their totals are not what they were thought to be. Gives
-    /// those that are known now.
+    /// those that are numbers.
     async fn read_uncertain(
         &self,
         items: &[Promise],
         outcomes: &[Outcome<AddedOnce>],
-    ) -> Vec<(Arc<Cell>, i64, u64)> {
+    ) -> Result<Vec<(Arc<Cell>, i64, u64)>, DistkitError> {
         let mut cells = HashMap::<_, _, foldhash::fast::RandomState>::default();
         for (Promise { cell, .. }, outcome) in items.iter().zip(outcomes) {
             if !outcome.as_ref().is_ok_and(|added| !added.replayed) {
@@ -143,21 +180,17 @@ impl<L: Ledger> Committer<'_, L> {
             }
         }
         if cells.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let (cells, at): (Vec<_>, _) = (cells.into_values().collect(), self.shared.now());
-        // What cannot be read is read at its next use.
-        let totals = self.shared.ledger.read(&cells).await.unwrap_or_default();
-        let known = cells.into_iter().zip(totals);
-        known.filter_map(|(cell, known)| Some((cell, known.ok()?.own, at))).collect()
+        let known = cells.iter().cloned().zip(self.shared.ledger.read(&cells).await?);
+        Ok(known.filter_map(|(cell, known)| Some((cell, known.ok()?.own, at))).collect())
     }
 
     fn settle_promises(
         &mut self,
         items: &[Promise],
-        outcomes: Vec<Outcome<AddedOnce>>,
-        resent: bool,
-        at: u64,
+        Answer { outcomes, resent, at }: Answer,
         read: &[(Arc<Cell>, i64, u64)],
     ) {
         let shared = self.shared;
@@ -267,6 +300,11 @@ impl<L: Ledger> Committer<'_, L> {
             );
         }
     }
+}
+
+/// What the answer to a request with tokens leaves open could not be read. That is no word on the request.
+fn unread(error: DistkitError) -> DistkitError {
+    if error.may_have_happened() { error } else { BackendError::outcome_unknown(error).into() }
 }
 
 /// What a flush says of an addition under a token, if it is to say something.
