@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use super::strict::Once;
+use super::once::Once;
 use crate::{
     RedisKey, Windows,
     backend::{Backend, IntoBackend},

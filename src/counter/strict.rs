@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use super::{
     CounterOptions, CounterTrait, Keyed,
     list::totals_of,
+    once::{Events, Once},
     options::Sending,
     window_reads::{sum, total_of, window_of, window_reads},
 };
 use crate::{
     DistkitError, KeyFilter, RedisKey, Stats, Token, Window,
-    answers::{Item, keyed, named, only},
+    answers::{keyed, named, only},
     backend::{Backend, BackendError, Outcome, Resolved, TokenAdd, Write, Written},
     gauges::Level,
     listing::{self, Listing},
@@ -351,48 +352,6 @@ impl<B: Backend + ?Sized> Joint<i64> for Totals<B> {
             items.iter().map(|(key, count)| Write::add(key.clone(), *count)).collect();
         let applied = self.store.apply_once(&writes, &self.sender, deadline).await?;
         Ok(applied.outcomes.into_iter().map(|outcome| outcome.map(|w| w.new)).collect())
-    }
-
-    fn note_joined(&self, calls: usize) {
-        self.store.counts().add(Count::JoinedCalls, calls);
-    }
-}
-
-/// A call with a token. No two are the same: under one token nothing is summed.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Once {
-    key: RedisKey,
-    token: Token,
-    number: u64,
-}
-
-impl Item for Once {
-    fn key(&self) -> &RedisKey {
-        &self.key
-    }
-}
-
-/// What joined calls with tokens are for.
-struct Events<B: ?Sized> {
-    store: SpaceStore<B>,
-    keep: Duration,
-}
-
-#[async_trait]
-impl<B: Backend + ?Sized> Joint<i64, Once> for Events<B> {
-    async fn add(
-        &self,
-        items: &[(Once, i64)],
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Outcome<i64>>, DistkitError> {
-        let additions = items.iter().map(|(once, count)| TokenAdd {
-            key: once.key.clone(),
-            count: *count,
-            token: once.token.clone(),
-        });
-        let additions: Vec<_> = additions.collect();
-        let added = self.store.add_tokens_once(&additions, self.keep, deadline).await?;
-        Ok(added.into_iter().map(|one| one.map(|one| one.total)).collect())
     }
 
     fn note_joined(&self, calls: usize) {
