@@ -343,8 +343,7 @@ pub trait CounterTrait: Send + Sync {
     /// decided before the first attempt, the token made, and both stored with the event.
     ///
     /// A strict counter asks the store, and sends again until it is answered as other writes; concurrent calls share
-    /// requests. A lax one accepts the
-    /// addition at once; what it then answers, and tells later, is in
+    /// requests. A lax one accepts the addition at once; what it then answers, and tells later, is in
     /// [`LaxCounter::inc_once`](super::LaxCounter::inc_once).
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use crate::backend::{Backend, Space};
 
 /// A space may expire a second later than its idle time: a store need not note each write of a second.
 const LATE: Duration = Duration::from_secs(1);
-/// Servers expire a space by themselves so long after it may expire.
+/// Servers expire a space by themselves so long after it may expire: see `lua/guard.lua`.
 const TOO_LATE: Duration = Duration::from_secs(3);
 /// It is asked for so long after it may expire: the round trip is as long as it is.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -96,7 +96,7 @@ impl Waits {
                 + match answer {
                     // Also where others have written to it.
                     Ok(Some(left)) => asked_after(left),
-                    Err(_) if now < (written + idle) + TOO_LATE => asked_after(left),
+                    Err(_) if now < written + idle + TOO_LATE => asked_after(left),
                     Ok(None) | Err(_) if self.ends(written) => return,
                     Ok(None) | Err(_) => Duration::ZERO,
                 };
