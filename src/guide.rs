@@ -58,10 +58,12 @@ pages! {
     /// [trypema]: crate::trypema
     /// [icounter]: crate::icounter
     /// [guarantees]: crate::guide::guarantees
+    /// [tool]: crate::guide::tool#doctor
     production: "production.md";
     observability: "observability.md";
     /// [clusters]: crate::guide::clusters
     /// [rights]: crate::guide::production#rights
+    /// [eviction]: crate::guide::production#eviction
     /// [observability]: crate::guide::observability
     /// [unique_events]: crate::guide::recipes#unique-billing-events
     tool: "cli.md";
