@@ -58,11 +58,13 @@ pages! {
     /// [trypema]: crate::trypema
     /// [icounter]: crate::icounter
     /// [guarantees]: crate::guide::guarantees
+    /// [tool]: crate::guide::tool#doctor
     production: "production.md";
     /// [clusters]: crate::guide::clusters
     observability: "observability.md";
     /// [clusters]: crate::guide::clusters
     /// [rights]: crate::guide::production#rights
+    /// [eviction]: crate::guide::production#eviction
     /// [observability]: crate::guide::observability
     /// [unique_events]: crate::guide::recipes#unique-billing-events
     tool: "cli.md";

@@ -58,7 +58,7 @@ impl Windows {
     ///
     /// Until then it can be read, and late writes reach it; afterwards it reads 0, and late writes are reported as
     /// lost. All processes of a prefix should agree on it. Where they do not, the longest one holds of those that
-    /// write to a window.
+    /// write to a window before it is closed.
     #[must_use]
     pub const fn keep(self, lengths: u32) -> Self {
         let keep = match lengths {

@@ -6,11 +6,15 @@
 #[allow(dead_code, unused_imports, reason = "made for other tests besides")]
 mod faults;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use distkit::{
-    CounterComparator, KeyFilter, RedisKey,
+    CounterComparator, KeyFilter, RedisKey, Windows,
     backend::{
         Applied, Backend, BackendError, Capabilities, Cursor, Enumeration, Outcome, Page,
         RecordedAnswers, ReplayGuard, Space, Windowing, Write,
@@ -23,6 +27,7 @@ use distkit::{
 enum Fault {
     None,
     ClearsWhenItOpens,
+    ExpiresWhateverIsAskedFor,
     IgnoresConditions,
     IgnoresOffsets,
     IgnoresTheTimeOfLanes,
@@ -33,6 +38,7 @@ enum Fault {
     KeepsTheShardsTogether,
     RecordsByWindow,
     RefusesLateBatches,
+    ReopensForLonger,
     StartsLostWindowsAgain,
     TellsTheTimeOfAnotherClock,
     UsesUpTheSequenceOfRefusals,
@@ -43,6 +49,8 @@ enum Fault {
 struct Broken {
     fault: Fault,
     store: MemoryBackend,
+    /// Until when the writes to each window keep it.
+    until: Mutex<BTreeMap<(Space, Duration), Duration>>,
 }
 
 impl Broken {
@@ -67,8 +75,12 @@ impl Broken {
                 let windows = window.windows().offset(Duration::ZERO);
                 space.in_window(windows.at(window.end() - Duration::from_millis(1)))
             }
-            Fault::KeepsAllForOneLength | Fault::KeepsForEver => {
-                let keep = if self.is(Fault::KeepsForEver) { 10_000 } else { 1 };
+            // That nobody writes to.
+            Fault::ReopensForLonger if self.is_over(space) => {
+                space.in_window(Windows::every(Duration::from_secs(1)).at(window.start()))
+            }
+            Fault::KeepsAllForOneLength | Fault::KeepsForEver | Fault::ReopensForLonger => {
+                let keep = if self.is(Fault::KeepsAllForOneLength) { 1 } else { 10_000 };
                 space.in_window(window.windows().keep(keep).at(window.start()))
             }
             _ => space.clone(),
@@ -105,6 +117,26 @@ impl Broken {
         }
     }
 
+    fn is_over(&self, space: &Space) -> bool {
+        let Some(window) = space.window() else { return false };
+        let until = self.until.lock().unwrap();
+        until
+            .get(&(space.whole().into_owned(), window.start()))
+            .is_some_and(|until| self.store.now() >= *until)
+    }
+
+    /// Keeps a window for as long as a write says, also one that is closed.
+    fn enter(&self, space: &Space) -> Result<(), BackendError> {
+        let Some(window) = space.window() else { return Ok(()) };
+        {
+            let mut all = self.until.lock().unwrap();
+            let until = all.entry((space.whole().into_owned(), window.start())).or_default();
+            *until = window.kept_until().max(*until);
+        }
+        let closed = self.is(Fault::ReopensForLonger) && self.is_over(space);
+        if closed { Err(BackendError::WindowClosed) } else { Ok(()) }
+    }
+
     fn is_current(&self, space: &Space) -> bool {
         space.window().is_none_or(|window| window.contains(self.store.now()))
     }
@@ -118,6 +150,7 @@ impl Backend for Broken {
         writes: &[Write],
         guard: Option<&ReplayGuard>,
     ) -> Result<Applied, BackendError> {
+        self.enter(space)?;
         let (space, writes) = (&self.space(space), self.writes(space, writes));
         self.open(space).await;
         match guard {
@@ -141,6 +174,7 @@ impl Backend for Broken {
     }
 
     async fn clear(&self, space: &Space) -> Result<(), BackendError> {
+        self.enter(space)?;
         self.store.clear(&self.space(space)).await
     }
 
@@ -215,6 +249,13 @@ impl Windowing for Broken {
         let sound = self.store.capabilities().windows.unwrap();
         sound.read_current(&self.space(space), keys).await
     }
+
+    async fn expire_idle(&self, space: &Space) -> Result<Option<Duration>, BackendError> {
+        if self.is(Fault::ExpiresWhateverIsAskedFor) {
+            self.store.clear(space).await?;
+        }
+        Ok(None)
+    }
 }
 
 fn fixture(fault: Fault) -> Fixture {
@@ -222,7 +263,7 @@ fn fixture(fault: Fault) -> Fixture {
     clock.advance(Duration::from_secs(1_000_000));
     let store = MemoryBackend::with_clock(clock.clone());
     let (stepping, losing) = (store.clone(), store.clone());
-    Fixture::plain(Arc::new(Broken { fault, store }) as Arc<dyn Backend>)
+    Fixture::plain(Arc::new(Broken { fault, store, until: Mutex::default() }) as Arc<dyn Backend>)
         .advance_with(move |step| clock.advance(step))
         .step_back_with(move |step| stepping.set_clock_back(step))
         .lose_window_with(move |space| {
@@ -246,18 +287,26 @@ distkit::windows_conformance_suite!(windows, sound);
 faults::caught! {
     in "windows.rs";
     ClearsWhenItOpens by concurrent_writes_open_a_window_once,
+    ExpiresWhateverIsAskedFor by only_what_is_idle_expires_when_asked_to,
     IgnoresConditions by a_window_does_what_a_space_does,
     IgnoresOffsets by windows_are_apart,
     IgnoresTheTimeOfLanes by only_the_current_window_takes_writes,
     IgnoresTheTimeOfUnguardedWrites by only_the_current_window_takes_writes,
-    KeepsAllForOneLength by a_window_closes_when_it_is_no_longer_kept,
+    KeepsAllForOneLength by
+        a_window_closes_when_it_is_no_longer_kept
+        the_longest_keep_before_the_closing_holds,
     KeepsForEver by
         a_step_of_the_clock_opens_no_window
-        a_window_closes_when_it_is_no_longer_kept,
-    KeepsIdleSpaces by an_idle_space_expires_whole another_idle_time_is_refused,
+        a_window_closes_when_it_is_no_longer_kept
+        the_longest_keep_before_the_closing_holds,
+    KeepsIdleSpaces by
+        an_idle_space_expires_whole
+        another_idle_time_is_refused
+        only_what_is_idle_expires_when_asked_to,
     KeepsTheShardsTogether by windows_of_shards_are_apart,
     RecordsByWindow by answers_outlive_their_window late_batches_take_effect_in_their_window,
     RefusesLateBatches by late_batches_take_effect_in_their_window,
+    ReopensForLonger by the_longest_keep_before_the_closing_holds,
     StartsLostWindowsAgain by a_lost_window_is_named,
     TellsTheTimeOfAnotherClock by the_time_is_that_of_the_windows,
     UsesUpTheSequenceOfRefusals by only_the_current_window_takes_writes,

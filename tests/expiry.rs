@@ -2,15 +2,21 @@
 #![cfg(all(feature = "counter", feature = "redis-rs", feature = "fred"))]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use distkit::{
     DistkitError, RedisKey, Windows,
-    backend::{Backend, BackendError, ReplayGuard, Space, Write, connect, memory::MemoryBackend},
+    backend::{
+        Around, Backend, BackendError, Layered, Op, ReplayGuard, Space, Write, connect,
+        memory::MemoryBackend,
+    },
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
 };
 use distkit_testkit::Server;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const LATE: Duration = Duration::from_secs(5);
@@ -117,7 +123,7 @@ async fn all_keys_of_a_prefix_on_a_server_expire_together() {
                         .collect();
                     times.sort();
                     assert_eq!(times.len(), 4, "totals, writers, lanes and shape: {names}");
-                    assert!(times.iter().all(|(time, _)| *time == "3601000"), "{times:?}");
+                    assert!(times.iter().all(|(time, _)| *time == "3604000"), "{times:?}");
                     server.advance(Duration::from_millis(700));
                 }
                 server.advance(HOUR + LATE);
@@ -256,6 +262,174 @@ async fn windows_and_other_counters_of_a_prefix_expire_after_their_records() {
             server.advance(Duration::from_millis(300));
             recorded.apply_recorded(&space, &items, &guard("lane", 4)).await.unwrap();
             assert!(ttl("totals") >= MINUTE.as_millis() as i64, "{}", ttl("totals"));
+        }
+    }
+}
+
+/// When the store was asked to let a space expire.
+#[derive(Debug)]
+struct Asked {
+    began: Instant,
+    at: Mutex<Vec<Duration>>,
+}
+
+impl Around for Asked {
+    async fn around<T: Send>(
+        &self,
+        op: Op<'_>,
+        call: impl Future<Output = Result<T, BackendError>> + Send,
+    ) -> Result<T, BackendError> {
+        if let Op::ExpireIdle { .. } = op {
+            self.at.lock().unwrap().push(self.began.elapsed());
+        }
+        call.await
+    }
+}
+
+fn asked() -> Arc<Layered<dyn Backend, Asked>> {
+    let store: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+    Arc::new(Layered::new(store, Asked { began: Instant::now(), at: Mutex::default() }))
+}
+
+/// How long after its idle time it is asked for, once.
+const AFTER: Duration = Duration::from_millis(1500);
+
+#[tokio::test(start_paused = true)]
+async fn who_wrote_to_a_prefix_asks_for_its_expiry_when_it_was_idle() {
+    let store = asked();
+    let options = CounterOptions::with_store(key("cart"), store.clone());
+    let lasting = StrictCounter::new(options.clone());
+    let expiring = options.expire_after(MINUTE / 2);
+    let (strict, lax) = (StrictCounter::new(expiring.clone()), LaxCounter::new(expiring));
+    let other = key("other");
+    lasting.get(&other).await.unwrap();
+    strict.get(&other).await.unwrap();
+    sleep(HOUR).await;
+    let asked = || std::mem::take(&mut *store.layer().at.lock().unwrap());
+    assert_eq!(asked(), [], "of what was only read");
+    let mut last = HOUR;
+    for second in 0..100 {
+        strict.inc(&key("items"), 1).await.unwrap();
+        last = store.layer().began.elapsed();
+        sleep(Duration::from_secs(second % 20)).await;
+    }
+    sleep(HOUR).await;
+    assert_eq!(asked(), [last + MINUTE / 2 + AFTER]);
+    let before = store.layer().began.elapsed();
+    lax.inc(&key("items"), 1).await.unwrap();
+    lax.flush().await.unwrap();
+    sleep(HOUR).await;
+    let times = asked();
+    assert_eq!(times.len(), 1);
+    assert!(times[0] >= before + MINUTE / 2 + AFTER && times[0] < before + MINUTE, "{times:?}");
+    // Nobody asks when the counters are gone.
+    let options = CounterOptions::with_store(key("gone"), store.clone());
+    let gone = StrictCounter::new(options.expire_after(MINUTE / 2));
+    gone.inc(&key("items"), 1).await.unwrap();
+    drop(gone);
+    sleep(HOUR).await;
+    assert_eq!(asked(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn prefixes_that_do_not_expire_ask_for_nothing() {
+    let store = asked();
+    let options = CounterOptions::with_store(key("cart"), store.clone());
+    let counter = StrictCounter::new(options.shards(3));
+    counter.inc(&key("items"), 1).await.unwrap();
+    sleep(1000 * HOUR).await;
+    assert!(store.layer().at.lock().unwrap().is_empty());
+}
+
+/// Waits for what a server does in real time. Its clock stands still.
+async fn until(server: &Server, what: &str, mut done: impl FnMut() -> bool) {
+    let late = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < late, "not in time: {what}");
+        sleep(Duration::from_millis(10)).await;
+        let _ = server.cli(&["PING"]);
+    }
+}
+
+fn number(server: &Server, section: &str, name: &str) -> u64 {
+    let info = server.cli(&["INFO", section]);
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("{name} in {info}")).trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_million_counters_expire_without_holding_up_the_server() {
+    for client in ["redis", "redis+fred"] {
+        for shards in [1, 2] {
+            let server = Server::redis().manual_clock().start();
+            let store = connect(&server.url().replacen("redis", client, 1)).await.unwrap();
+            let options = CounterOptions::new(key("cart"), store).shards(shards);
+            let counter = StrictCounter::new(options.expire_after(Duration::from_secs(1)));
+            let items = key("items");
+            let space = &Space::shards_of(key("cart"), shards)
+                [usize::from(Space::shard_of(&items, shards))];
+            counter.inc(&items, 1).await.unwrap();
+            let totals = distkit::backend::operator::totals(space);
+            let fill =
+                "for n = 1, 10000 do redis.call('HSET', KEYS[1], ARGV[1] .. 'k' .. n, n) end";
+            for part in 0..100 {
+                server.cli(&["EVAL", fill, "1", &totals, &format!("{part}")]);
+            }
+            // The server would expire it in 2 s; the process asks after its own 2.5 s, of which some have passed.
+            server.advance(Duration::from_secs(3));
+            until(&server, "let go", || server.cli(&["EXISTS", &totals]) == "0").await;
+            until(&server, "freed in the background", || {
+                number(&server, "memory", "lazyfreed_objects") > 0
+            })
+            .await;
+            assert_eq!(number(&server, "stats", "expired_keys"), 0);
+            // Its records go by themselves, and it begins anew before and after.
+            assert_eq!(counter.inc(&items, 2).await.unwrap(), 2);
+            server.advance(Duration::from_secs(6));
+            assert_eq!(counter.inc(&items, 3).await.unwrap(), 3);
+        }
+    }
+}
+
+/// Prints for how long a server stops when a prefix expires, with and without a process that lives:
+/// `DISTKIT_EXPIRED=1000000 cargo test --all-features --test expiry costs -- --nocapture`
+#[tokio::test]
+async fn what_an_expiry_costs_a_server() {
+    let counters = std::env::var("DISTKIT_EXPIRED").map_or(10_000, |n| n.parse().unwrap());
+    // So that it does not expire while it is filled.
+    let idle = Duration::from_secs(if counters > 10_000 { 15 } else { 1 });
+    for (lives, lazily) in [(true, "no"), (false, "no"), (false, "yes")] {
+        let server = Server::redis().start();
+        server.cli(&["CONFIG", "SET", "lazyfree-lazy-expire", lazily]);
+        let store = connect(&server.url()).await.unwrap();
+        let options = CounterOptions::new(key("cart"), store).expire_after(idle);
+        let counter = StrictCounter::new(options);
+        let totals = "distkit:{cart}:totals";
+        let fill = "for n = 1, 10000 do redis.call('HSET', KEYS[1], ARGV[1] .. 'k' .. n, n) end";
+        counter.inc(&key("items"), 1).await.unwrap();
+        for part in 0..counters / 10_000 {
+            server.cli(&["EVAL", fill, "1", totals, &format!("{part}")]);
+        }
+        counter.inc(&key("items"), 1).await.unwrap();
+        server.cli(&["CONFIG", "SET", "latency-monitor-threshold", "1"]);
+        server.cli(&["LATENCY", "RESET"]);
+        let counter = lives.then_some(counter);
+        let late = Instant::now() + 20 * LATE;
+        // Not looked at, which would let it expire: DBSIZE counts what is there.
+        while server.cli(&["DBSIZE"]) != "0" {
+            assert!(Instant::now() < late, "nothing expired");
+            sleep(Duration::from_millis(100)).await;
+        }
+        let let_go = number(&server, "stats", "expired_keys");
+        println!(
+            "{counters} counters, lazyfree-lazy-expire {lazily}, a process {}: {let_go} keys expired by themselves; \
+             ms that the server stopped: {:?}",
+            if lives { "lives" } else { "is gone" },
+            server.cli(&["LATENCY", "LATEST"]).replace('\n', " "),
+        );
+        match counter {
+            Some(counter) => assert_eq!(counter.get(&key("items")).await.unwrap(), 0),
+            None => assert_eq!(let_go, 3, "totals, lanes and shape"),
         }
     }
 }

@@ -6,7 +6,7 @@
 #[macro_use]
 mod stores;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use distkit::{
     DistkitError, RedisKey, Token, Windows,
@@ -16,6 +16,7 @@ use distkit::{
     },
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
 };
+use futures_util::future::join_all;
 use stores::{Stage, key};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -101,6 +102,56 @@ async fn batches_of_any_size_happen_once(stage: Stage) {
     }
 }
 
+/// Each call is answered as if it had been sent alone.
+async fn concurrent_calls_are_answered_each_for_itself(stage: Stage) {
+    count_at_the_same_time(stage.options).await;
+}
+
+async fn count_at_the_same_time(options: CounterOptions) -> Arc<StrictCounter> {
+    let counter = StrictCounter::new(options.clone());
+    let (sold, full) = (key("sold"), key("full"));
+    counter.set(&full, i64::MAX - 1).await.unwrap();
+    counter.inc_once(&sold, 5, &token("earlier")).await.unwrap();
+    counter.resolve_or_forbid(&sold, &token("forbidden")).await.unwrap();
+    let names: Vec<_> = (0..1200).map(|n| token(&format!("event {}", n / 2))).collect();
+    let events = join_all(names.iter().map(|name| counter.inc_once(&sold, 1, name)));
+    let (earlier, other, forbidden) = (token("earlier"), token("earlier"), token("forbidden"));
+    let overflows = ["a", "b", "c"].map(token);
+    let refused = async {
+        tokio::join!(
+            counter.inc_once(&sold, 5, &earlier),
+            counter.inc_once(&sold, 6, &other),
+            counter.inc_once(&sold, 5, &forbidden),
+            join_all(overflows.iter().map(|name| counter.inc_once(&full, 1, name))),
+        )
+    };
+    let (answers, (first, other, forbidden, full_answers)) = tokio::join!(events, refused);
+    let mut totals: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    // Each event was named twice, by calls that may have been in one request.
+    for pair in totals.chunks(2) {
+        assert_eq!(pair[0], pair[1]);
+    }
+    totals.sort_unstable();
+    totals.dedup();
+    assert_eq!(totals, (6..606).collect::<Vec<_>>());
+    assert_eq!(first.unwrap(), 5);
+    assert_eq!(refusal(other), Refusal::TokenUsed { amount: 5 });
+    assert_eq!(refusal(forbidden), Refusal::TokenForbidden);
+    let (fits, too_many): (Vec<_>, Vec<_>) = full_answers.into_iter().partition(Result::is_ok);
+    assert_eq!((fits.len(), too_many.len()), (1, 2));
+    for answer in too_many {
+        assert_eq!(refusal(answer), Refusal::Overflow);
+    }
+    assert_eq!(counter.get(&sold).await.unwrap(), 605);
+    // Those of clones with another `keep` are not in their requests, which the store turns down.
+    let hour = StrictCounter::new(options.keep_tokens(60 * MINUTE));
+    let (a, b) = (token("x"), token("y"));
+    let (ours, theirs) = tokio::join!(counter.inc_once(&sold, 1, &a), hour.inc_once(&sold, 1, &b));
+    assert_eq!(ours.unwrap(), 606);
+    assert!(matches!(theirs, Err(DistkitError::NotApplied(BackendError::ShapeMismatch { .. }))));
+    counter
+}
+
 async fn another_keep_is_refused_with_both(stage: Stage) {
     let hour = StrictCounter::new(stage.options.clone().keep_tokens(60 * MINUTE));
     let day = StrictCounter::new(stage.options.clone());
@@ -120,6 +171,7 @@ on_every_store! {
     tokens_need_counters_that_last,
     batches_of_any_size_happen_once,
     another_keep_is_refused_with_both,
+    concurrent_calls_are_answered_each_for_itself,
 }
 
 fn over(link: &MemoryLink) -> CounterOptions {
@@ -134,6 +186,24 @@ fn bed() -> (MemoryBackend, MemoryLink, RedisKey) {
     let store = MemoryBackend::new();
     let link = store.link();
     (store, link, key("sold"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_calls_share_requests() {
+    let (_store, link, sold) = bed();
+    link.set_latency(Duration::from_millis(1));
+    let counter = count_at_the_same_time(over(&link)).await;
+    let stats = counter.stats();
+    // 1207 calls at the same time, one of them alone.
+    assert!(stats.joined_calls > 1200 && stats.requests < 20, "{stats:?}");
+    // What was joined is sent again as it is.
+    link.lose_next_replies(2);
+    let names: Vec<_> = (0..100).map(|n| token(&format!("late {n}"))).collect();
+    let answers = join_all(names.iter().map(|name| counter.inc_once(&sold, 1, name))).await;
+    let totals: BTreeSet<_> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(totals, (607..707).collect());
+    assert_eq!(counter.get(&sold).await.unwrap(), 706);
+    assert_eq!(counter.stats().resent, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use distkit::{
-    Token,
+    Token, Windows,
     backend::{Space, Store, connect, operator},
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
     icounter::{
@@ -125,6 +125,36 @@ async fn a_healthy_server_has_no_findings_also_while_services_write() {
         finds(&[&url, PREFIX], &[]).await;
     }
     writer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_hold_up_the_server_when_it_expires_is_named() {
+    let server = healthy().start();
+    server.cli(&["CONFIG", "SET", "lazyfree-lazy-expire", "no"]);
+    let url = server.url();
+    let store: Arc<dyn Store> = connect(&url).await.unwrap();
+    let options = |prefix| CounterOptions::new(key(prefix), store.clone());
+    let hour = Duration::from_secs(3600);
+    let names: Vec<_> = (0..10_001).map(|n| key(&format!("k{n}"))).collect();
+    let fill = async |counter: &StrictCounter, number: usize| {
+        let all: Vec<_> = names[..number].iter().map(|name| (name, 1)).collect();
+        counter.inc_all(&all).await.unwrap();
+    };
+    fill(&StrictCounter::new(options("lasting")), 10_001).await;
+    fill(&StrictCounter::new(options("small").expire_after(hour)), 100).await;
+    finds(&[&url], &[]).await;
+    let expiring = StrictCounter::new(options("cart").expire_after(hour));
+    let windowed = StrictCounter::new(options("hourly").windows(Windows::every(hour)));
+    for counter in [expiring, windowed] {
+        fill(&counter, 10_001).await;
+    }
+    let report = finds(&[&url], &["lazy-expire"]).await.json();
+    let mut at: Vec<_> = report["findings"].as_array().unwrap().iter().map(|f| &f["at"]).collect();
+    at.sort_by_key(|at| at.to_string());
+    assert_eq!(at, ["cart", "hourly"]);
+    finds(&[&url, "cart"], &["lazy-expire"]).await;
+    server.cli(&["CONFIG", "SET", "lazyfree-lazy-expire", "yes"]);
+    finds(&[&url], &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,6 +121,9 @@ pub enum Op<'a> {
         space: &'a Space,
         keys: &'a [RedisKey],
     },
+    ExpireIdle {
+        space: &'a Space,
+    },
     AddOnce {
         space: &'a Space,
         items: &'a [TokenAdd],
@@ -169,6 +172,7 @@ impl Op<'_> {
             Self::CountOn { .. } => "count_on",
             Self::Time { .. } => "time",
             Self::ReadCurrent { .. } => "read_current",
+            Self::ExpireIdle { .. } => "expire_idle",
             Self::AddOnce { .. } => "add_once",
             Self::Resolve { .. } => "resolve",
             Self::Forbid { .. } => "forbid",
@@ -201,6 +205,7 @@ impl Op<'_> {
             | Self::CountOn { space }
             | Self::Time { space }
             | Self::ReadCurrent { space, .. }
+            | Self::ExpireIdle { space }
             | Self::AddOnce { space, .. }
             | Self::Resolve { space, .. }
             | Self::Forbid { space, .. }
@@ -233,6 +238,7 @@ impl Op<'_> {
             | Self::PageOn { .. }
             | Self::CountOn { .. }
             | Self::Time { .. }
+            | Self::ExpireIdle { .. }
             | Self::Export { .. }
             | Self::Import { .. } => 0,
         }
@@ -596,6 +602,11 @@ impl<B: Backend + ?Sized, A: Around> Windowing for Layered<B, A> {
         let op = Op::ReadCurrent { space, keys };
         let answer = self.around.around(op, store.read_current(space, keys)).await;
         answer.map_err(BackendError::with_nothing_applied)
+    }
+
+    async fn expire_idle(&self, space: &Space) -> Result<Option<Duration>, BackendError> {
+        let store = self.store.capabilities().windows.ok_or_else(no_windows)?;
+        self.around.around(Op::ExpireIdle { space }, store.expire_idle(space)).await
     }
 }
 

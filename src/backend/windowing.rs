@@ -25,8 +25,9 @@ use crate::RedisKey;
 /// 42. **Late writes.** A batch of a writer takes effect in its window whatever the time is, until that is closed.
 ///     So do [`clear`](super::Backend::clear), reads and listings.
 /// 43. **Closing.** A window is closed at its [`kept_until`](crate::Window::kept_until), the latest of all with which it
-///     was written to. A closed window reads 0 and lists nothing. A write fails with [`BackendError::WindowClosed`],
-///     and changes nothing. It takes no memory for long. Once a later window was opened a step of the clock back does
+///     was written to before. A closed window reads 0 and lists nothing. A write fails with
+///     [`BackendError::WindowClosed`], and changes nothing, also one that would have kept it for longer. It takes no
+///     memory for long. Once a later window was opened a step of the clock back does
 ///     not open it again.
 /// 44. **Lost windows.** Where the store finds that it lost the counters of a window that is not closed, and not what
 ///     it knows of windows, reads and writes in it fail with [`BackendError::WindowLost`]. Other windows are not
@@ -36,7 +37,8 @@ use crate::RedisKey;
 ///     writers and lanes, when it was not written to for that time: no earlier, and a few seconds later at most. Every
 ///     write renews it; a read does not. The idle time belongs to what the processes of a prefix agree on: requests
 ///     for another one change nothing and fail with [`BackendError::ShapeMismatch`], which names both. A write to an
-///     expired space begins it anew. Windows go by their own time; what is remembered of writers and lanes, and what the
+///     expired space begins it anew. [`expire_idle`](Self::expire_idle) takes no counter away before. Windows go by their
+///     own time; what is remembered of writers and lanes, and what the
 ///     processes agree on, stays until the last of them is closed.
 #[async_trait]
 pub trait Windowing: fmt::Debug + Send + Sync {
@@ -92,4 +94,30 @@ pub trait Windowing: fmt::Debug + Send + Sync {
         space: &Space,
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
+
+    /// Lets a space expire that has been [idle](Space::idle) for long enough, where the store has a better way than to
+    /// wait until it does so by itself: a Redis server stops while it frees many counters that expire. Gives after how
+    /// long to ask again; `None` where there is nothing to be done. Counters that wrote to the space ask for it.
+    ///
+    /// It may be repeated, by any number of processes at the same time. Takes away nothing else, no window and no space
+    /// that does not expire. By default there is nothing to be done.
+    ///
+    /// # Errors
+    ///
+    /// Those of a write. Where its outcome is unknown, it may be repeated as well.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use distkit::{RedisKey, backend::{Backend, Space, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryBackend::new();
+    /// let windowing = store.capabilities().windows.ok_or("no windows")?;
+    /// let cart = Space::new(RedisKey::try_from("cart")?).expiring_after(Duration::from_secs(60));
+    /// assert_eq!(windowing.expire_idle(&cart).await?, None, "memory is freed at once");
+    /// # Ok(()) }
+    /// ```
+    async fn expire_idle(&self, _: &Space) -> Result<Option<Duration>, BackendError> {
+        Ok(None)
+    }
 }

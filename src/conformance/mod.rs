@@ -201,7 +201,8 @@ pub use windows::{
     a_window_closes_when_it_is_no_longer_kept, a_window_does_what_a_space_does,
     an_idle_space_expires_whole, another_idle_time_is_refused, answers_outlive_their_window,
     concurrent_writes_open_a_window_once, late_batches_take_effect_in_their_window,
-    only_the_current_window_takes_writes, the_time_is_that_of_the_windows, windows_are_apart,
+    only_the_current_window_takes_writes, only_what_is_idle_expires_when_asked_to,
+    the_longest_keep_before_the_closing_holds, the_time_is_that_of_the_windows, windows_are_apart,
     windows_of_shards_are_apart,
 };
 
@@ -474,6 +475,8 @@ macro_rules! windows_conformance_rules {
             concurrent_writes_open_a_window_once
             late_batches_take_effect_in_their_window
             only_the_current_window_takes_writes
+            only_what_is_idle_expires_when_asked_to
+            the_longest_keep_before_the_closing_holds
             the_time_is_that_of_the_windows
             windows_are_apart
             windows_of_shards_are_apart

@@ -308,6 +308,50 @@ pub async fn a_window_closes_when_it_is_no_longer_kept(fixture: &Fixture) {
     assert!(replayed, "whatever became of its window");
 }
 
+/// Rule 43: processes that disagree on how long windows are kept, of which the shortest writes first.
+pub async fn the_longest_keep_before_the_closing_holds(fixture: &Fixture) {
+    if !fixture.has_clock() {
+        return;
+    }
+    let probe = fixture.fresh();
+    let windows = hours(&probe).await;
+    let one = current(&probe, windows).await;
+    let kept = |keep| within(&probe, windows.keep(keep).at(window(&one).start()));
+    let (two, three, four) = (kept(2), kept(3), kept(4));
+    let ends = window(&one).end();
+    let almost = Duration::from_millis(1);
+    let until = async |time: Duration| fixture.pass(time.saturating_sub(now(&probe).await));
+
+    assert_eq!(add(&one, "hits", 1).await, 1);
+    until(ends + HOUR - almost).await;
+    // At the last moment, and late, also in the process of the shorter one.
+    ok("a batch that keeps it for longer", late(&two, 2).await);
+    until(ends + HOUR).await;
+    ok("a batch of the process that keeps it for less long", late(&one, 4).await);
+    until(ends + 2 * HOUR - almost).await;
+    ok("a clear does not shorten it", late(&three, 0).await);
+    one.clear().await;
+    ok("a batch that keeps it for longer", late(&one, 8).await);
+    until(ends + 3 * HOUR - almost).await;
+    for probe in [&one, &two, &three, &four] {
+        assert_eq!(total(probe, "hits").await, 8, "just before the end of the longest");
+        assert_eq!(names(probe).await, ["hits"]);
+    }
+    // Whether or not a later window is open by then.
+    let unrelated = within(&probe, windows.keep(9).at(window(&one).end()));
+    for round in ["at the end", "once a later window is open"] {
+        until(ends + 3 * HOUR).await;
+        for probe in [&one, &two, &three, &four] {
+            assert_eq!(total(probe, "hits").await, 0, "{round}");
+            closed(round, late(probe, 1).await);
+            closed(round, probe.backend.clear(&probe.space).await);
+            assert_eq!(total(probe, "hits").await, 0, "{round}, after a write that came late");
+        }
+        ok("a batch in another window", late(&unrelated, 1).await);
+    }
+    assert_eq!(total(&unrelated, "hits").await, 2);
+}
+
 /// Rule 43: a step of the clock back, past the closing, opens nothing again.
 pub async fn a_step_of_the_clock_opens_no_window(fixture: &Fixture) {
     if !(fixture.can_step_back() && fixture.has_clock()) {
@@ -481,6 +525,66 @@ pub async fn an_idle_space_expires_whole(fixture: &Fixture) {
     }
     fixture.pass(HOUR + late_by);
     assert_eq!(total(&probe, "hits").await, 0, "what a subtraction after a removal left");
+    probe.clear().await;
+}
+
+/// Rule 46: asking for it lets nothing expire too early, and nothing twice.
+pub async fn only_what_is_idle_expires_when_asked_to(fixture: &Fixture) {
+    let fresh = fixture.fresh();
+    let probe = Probe { space: fresh.space.expiring_after(HOUR), ..fresh };
+    let windowed = fixture.fresh();
+    let windowed = Probe { space: windowed.space.expiring_after(HOUR), ..windowed };
+    let ask =
+        async |probe: &Probe| ok("expire_idle", windowing(probe).expire_idle(&probe.space).await);
+    assert_eq!(ask(&probe).await, None, "of nothing");
+    let here = current(&windowed, hours(&probe).await.keep(9)).await;
+    add(&windowed, "hits", 2).await;
+    ok("a batch in a window", late(&here, 3).await);
+    let lasting = fixture.fresh();
+    add(&lasting, "hits", 7).await;
+    let guard = probe.guard(1);
+    ok("a batch", late_under(&probe, 5, &guard).await);
+    ask(&probe).await;
+    assert_eq!(total(&probe, "hits").await, 5, "right after a write");
+    if !fixture.has_clock() {
+        return;
+    }
+    let almost = HOUR - Duration::from_millis(1);
+    for round in 0..3 {
+        fixture.pass(almost);
+        ask(&probe).await;
+        assert_eq!(total(&probe, "hits").await, 5 + round, "not idle for long enough");
+        add(&probe, "hits", 1).await;
+    }
+    // Nobody writes any more. The store says when to ask, or does it by itself.
+    let mut waited = Duration::ZERO;
+    while let Some(left) = ask(&probe).await {
+        assert!(!left.is_zero(), "asked to ask again at once");
+        assert_eq!(total(&probe, "hits").await, 8, "before it may expire");
+        fixture.pass(left);
+        waited += left;
+    }
+    if waited.is_zero() {
+        fixture.pass(HOUR + Duration::from_secs(5));
+    } else {
+        assert!(waited >= HOUR, "it may expire after {waited:?}");
+    }
+    assert_eq!(total(&probe, "hits").await, 0, "idle for long enough");
+    assert_eq!(names(&probe).await, [""; 0]);
+    assert_eq!(ask(&probe).await, None, "of what has expired");
+    // A batch of before is known, or all of it is forgotten.
+    let again = ReplayGuard { resent: true, ..guard };
+    let again = ok("a batch of before, sent again", late_under(&probe, 5, &again).await);
+    let total_now = total(&probe, "hits").await;
+    assert_eq!(total_now, if again.replayed { 0 } else { 5 });
+    assert_eq!(add(&probe, "hits", 1).await, total_now + 1, "a write begins it anew");
+    ask(&probe).await;
+    assert_eq!(total(&probe, "hits").await, total_now + 1);
+    for asked in [&windowed, &here, &lasting] {
+        ask(asked).await;
+    }
+    assert_eq!(total(&here, "hits").await, 3, "a window goes by its own time");
+    assert_eq!(total(&lasting, "hits").await, 7, "a space that does not expire");
     probe.clear().await;
 }
 

@@ -16,8 +16,8 @@ use crate::{
 ///
 /// # I/O and cancellation
 ///
-/// Each call of a strict counter is a request to the store; concurrent `inc` and `dec` share requests. `inc`, `dec` and
-/// `get` of a lax counter do no I/O for a key in use, and everything else of it is a request.
+/// Each call of a strict counter is a request to the store; concurrent `inc`, `dec` and `inc_once` share requests. `inc`,
+/// `dec` and `get` of a lax counter do no I/O for a key in use, and everything else of it is a request.
 ///
 /// Dropping a future that was never polled does nothing. Dropping a strict call before it was sent cancels it; one that
 /// was sent is applied once at most. A lax `inc` or `dec` is taken or not when its future is dropped, never in part.
@@ -366,8 +366,8 @@ pub trait CounterTrait: Send + Sync {
     /// After any error the call may be repeated with the same token, also by another process. So what counts must be
     /// decided before the first attempt, the token made, and both stored with the event.
     ///
-    /// A strict counter asks the store, and sends again until it is answered as other writes. A lax one accepts the
-    /// addition at once; what it then answers, and tells later, is in
+    /// A strict counter asks the store, and sends again until it is answered as other writes; concurrent calls share
+    /// requests. A lax one accepts the addition at once; what it then answers, and tells later, is in
     /// [`LaxCounter::inc_once`](super::LaxCounter::inc_once).
     ///
     /// Cancel-safe: a dropped call [is applied once at most](CounterTrait#io-and-cancellation).

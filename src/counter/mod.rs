@@ -11,6 +11,7 @@ mod copy;
 mod counter_trait;
 mod lax;
 mod list;
+mod once;
 mod options;
 mod strict;
 mod window_reads;

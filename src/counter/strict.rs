@@ -1,4 +1,8 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -6,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     CounterOptions, CounterTrait, Keyed,
     list::totals_of,
+    once::{Events, Once},
     options::Sending,
     window_reads::{sum, total_of, window_of, window_reads},
 };
@@ -31,7 +36,7 @@ use crate::{
 /// original answer. Its outcome is unknown only when that takes longer than
 /// [`unknown_after`](CounterOptions::unknown_after).
 ///
-/// `inc` and `dec` that run at the same time, over clones of one options value, share requests: none waits for
+/// `inc`, `dec` and `inc_once` that run at the same time, over clones of one options value, share requests: none waits for
 /// others, but what gathers while requests are in flight goes with the next one. Two calls of one task that are not
 /// awaited in turn may swap.
 ///
@@ -144,12 +149,34 @@ impl<B: Backend + ?Sized> Shard<B> {
             let sender = Arc::clone(&sending.sender);
             Box::new(Totals { store: self.store.clone(), sender })
         };
-        match sending.queues.current(self.settings.unknown_after, joint) {
+        match sending.queues.current((self.settings.unknown_after, None), joint) {
             Some(queue) => {
                 let added = queue.add(key, count, &self.settings).await;
                 self.store.counts().told(added)
             }
             None => Ok(self.write(Write::add(key.clone(), count)).await?.new),
+        }
+    }
+
+    async fn inc_once(
+        &self,
+        key: &RedisKey,
+        count: i64,
+        token: &Token,
+    ) -> Result<i64, DistkitError> {
+        let (sending, keep) = (self.sending(), self.keep_tokens);
+        let joint = || -> Box<dyn Joint<i64, Once>> {
+            Box::new(Events { store: self.store.clone(), keep })
+        };
+        let apart = (self.settings.unknown_after, Some(keep));
+        let (key, token) = (key.clone(), token.clone());
+        match sending.once.current(apart, joint) {
+            Some(queue) => {
+                let once = Once { key, token, number: sending.numbers.fetch_add(1, Relaxed) };
+                let added = queue.add(&once, count, &self.settings).await;
+                self.store.counts().told(added)
+            }
+            None => only(self.add_tokens_of_part(&[TokenAdd { key, count, token }]).await?),
         }
     }
 
@@ -235,8 +262,7 @@ impl<B: Backend + ?Sized> CounterTrait for StrictCounter<B> {
         count: i64,
         token: &Token,
     ) -> Result<i64, DistkitError> {
-        let item = TokenAdd { key: key.clone(), count, token: token.clone() };
-        only(self.shards.of(key).add_tokens_of_part(&[item]).await?)
+        self.shards.of(key).inc_once(key, count, token).await
     }
 
     async fn inc_once_all<'k>(

@@ -118,7 +118,7 @@ impl<B: InstanceBackend + ?Sized> Shard<B> {
             let membership = Arc::clone(&self.membership);
             Box::new(Slices { membership, sender: Arc::clone(&self.sender) })
         };
-        match self.queues.current(self.settings.unknown_after, joint) {
+        match self.queues.current((self.settings.unknown_after, None), joint) {
             Some(queue) => {
                 let added = queue.add(key, count, &self.settings).await;
                 let Numbers { total, slice } = self.counts().told(added)?;

@@ -2,6 +2,8 @@
 //!
 //! A store that gives another number of answers than it was asked for is not trusted with any.
 
+#[cfg(feature = "counter")]
+mod expiry;
 #[cfg(feature = "instance-aware-counter")]
 mod instances;
 #[cfg(feature = "counter")]
@@ -13,6 +15,8 @@ use std::{future::Future, sync::Arc};
 
 use tokio::time::Instant;
 
+#[cfg(feature = "counter")]
+use self::expiry::Expiry;
 #[cfg(feature = "counter")]
 use crate::window_clock::WindowClock;
 use crate::{
@@ -36,6 +40,9 @@ pub(crate) struct SpaceStore<B: ?Sized> {
     /// The clock of its windows, where it has any.
     #[cfg(feature = "counter")]
     clock: Option<Arc<WindowClock>>,
+    /// Where it expires.
+    #[cfg(feature = "counter")]
+    expiry: Option<Arc<Expiry>>,
 }
 
 impl<B: Backend + ?Sized> SpaceStore<B> {
@@ -74,6 +81,8 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
             losses: Arc::default(),
             #[cfg(feature = "counter")]
             clock: None,
+            #[cfg(feature = "counter")]
+            expiry: None,
         })
     }
 
@@ -91,6 +100,13 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         let sent = Instant::now();
         let answer = request.await;
         self.counts.answered(sent, kind, &answer);
+        #[cfg(feature = "counter")]
+        if let Some(expiry) = &self.expiry
+            && kind == Kind::Write
+            && answer.as_ref().err().is_none_or(BackendError::may_have_happened)
+        {
+            expiry.written(&self.store, &self.space);
+        }
         answer
     }
 
@@ -157,6 +173,8 @@ impl<B: ?Sized> Clone for SpaceStore<B> {
             losses: Arc::clone(&self.losses),
             #[cfg(feature = "counter")]
             clock: self.clock.clone(),
+            #[cfg(feature = "counter")]
+            expiry: self.expiry.clone(),
         }
     }
 }

@@ -39,7 +39,11 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
 
     /// The same space, which expires.
     pub(crate) fn expiring_after(&self, idle: Duration) -> Self {
-        Self { space: self.space.expiring_after(idle), ..self.clone() }
+        Self {
+            space: self.space.expiring_after(idle),
+            expiry: Some(Arc::default()),
+            ..self.clone()
+        }
     }
 
     pub(crate) fn clock(&self) -> Option<&Arc<WindowClock>> {

@@ -18,11 +18,13 @@ use tokio::{
 };
 
 pub(crate) use options::strict_options;
-pub(crate) use queue::{Joint, Queue};
+pub(crate) use queue::{Joint, Queue, Target};
 #[cfg(feature = "counter")]
 pub(crate) use sender::send_again;
 pub(crate) use sender::{Answered, Sender};
 pub(crate) use settle::Tally;
+
+use crate::RedisKey;
 
 /// How a strict counter sends.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +52,15 @@ impl Settings {
 
 /// The queues of one store's additions: one for each runtime, so that none waits for a runtime that has ended or is
 /// not driven, and for each deadline, so that none waits for a call with a longer one.
-pub(crate) struct Queues<T>(Mutex<ByRuntime<T>>);
+pub(crate) struct Queues<T, K = RedisKey>(Mutex<ByRuntime<T, K>>);
 
-type ByRuntime<T> = HashMap<(Id, Option<Duration>), Arc<Queue<T>>>;
+type ByRuntime<T, K> = HashMap<(Id, Apart), Arc<Queue<T, K>>>;
 
-impl<T> Default for Queues<T> {
+/// What additions must have in common to be joined: after how long they count as unknown, and for how long their tokens
+/// are kept, if they have some.
+pub(crate) type Apart = (Option<Duration>, Option<Duration>);
+
+impl<T, K> Default for Queues<T, K> {
     fn default() -> Self {
         Self(Mutex::default())
     }
@@ -63,19 +69,19 @@ impl<T> Default for Queues<T> {
 /// A map of more runtimes than this holds some that have ended.
 const MANY: usize = 16;
 
-impl<T: Tally> Queues<T> {
+impl<T: Tally, K: Target> Queues<T, K> {
     /// The queue of the current runtime; `None` outside of one.
     pub(crate) fn current(
         &self,
-        unknown_after: Option<Duration>,
-        joint: impl FnOnce() -> Box<dyn Joint<T>>,
-    ) -> Option<Arc<Queue<T>>> {
+        apart: Apart,
+        joint: impl FnOnce() -> Box<dyn Joint<T, K>>,
+    ) -> Option<Arc<Queue<T, K>>> {
         let id = Handle::try_current().ok()?.id();
         let mut queues = self.0.lock();
         if queues.len() > MANY {
             queues.retain(|_, queue| !queue.is_idle());
         }
-        let queue = queues.entry((id, unknown_after)).or_insert_with(|| Queue::new(joint()));
+        let queue = queues.entry((id, apart)).or_insert_with(|| Queue::new(joint()));
         Some(Arc::clone(queue))
     }
 }

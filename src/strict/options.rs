@@ -26,7 +26,8 @@ macro_rules! strict_options {
             self
         }
 
-        /// Sets how many strict additions of one runtime may wait to be sent. Default: 100 000.
+        /// Sets how many strict additions of one runtime may wait to be sent. Default: 100 000. Those under tokens are
+        /// counted apart.
         ///
         /// One more fails at once as [`NotApplied`](crate::DistkitError::NotApplied).
         pub fn max_waiting_calls(mut self, limit: usize) -> Self {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    hash::Hash,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     DistkitError, RedisKey,
-    answers::{named, only},
+    answers::{Item, named, only},
     backend::{BackendError, Outcome, Refusal, progress::Progress},
     counted::counted,
 };
@@ -41,13 +42,18 @@ const ROUND_TRIP: Duration = Duration::from_micros(100);
 /// Waiters whose deadlines are no farther apart give up together.
 const SLACK: Duration = Duration::from_millis(50);
 
+/// What additions are to. Concurrent ones to the same are summed.
+pub(crate) trait Target: Item + Clone + Eq + Hash + Send + Sync + 'static {}
+
+impl<K: Item + Clone + Eq + Hash + Send + Sync + 'static> Target for K {}
+
 /// What a queue's additions are for.
 #[async_trait]
-pub(crate) trait Joint<T>: Send + Sync + 'static {
+pub(crate) trait Joint<T, K = RedisKey>: Send + Sync + 'static {
     /// Adds to each key in one request, which counts as unknown after the deadline. A key may be named twice.
     async fn add(
         &self,
-        items: &[(RedisKey, i64)],
+        items: &[(K, i64)],
         deadline: Option<Instant>,
     ) -> Result<Vec<Outcome<T>>, DistkitError>;
 
@@ -56,19 +62,19 @@ pub(crate) trait Joint<T>: Send + Sync + 'static {
 }
 
 /// The additions of one runtime's calls.
-pub(crate) struct Queue<T> {
-    joint: Box<dyn Joint<T>>,
-    state: Mutex<State<T>>,
+pub(crate) struct Queue<T, K = RedisKey> {
+    joint: Box<dyn Joint<T, K>>,
+    state: Mutex<State<T, K>>,
 }
 
-struct State<T> {
+struct State<T, K> {
     /// A caller sends its own addition, and there was nothing else when it began.
     alone: bool,
     drivers: usize,
     /// In the order of their first callers.
-    groups: VecDeque<Group<T>>,
+    groups: VecDeque<Group<T, K>>,
     /// The place of each key's group, counted from the queue's beginning.
-    places: HashMap<RedisKey, u64, foldhash::fast::RandomState>,
+    places: HashMap<K, u64, foldhash::fast::RandomState>,
     /// How many groups have been taken.
     taken: u64,
     waiting: usize,
@@ -76,9 +82,9 @@ struct State<T> {
     round_trip: Duration,
 }
 
-/// The calls on one key.
-struct Group<T> {
-    key: RedisKey,
+/// The calls on one target.
+struct Group<T, K> {
+    key: K,
     waiters: Vec<Waiter<T>>,
 }
 
@@ -88,8 +94,8 @@ struct Waiter<T> {
     reply: oneshot::Sender<Result<T, DistkitError>>,
 }
 
-impl<T: Tally> Queue<T> {
-    pub(crate) fn new(joint: Box<dyn Joint<T>>) -> Arc<Self> {
+impl<T: Tally, K: Target> Queue<T, K> {
+    pub(crate) fn new(joint: Box<dyn Joint<T, K>>) -> Arc<Self> {
         let state = State {
             alone: false,
             drivers: 0,
@@ -113,7 +119,7 @@ impl<T: Tally> Queue<T> {
     /// applied once at most.
     pub(crate) async fn add(
         self: &Arc<Self>,
-        key: &RedisKey,
+        key: &K,
         count: i64,
         settings: &Settings,
     ) -> Result<T, DistkitError> {
@@ -132,7 +138,7 @@ impl<T: Tally> Queue<T> {
     /// Queues an addition, unless there is nothing else in flight.
     fn enter(
         self: &Arc<Self>,
-        key: &RedisKey,
+        key: &K,
         count: i64,
         deadline: Option<Instant>,
         max_waiting: usize,
@@ -161,7 +167,7 @@ impl<T: Tally> Queue<T> {
         Ok(Some(answer))
     }
 
-    async fn commit(&self, groups: Vec<Group<T>>) {
+    async fn commit(&self, groups: Vec<Group<T, K>>) {
         let now = Instant::now();
         let (mut items, mut parts) = (Vec::with_capacity(groups.len()), Vec::new());
         for Group { key, waiters } in groups {
@@ -209,9 +215,9 @@ impl<T: Tally> Queue<T> {
     /// Sends the items in one request and answers their waiters; gives those of the joined sums that overflowed.
     async fn send(
         &self,
-        items: Vec<(RedisKey, i64)>,
+        items: Vec<(K, i64)>,
         mut parts: Vec<Vec<Waiter<T>>>,
-    ) -> Vec<((RedisKey, i64), Waiter<T>)> {
+    ) -> Vec<((K, i64), Waiter<T>)> {
         if items.is_empty() {
             return Vec::new();
         }
@@ -261,7 +267,7 @@ impl<T: Tally> Queue<T> {
                 }
                 Err(refusal) => {
                     for waiter in part {
-                        let error = DistkitError::refused(&key, refusal.clone());
+                        let error = DistkitError::refused(key.key(), refusal.clone());
                         let _ = waiter.reply.send(Err(error));
                     }
                 }
@@ -271,8 +277,8 @@ impl<T: Tally> Queue<T> {
     }
 }
 
-impl<T> State<T> {
-    fn push(&mut self, key: &RedisKey, waiter: Waiter<T>) {
+impl<T, K: Target> State<T, K> {
+    fn push(&mut self, key: &K, waiter: Waiter<T>) {
         self.waiting += 1;
         let next = self.taken + self.groups.len() as u64;
         let at = match self.places.get(key) {
@@ -288,7 +294,7 @@ impl<T> State<T> {
         }
     }
 
-    fn take(&mut self) -> Vec<Group<T>> {
+    fn take(&mut self) -> Vec<Group<T, K>> {
         let count = self.groups.len().min(BATCH);
         let groups: Vec<_> = self.groups.drain(..count).collect();
         self.taken += count as u64;
@@ -345,21 +351,21 @@ fn runtime_ended() -> BackendError {
 }
 
 /// A caller that sends its own addition. Dropped with its future, also half way.
-struct Alone<'q, T>(&'q Queue<T>);
+struct Alone<'q, T, K>(&'q Queue<T, K>);
 
-impl<T> Drop for Alone<'_, T> {
+impl<T, K> Drop for Alone<'_, T, K> {
     fn drop(&mut self) {
         self.0.state.lock().alone = false;
     }
 }
 
 /// A task that sends what has gathered, until nothing has.
-struct Driver<T> {
-    queue: Arc<Queue<T>>,
+struct Driver<T, K> {
+    queue: Arc<Queue<T, K>>,
     counted: bool,
 }
 
-impl<T: Tally> Driver<T> {
+impl<T: Tally, K: Target> Driver<T, K> {
     async fn drive(mut self) {
         while let Some(groups) = self.take() {
             self.queue.commit(groups).await;
@@ -368,7 +374,7 @@ impl<T: Tally> Driver<T> {
         }
     }
 
-    fn take(&mut self) -> Option<Vec<Group<T>>> {
+    fn take(&mut self) -> Option<Vec<Group<T, K>>> {
         let mut state = self.queue.state.lock();
         if state.groups.is_empty() {
             state.drivers -= 1;
@@ -379,7 +385,7 @@ impl<T: Tally> Driver<T> {
     }
 }
 
-impl<T> Drop for Driver<T> {
+impl<T, K> Drop for Driver<T, K> {
     /// Where its runtime has ended with work to do: nobody else sends what is left.
     fn drop(&mut self) {
         if !self.counted {
@@ -397,8 +403,8 @@ impl<T> Drop for Driver<T> {
     }
 }
 
-impl<T> State<T> {
-    fn take_all(&mut self) -> VecDeque<Group<T>> {
+impl<T, K> State<T, K> {
+    fn take_all(&mut self) -> VecDeque<Group<T, K>> {
         self.places.clear();
         self.waiting = 0;
         self.taken += self.groups.len() as u64;

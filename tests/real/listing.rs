@@ -110,23 +110,26 @@ async fn counters_that_stay_are_listed_while_others_come_and_go(client: Client) 
     bench.cli(&["CONFIG", "SET", "slowlog-log-slower-than", "-1"]).await;
     assert!(listed >= stays.len());
     let mut raw = bench.raw().await;
-    let log: Vec<(u64, u64, u64)> = redis::cmd("SLOWLOG")
+    let all = redis::cmd("SLOWLOG")
         .arg("GET")
         .arg(100_000)
         .query_async::<Vec<(u64, u64, u64, Vec<Vec<u8>>, String, String)>>(&mut raw)
         .await
-        .unwrap()
-        .into_iter()
-        .filter(|entry| entry.3.first().is_some_and(|name| name.starts_with(b"EVAL")))
-        .map(|entry| (entry.0, entry.1, entry.2))
-        .collect();
-    let longest = log.iter().map(|entry| entry.2).max().unwrap();
-    let mean = log.iter().map(|entry| entry.2).sum::<u64>() / log.len() as u64;
+        .unwrap();
+    // Each command by which the server was held up, and how long each of the pages' scripts took.
+    let longest = all.iter().max_by_key(|entry| entry.2).unwrap();
+    let longest = (longest.2, String::from_utf8_lossy(&longest.3[0]));
+    let is_page = |args: &[Vec<u8>]| args.first().is_some_and(|name| name.starts_with(b"EVAL"));
+    let pages: Vec<_> = all.iter().filter(|entry| is_page(&entry.3)).map(|entry| entry.2).collect();
+    let number = pages.len() as u64;
     println!(
-        "{client:?}: {listed} counters in {took:?}, {} scripts, the longest {longest} us, {mean} us each, {} us of \
-         CPU each; memory {before} KiB before, {peak} KiB at most",
-        log.len(),
-        cpu / log.len() as u64,
+        "{client:?}: {listed} counters in {took:?}; of {} commands the longest took {} us ({}); {number} pages, {} us \
+         each, {} us of CPU each; memory {before} KiB before, {peak} KiB at most",
+        all.len(),
+        longest.0,
+        longest.1,
+        pages.iter().sum::<u64>() / number,
+        cpu / number,
     );
     let start = Instant::now();
     let top = counter.top(10, &KeyFilter::all()).await.unwrap();

@@ -98,7 +98,11 @@ impl Kind {
         let held = self.open.get(&window.start());
         let until = held.map_or(Duration::ZERO, |open| open.until);
         let until_then = until.max(window.kept_until());
-        if now >= until_then || held.is_none() && window.end() <= self.closed {
+        let closed = match held {
+            Some(open) => now >= open.until,
+            None => now >= until_then || window.end() <= self.closed,
+        };
+        if closed {
             return Err(Answer::Closed);
         }
         if held.is_some_and(|open| open.lost) {

@@ -80,6 +80,8 @@ codes! {
         "set the clock of the server, or of this machine, by NTP: leases and ages follow the server's"
     ClusterFullCoverage "cluster-full-coverage" Warning
         "CONFIG SET cluster-require-full-coverage no on every node: else one lost node stops all prefixes"
+    LazyExpire "lazy-expire" Warning
+        "CONFIG SET lazyfree-lazy-expire yes, and in the configuration file"
     GuardsLost "guards-lost" Warning
         "find out who deletes or evicts keys: requests in doubt from before end as unknown"
     LaneUnanswered "lane-unanswered" Warning

@@ -1,6 +1,7 @@
 //! `doctor`: what is wrong with a server and its counters. It only reads.
 
 mod aof;
+mod expiry;
 mod findings;
 mod instances;
 mod landscape;

@@ -8,6 +8,7 @@ use distkit::{
 };
 
 use super::{
+    expiry,
     findings::{Code, Findings},
     instances::InstanceSpace,
     landscape::Landscape,
@@ -232,6 +233,7 @@ async fn counters(server: &Server, space: &Space, found: &mut Findings) -> Resul
         return Ok(Holds::Unknown);
     }
     plain::check(server, space, at, &fields, found).await?;
+    expiry::check(server, at, &operator::totals(space), found).await?;
     tokens::check(server, space, at, fields.get("tokens"), found).await?;
     let instances = InstanceSpace::open(server, space, at, found).await?;
     instances.check_index(server, found).await?;
@@ -313,8 +315,10 @@ async fn check_names(
         match rest.split_once(':') {
             _ if known.contains(&rest.as_str()) => {}
             Some(("i", rest)) if instances.is_some() => of_instances.push(rest.to_owned()),
-            // Reserved for later versions.
-            Some(("w", _)) => {}
+            Some(("w", _)) => {
+                let name = format!("{}{rest}", operator::key_tag(&place.space));
+                expiry::check(server, place.space.prefix(), &name, found).await?;
+            }
             Some(("tok", rest)) if instances.is_some() => of_tokens.push(rest.to_owned()),
             _ => {
                 let name = format!("{}{rest}", operator::key_tag(&place.space));

@@ -73,11 +73,11 @@ if ARGV[1] == 'l' then
   end
   if claimed then
     local left = idle and args[5] == '' and try('PTTL', totals)
-    if left and (type(left) ~= 'number' or left < idle) then
+    if left and (type(left) ~= 'number' or left < idle + 3000) then
       -- The records were renewed in this second, and the totals with them, unless a window was written to, or the last
       -- counter was deleted since, and its hash with it. They may not outlive the records: a batch that is sent again
       -- would count twice.
-      left = idle + 1000
+      left = idle + 4000
       for at = 2, #keys do
         local stays = try('PTTL', keys[at])
         left = type(stays) == 'number' and stays > 0 and math.min(left, stays) or left

@@ -66,15 +66,16 @@ end
 local idle = string.match(resent, '/(%d+)$')
 
 -- All keys of the space get the same time, so that they expire together: a second later than they may, because
--- add_quick.lua does not renew those that are there. What is remembered of writers stays for as long as the counters of
--- the window that is written to, and of windows before: a batch that is sent again would count twice in them.
+-- add_quick.lua does not renew those that are there, and 3 s more, in which expire.lua may come first. What is remembered
+-- of writers stays for as long as the counters of the window that is written to, and of windows before: a batch that is
+-- sent again would count twice in them.
 local function renew()
   if not idle then
     return
   end
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local soon = now + idle + 1000
+  local soon = now + idle + 4000
   local late = math.max(soon, tonumber(string.match(window, '%d+$') or '0'))
   for _, key in ipairs(KEYS) do
     if key ~= totals then

@@ -40,12 +40,13 @@ local listed, closed = both[1] and string.match(both[1], '^%d+'), both[2]
 if mode == 'c' and (now < tonumber(start) or now >= tonumber(stop)) then
   return { err = 'NOTCURRENT ' .. string.format('%.0f', now) }
 end
-for _, other in ipairs({ held or '0', listed or '0' }) do
-  if tonumber(other) > tonumber(till) then
-    till = other
-  end
+-- Until when the writes so far keep it: once that is over, one that would keep it for longer opens nothing again.
+local kept_until = math.max(tonumber(held or '0'), tonumber(listed or '0'))
+local is_over = kept_until > 0 and now >= kept_until
+if kept_until > tonumber(till) then
+  till = string.format('%.0f', kept_until)
 end
-if now >= tonumber(till) or not listed and not held and closed and tonumber(stop) <= tonumber(closed) then
+if is_over or now >= tonumber(till) or kept_until == 0 and closed and tonumber(stop) <= tonumber(closed) then
   return { err = 'CLOSED the window is closed' }
 end
 if listed and not held then

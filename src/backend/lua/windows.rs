@@ -15,9 +15,14 @@ use crate::{
 
 static OPEN: Script = Script::new(include_str!("window_open.lua"));
 static CLOSE: Script = Script::new(include_str!("window_close.lua"));
+static EXPIRE: Script = Script::new(include_str!("expire.lua"));
 static TIME: Script = Script::new(include_str!("window_time.lua"));
 static READ: Script =
     Script::new(concat!(include_str!("window_look.lua"), include_str!("window_read.lua")));
+
+/// How much time the counters of a space have left, in ms, once nobody has written to it for its idle time: at least. See
+/// `guard.lua`.
+const EARLY: i64 = 3000;
 
 /// In which windows a request takes effect.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -153,6 +158,20 @@ impl<R: ScriptRunner> Windowing for LuaStore<R> {
         match space.window() {
             Some(_) => self.read_window(space, keys, Takes::Current).await,
             None => crate::backend::Backend::read(self, space, keys).await,
+        }
+    }
+
+    async fn expire_idle(&self, space: &Space) -> Result<Option<Duration>, BackendError> {
+        let space = &*space.whole();
+        if space.idle().is_none() {
+            return Ok(None);
+        }
+        self.check(space).await?;
+        let keys = [&*layout::totals(space), &layout::shape(space)];
+        let answer = self.runner.script(&EXPIRE, &keys.map(Arg::Text), &[Arg::Int(EARLY)]).await;
+        match answer.map_err(|error| self.failed(error, &keys))? {
+            Reply::Int(left) => Ok(u64::try_from(left).ok().map(Duration::from_millis)),
+            other => Err(unexpected(&other)),
         }
     }
 }

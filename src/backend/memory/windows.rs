@@ -48,8 +48,12 @@ impl Windows {
         let index = self.0.entry(kind(space, window)).or_default();
         let held = index.open.get(&window.start_ms()).copied();
         let until = window.until_ms().max(held.unwrap_or(0));
-        let closed = held.is_none() && window.end_ms() <= index.closed;
-        if now >= until || closed {
+        let closed = match held {
+            // Also for a write that would keep it for longer.
+            Some(held) => now >= held,
+            None => now >= until || window.end_ms() <= index.closed,
+        };
+        if closed {
             return Err(BackendError::WindowClosed);
         }
         if index.lost.contains(&window.start_ms()) {

@@ -11,11 +11,15 @@ use distkit::{
     counter::{CounterOptions, CounterTrait, StrictCounter},
 };
 use distkit_testkit::Server;
+use tokio::task::JoinSet;
 
 const KEEP: Duration = Duration::from_secs(120);
 const BATCH: usize = 500;
 const ALONE: usize = 10_000;
 const KEYS: usize = 1000;
+/// Calls of one token each by so many tasks.
+const TOGETHER: usize = 100_000;
+const TASKS: usize = 64;
 
 struct Bed {
     server: Server,
@@ -64,6 +68,29 @@ impl Bed {
             self.counter.inc_once(key, 1, &token).await.expect("served");
         }
         (self.cpu() - before) / ALONE as f64
+    }
+
+    /// By tasks that each await one call after the other.
+    async fn at_the_same_time(&self, first: usize) -> f64 {
+        let before = self.cpu();
+        let each = TOGETHER / TASKS;
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            let counter = self.counter.clone();
+            let own = first + task * each..first + (task + 1) * each;
+            let items: Vec<_> = own.map(|number| self.item(number)).collect();
+            let items: Vec<_> =
+                items.into_iter().map(|(key, token)| (key.clone(), token)).collect();
+            tasks.spawn(async move {
+                for (key, token) in items {
+                    counter.inc_once(&key, 1, &token).await.expect("served");
+                }
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.expect("no task fails");
+        }
+        (self.cpu() - before) / (each * TASKS) as f64
     }
 
     async fn incs(&self) -> f64 {
@@ -115,6 +142,11 @@ async fn main() {
             let cost = bed.alone(first).await;
             bed.next += ALONE;
             println!("| new, one a request | {live} | {cost:.1} | |");
+            let first = bed.next;
+            let joined = bed.at_the_same_time(first).await;
+            bed.next += TOGETHER;
+            println!("| new, one a call by {TASKS} tasks | {live} | {joined:.1} | |");
+            bed.goal("us of the server for a token of a joined call", joined, 15.0);
             bed.goal("us of the server for a token alone, with its request", cost, 60.0);
             let inc = bed.incs().await;
             println!("| for comparison: inc, one a request, in a lane | | {inc:.1} | |");
