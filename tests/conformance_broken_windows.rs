@@ -250,6 +250,10 @@ impl Windowing for Broken {
         sound.read_current(&self.space(space), keys).await
     }
 
+    async fn any_open(&self, space: &Space) -> Result<bool, BackendError> {
+        self.store.capabilities().windows.unwrap().any_open(space).await
+    }
+
     async fn expire_idle(&self, space: &Space) -> Result<Option<Duration>, BackendError> {
         if self.is(Fault::ExpiresWhateverIsAskedFor) {
             self.store.clear(space).await?;

@@ -16,7 +16,10 @@ use distkit::{
         memory::{ManualClock, MemoryBackend},
         transfer::{Export, Part},
     },
-    counter::{Copied, CounterOptions, CounterTrait, StrictCounter, copy_prefix},
+    counter::{
+        Copied, CounterOptions, CounterTrait, StrictCounter, copy_prefix,
+        copy_prefix_without_windows,
+    },
     icounter::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
@@ -460,6 +463,8 @@ async fn windows_are_refused_and_prefixes_that_expire_are_copied() {
     let of = |prefix, shards| options(&store, prefix, shards).windows(hourly);
     let error = copy_prefix(&of("old", 1), &of("new", 3)).await.unwrap_err();
     assert!(cause(&error).contains("windows"), "{error:?}");
+    let error = copy_prefix_without_windows(&of("old", 1), &of("new", 3)).await.unwrap_err();
+    assert!(cause(&error).contains("windows"), "{error:?}");
 
     let idle = Duration::from_secs(60);
     let of = |prefix, shards| options(&store, prefix, shards).expire_after(idle);
@@ -470,6 +475,38 @@ async fn windows_are_refused_and_prefixes_that_expire_are_copied() {
     assert_eq!(counter.get(&key("n")).await.unwrap(), 4);
     tokio::time::sleep(idle + Duration::from_secs(1)).await;
     assert_eq!(counter.get(&key("n")).await.unwrap(), 0);
+}
+
+/// Of windows that only one shard has, and of which the options of the copy say nothing.
+async fn windows_beside_plain_counters(store: &Arc<dyn Store>, pass: impl AsyncFn(Duration)) {
+    let minute = Duration::from_secs(60);
+    for (idle, shards) in [(None, 1), (None, 3), (Some(5 * minute), 1)] {
+        let of = |prefix: &str, shards| match idle {
+            None => options(store, &format!("{prefix}-{shards}"), shards),
+            Some(idle) => options(store, &format!("{prefix}-idle"), shards).expire_after(idle),
+        };
+        let (from, to) = (of("old", shards), of("new", shards + 2));
+        StrictCounter::new(from.clone()).set(&key("n"), 4).await.unwrap();
+        let windowed = StrictCounter::new(from.clone().windows(Windows::every(minute).keep(1)));
+        windowed.set(&key("m"), 1).await.unwrap();
+        let error = copy_prefix(&from, &to).await.unwrap_err();
+        assert!(cause(&error).contains("copy_prefix_without_windows"), "{error:?}");
+        assert_eq!(StrictCounter::new(to.clone()).get(&key("n")).await.unwrap(), 0, "nothing yet");
+        let answer = copy_prefix_without_windows(&from, &to).await.unwrap();
+        assert!(copied(1, 0, 0)(&answer), "{answer:?}");
+        assert_eq!(StrictCounter::new(to.clone()).get(&key("n")).await.unwrap(), 4);
+        assert!(copy_prefix(&from, &to).await.is_err());
+
+        pass(2 * minute).await;
+        let answer = copy_prefix(&from, &to).await.unwrap();
+        assert!(copied(1, 0, 0)(&answer), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn windows_are_left_behind_only_where_that_is_said() {
+    let store: Arc<dyn Store> = Arc::new(MemoryBackend::new());
+    windows_beside_plain_counters(&store, tokio::time::sleep).await;
 }
 
 /// However long the copy takes, a lease ends when it does in the source, later by one request.
@@ -545,6 +582,15 @@ mod servers {
                     (world.wipe)();
                 }
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn windows_in_a_server_are_left_behind_only_where_that_is_said() {
+        for (server, scheme) in [(Server::redis(), "redis"), (Server::valkey(), "redis+fred")] {
+            let (world, _server) = clocked(server.manual_clock().start(), scheme).await;
+            let pass = async |time| (world.advance)(time);
+            windows_beside_plain_counters(&world.store, pass).await;
         }
     }
 

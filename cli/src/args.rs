@@ -119,6 +119,9 @@ pub(crate) struct Copy {
     /// The server of the new prefix. Default: the same.
     #[arg(long, value_name = "URL")]
     pub(crate) to_url: Option<String>,
+    /// Copy the others where there are counters in windows, which cannot be copied. Default: nothing is copied.
+    #[arg(long)]
+    pub(crate) leave_windows: bool,
     /// Do it. Asks first.
     #[arg(long)]
     pub(crate) apply: bool,

@@ -3,7 +3,7 @@
 use distkit::{
     RedisKey,
     backend::{Space, operator},
-    counter::{CounterOptions, copy_prefix},
+    counter::{CounterOptions, copy_prefix, copy_prefix_without_windows},
 };
 use serde::Serialize;
 
@@ -30,7 +30,11 @@ struct Report<'a> {
     instances: u64,
     /// The source has tokens, which stay behind.
     tokens: bool,
+    /// The source has windows that are not over, which stay behind.
+    windows: bool,
     copied: bool,
+    #[serde(skip)]
+    leave_windows: bool,
 }
 
 /// What a prefix holds.
@@ -39,6 +43,7 @@ struct Content {
     instance_aware_counters: u64,
     instances: u64,
     tokens: bool,
+    windows: bool,
 }
 
 pub(crate) async fn run(
@@ -66,10 +71,19 @@ pub(crate) async fn run(
         instance_aware_counters: content.instance_aware_counters,
         instances: content.instances,
         tokens: content.tokens,
+        windows: content.windows,
         copied: false,
+        leave_windows: options.leave_windows,
     };
     if !options.apply {
         return print(json, &report, described);
+    }
+    if report.windows && !options.leave_windows {
+        return Err(Error::Barred(format!(
+            "{} has counters in windows, which cannot be copied. Wait until they are over, or give --leave-windows to copy \
+             the others. Nothing was changed",
+            prefix.name()
+        )));
     }
     if !options.yes {
         let question = format!(
@@ -89,7 +103,11 @@ pub(crate) async fn run(
         }
     };
     let (from, to) = (of(server, prefix.name(), prefix.count()), of(&other, &name, shards));
-    let copied = copy_prefix(&from, &to).await.map_err(|source| Error::Copy { source })?;
+    let copied = match options.leave_windows {
+        false => copy_prefix(&from, &to).await,
+        true => copy_prefix_without_windows(&from, &to).await,
+    };
+    let copied = copied.map_err(|source| Error::Copy { source })?;
     report.counters = copied.counters;
     report.instance_aware_counters = copied.instance_aware_counters;
     report.instances = copied.instances;
@@ -129,17 +147,28 @@ async fn content(server: &Server, prefix: &Prefix) -> Result<Content> {
             number("HLEN", &index).await?,
             living.map(|member| member.id).collect::<Vec<_>>(),
             number("EXISTS", &operator::tokens(space)).await? > 0,
+            match server.store.capabilities().windows {
+                Some(windows) => windows.any_open(space).await?,
+                None => false,
+            },
         ))
     });
     let (mut ids, mut all) = (
         std::collections::BTreeSet::new(),
-        Content { counters: 0, instance_aware_counters: 0, instances: 0, tokens: false },
+        Content {
+            counters: 0,
+            instance_aware_counters: 0,
+            instances: 0,
+            tokens: false,
+            windows: false,
+        },
     );
     for part in parts.await {
-        let (counters, instance_aware, living, tokens) = part?;
+        let (counters, instance_aware, living, tokens, windows) = part?;
         all.counters += counters;
         all.instance_aware_counters += instance_aware;
         all.tokens |= tokens;
+        all.windows |= windows;
         ids.extend(living);
     }
     all.instances = ids.len() as u64;
@@ -163,6 +192,15 @@ fn described(report: &Report<'_>) -> String {
         lines.push(format!(
             "Tokens stay behind: an addition under a token that was used in {from} counts once more in {to}."
         ));
+    }
+    if report.windows {
+        lines.push(match report.leave_windows {
+            true => format!("Counters in windows stay behind: {to} has none of those of {from}."),
+            false => format!(
+                "{from} has counters in windows, which cannot be copied. Wait until they are over, or give --leave-windows \
+                 to copy the others."
+            ),
+        });
     }
     if !report.copied {
         lines.push("Nothing was changed. Stop the services, and give --apply.".to_owned());

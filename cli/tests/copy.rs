@@ -37,7 +37,7 @@ async fn a_prefix_is_copied(old: &Server, new: &Server) {
     let plan = run(&["--json"]).await.ok().json();
     let expected = json!({
         "from": "shop", "from_shards": 3, "to": "shop-7", "to_shards": 7, "counters": 40,
-        "instance_aware_counters": 40, "instances": 1, "tokens": false, "copied": false,
+        "instance_aware_counters": 40, "instances": 1, "tokens": false, "windows": false, "copied": false,
     });
     assert_eq!(plan, expected);
     let text = run(&[]).await.ok().out;
@@ -94,6 +94,44 @@ async fn a_prefix_is_copied_within_a_server_and_to_another_one() {
     a_prefix_is_copied(&redis, &valkey).await;
     valkey.cli(&["FLUSHALL"]);
     a_prefix_is_copied(&valkey, &valkey).await;
+}
+
+#[tokio::test]
+async fn windows_stay_behind_only_where_that_is_said() {
+    let server = Server::redis().start();
+    let store = connect(&server.url()).await.unwrap();
+    let options = CounterOptions::new(key("shop"), store).shards(5);
+    StrictCounter::new(options.clone()).inc(&key("n"), 3).await.unwrap();
+    let daily = distkit::Windows::every(std::time::Duration::from_secs(86_400)).keep(7);
+    StrictCounter::new(options.windows(daily)).inc(&key("n"), 9).await.unwrap();
+    let url = server.url();
+    let run = async |more: &[&str]| {
+        let copy = ["copy", "new", "--url", &url, "--prefix", "shop"];
+        beside(&[&copy[..], more].concat()).await
+    };
+
+    let text = run(&[]).await.ok().out;
+    assert!(text.contains("has counters in windows, which cannot be copied"), "{text}");
+    assert!(text.contains("--leave-windows"), "{text}");
+    let plan = run(&["--json"]).await.ok().json();
+    assert_eq!((&plan["windows"], &plan["copied"]), (&true.into(), &false.into()));
+    let refused = run(&["--apply", "--yes"]).await;
+    assert_eq!(refused.status, 1, "{}", refused.errors);
+    assert!(refused.errors.contains("--leave-windows"), "{}", refused.errors);
+    assert_eq!(server.cli(&["KEYS", "distkit:{new*"]), "");
+
+    let text = run(&["--leave-windows"]).await.ok().out;
+    assert!(text.contains("Counters in windows stay behind: new has none"), "{text}");
+    let done = run(&["--leave-windows", "--apply", "--yes", "--json"]).await.ok().json();
+    assert_eq!(
+        (&done["windows"], &done["copied"], &done["counters"]),
+        (&true.into(), &true.into(), &1.into())
+    );
+    assert_eq!(server.cli(&["KEYS", "distkit:{new*:w:*"]), "");
+    // Where there are no windows the flag changes nothing.
+    let further = ["copy", "third", "--url", &url, "--prefix", "new", "--leave-windows"];
+    let done = beside(&[&further[..], &["--apply", "--yes"]].concat()).await.ok().out;
+    assert!(done.contains("are copied") && !done.contains("indow"), "{done}");
 }
 
 #[tokio::test]

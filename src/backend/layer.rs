@@ -121,6 +121,9 @@ pub enum Op<'a> {
         space: &'a Space,
         keys: &'a [RedisKey],
     },
+    AnyOpen {
+        space: &'a Space,
+    },
     ExpireIdle {
         space: &'a Space,
     },
@@ -172,6 +175,7 @@ impl Op<'_> {
             Self::CountOn { .. } => "count_on",
             Self::Time { .. } => "time",
             Self::ReadCurrent { .. } => "read_current",
+            Self::AnyOpen { .. } => "any_open",
             Self::ExpireIdle { .. } => "expire_idle",
             Self::AddOnce { .. } => "add_once",
             Self::Resolve { .. } => "resolve",
@@ -205,6 +209,7 @@ impl Op<'_> {
             | Self::CountOn { space }
             | Self::Time { space }
             | Self::ReadCurrent { space, .. }
+            | Self::AnyOpen { space }
             | Self::ExpireIdle { space }
             | Self::AddOnce { space, .. }
             | Self::Resolve { space, .. }
@@ -238,6 +243,7 @@ impl Op<'_> {
             | Self::PageOn { .. }
             | Self::CountOn { .. }
             | Self::Time { .. }
+            | Self::AnyOpen { .. }
             | Self::ExpireIdle { .. }
             | Self::Export { .. }
             | Self::Import { .. } => 0,
@@ -258,6 +264,7 @@ impl Op<'_> {
                 | Self::CountOn { .. }
                 | Self::Time { .. }
                 | Self::ReadCurrent { .. }
+                | Self::AnyOpen { .. }
                 | Self::Resolve { .. }
                 | Self::Export { .. }
         )
@@ -601,6 +608,12 @@ impl<B: Backend + ?Sized, A: Around> Windowing for Layered<B, A> {
         let store = self.store.capabilities().windows.ok_or_else(no_windows)?;
         let op = Op::ReadCurrent { space, keys };
         let answer = self.around.around(op, store.read_current(space, keys)).await;
+        answer.map_err(BackendError::with_nothing_applied)
+    }
+
+    async fn any_open(&self, space: &Space) -> Result<bool, BackendError> {
+        let store = self.store.capabilities().windows.ok_or_else(no_windows)?;
+        let answer = self.around.around(Op::AnyOpen { space }, store.any_open(space)).await;
         answer.map_err(BackendError::with_nothing_applied)
     }
 

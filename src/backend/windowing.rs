@@ -95,6 +95,35 @@ pub trait Windowing: fmt::Debug + Send + Sync {
         keys: &[RedisKey],
     ) -> Result<Vec<Outcome<i64>>, BackendError>;
 
+    /// Returns whether the [whole](Space::whole) space has a window that is not closed, of any length and offset; also an
+    /// empty one. [`copy_prefix`](crate::counter::copy_prefix) asks for it: it copies no windows. One round trip. Changes
+    /// nothing.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// Those of a read. By default [`BackendError::NotApplied`]: the store cannot tell.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use distkit::{RedisKey, Windows, backend::{Backend, Space, Write, memory::MemoryBackend}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryBackend::new();
+    /// let windowing = store.capabilities().windows.ok_or("no windows")?;
+    /// let space = Space::new(RedisKey::try_from("shop")?);
+    /// assert!(!windowing.any_open(&space).await?);
+    /// let hour = Windows::every(Duration::from_secs(3600)).at(windowing.time(&space).await?);
+    /// let hits = Write::add(RedisKey::try_from("hits")?, 2);
+    /// store.apply(&space.in_window(hour), &[hits], None).await?;
+    /// assert!(windowing.any_open(&space).await?);
+    /// # Ok(()) }
+    /// ```
+    async fn any_open(&self, _: &Space) -> Result<bool, BackendError> {
+        Err(super::missing("telling whether there are windows"))
+    }
+
     /// Lets a space expire that has been [idle](Space::idle) for long enough, where the store has a better way than to
     /// wait until it does so by itself: a Redis server stops while it frees many counters that expire. Gives after how
     /// long to ask again; `None` where there is nothing to be done. Counters that wrote to the space ask for it.

@@ -17,7 +17,7 @@ mod strict;
 mod window_reads;
 
 pub use crate::answers::Keyed;
-pub use copy::{Copied, copy_prefix};
+pub use copy::{Copied, copy_prefix, copy_prefix_without_windows};
 pub use counter_trait::CounterTrait;
 pub use lax::{LaxCounter, LaxHandle, TokenFate, Unflushed, UnflushedShard, UnflushedToken};
 pub use options::CounterOptions;

@@ -20,6 +20,14 @@ impl<B: Backend + ?Sized> SpaceStore<B> {
         store.transfer.is_some() && store.slice_enumeration.is_some()
     }
 
+    /// Whether it has windows that are not closed.
+    pub(crate) async fn any_window_open(&self) -> Result<bool, BackendError> {
+        match self.store.capabilities().windows {
+            Some(store) => self.sent(Kind::Read, store.any_open(&self.space)).await,
+            None => Ok(false),
+        }
+    }
+
     /// How many instance-aware counters it has, as far as the store can tell.
     pub(crate) async fn slices_to_transfer(&self) -> Result<u64, BackendError> {
         match self.store.capabilities().slice_enumeration {

@@ -9,9 +9,12 @@ use std::{
 };
 
 use distkit::{
-    CounterComparator, DistkitError, RedisKey,
+    CounterComparator, DistkitError, RedisKey, Windows,
     backend::{BackendError, Space, Store, connect},
-    counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
+    counter::{
+        CounterOptions, CounterTrait, LaxCounter, StrictCounter, copy_prefix,
+        copy_prefix_without_windows,
+    },
     icounter::{
         InstanceAwareCounterTrait, LaxInstanceAwareCounter, LaxInstanceAwareCounterOptions,
         StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
@@ -27,6 +30,7 @@ over_both_clients!(
     a_prefix_over_a_cluster_stays_exact_on_valkey,
     a_node_that_hangs_or_is_gone_fails_no_call_to_the_others,
     other_numbers_of_shards_are_refused,
+    a_prefix_is_copied_over_a_cluster,
 );
 
 const SHARDS: u16 = 12;
@@ -439,4 +443,75 @@ async fn other_numbers_of_shards_are_refused(client: Client) {
         assert!(!error.may_have_happened(), "{error:?}");
         assert_eq!(blocking(&cluster, size).await, before, "{prefix} {shards}");
     }
+}
+
+/// Each shard is on the node that has its slot, in the source and in the copy.
+async fn a_prefix_is_copied_over_a_cluster(client: Client) {
+    let cluster = Arc::new(tokio::task::spawn_blocking(Cluster::start).await.unwrap());
+    let store = client.connect_by_url(&cluster).await;
+    let of = |shards: u16| {
+        CounterOptions::new(key(&format!("copy-{shards}")), store.clone()).shards(shards)
+    };
+    let shared = |shards: u16, name: Option<&str>| {
+        let options =
+            StrictInstanceAwareCounterOptions::new(key(&format!("copy-{shards}")), store.clone())
+                .shards(shards)
+                .dead_instance_threshold_ms(600_000);
+        StrictInstanceAwareCounter::new(match name {
+            Some(name) => options.instance_name(key(name)),
+            None => options,
+        })
+    };
+    let rooms = keys(1200);
+    let (a, b) = (shared(1, Some("pod-a")), shared(1, None));
+    let adds = |amount| rooms.iter().map(|room| (room, amount)).collect::<Vec<_>>();
+    for (_, outcome) in StrictCounter::new(of(1)).inc_all(&adds(7)).await.unwrap() {
+        outcome.unwrap();
+    }
+    for (which, amount) in [(&a, 3), (&b, -1)] {
+        for (_, outcome) in which.inc_all(&adds(amount)).await.unwrap() {
+            outcome.unwrap();
+        }
+    }
+    for room in &rooms[..100] {
+        b.set(room, 40).await.unwrap();
+    }
+    let mut nodes = [0; 3];
+    let all: Vec<_> = rooms.iter().collect();
+    for (from, to) in [(1, 3), (3, 7)] {
+        let copied = copy_prefix(&of(from), &of(to)).await.unwrap();
+        assert_eq!(
+            (copied.counters, copied.instance_aware_counters, copied.instances),
+            (1200, 1200, 2),
+            "{from} -> {to}"
+        );
+        assert_eq!(copy_prefix(&of(from), &of(to)).await.unwrap(), copied, "once more");
+        for (_, total) in StrictCounter::new(of(to)).get_all(&all).await.unwrap() {
+            assert_eq!(total.unwrap(), 7);
+        }
+        let looks = shared(to, None);
+        for (n, (_, held)) in looks.get_all(&all).await.unwrap().into_iter().enumerate() {
+            assert_eq!(held.unwrap(), (if n < 100 { 40 } else { 2 }, 0));
+        }
+        nodes = blocking(&cluster, move |cluster| {
+            let mut nodes = [0; 3];
+            for space in Space::shards_of(key(&format!("copy-{to}")), to) {
+                nodes[cluster.owner(space.slot())] += 1;
+            }
+            nodes
+        })
+        .await;
+    }
+    assert!(nodes.iter().all(|shards| *shards > 0), "the shards are on all nodes: {nodes:?}");
+    // The next pod of that name takes the place of the copy of the older one, slices and all.
+    assert_eq!(shared(7, Some("pod-a")).inc(&rooms[1199], 10).await.unwrap(), (9, 10));
+
+    // Windows of one shard, wherever that is.
+    let hourly = Windows::every(Duration::from_secs(3600)).keep(24);
+    StrictCounter::new(of(7).windows(hourly)).inc(&rooms[5], 1).await.unwrap();
+    let to = CounterOptions::new(key("copy-last"), store.clone()).shards(2);
+    let error = copy_prefix(&of(7), &to).await.unwrap_err();
+    assert!(!error.may_have_happened(), "{error:?}");
+    let copied = copy_prefix_without_windows(&of(7), &to).await.unwrap();
+    assert_eq!((copied.counters, copied.instance_aware_counters), (1200, 1200));
 }

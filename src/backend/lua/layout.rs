@@ -11,7 +11,7 @@
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `distkit:{TAG}:totals` | hash | plain counter -> decimal total |
-//! | `distkit:{TAG}:shape` | hash | what all processes of the prefix agree on: `layout`, `shards`, `keep`, the generation of `guards`, `lanes` and `tokens`, and the life of `totals`: see `guard.lua` |
+//! | `distkit:{TAG}:shape` | hash | what all processes of the prefix agree on: `layout`, `shards`, `keep`, the generation of `guards`, `lanes` and `tokens`, the life of `totals`, and until when there are `windows`: see `guard.lua`, `window_open.lua` |
 //! | `distkit:{TAG}:writers` | hash | writer -> its latest guarded batch: see `guard.lua`; kept for a day or longer |
 //! | `distkit:{TAG}:i:...` | | the instance-aware counters: see `instance_names.lua` |
 //! | `distkit:{TAG}:lanes` | hash | lane -> its latest answer: see `guard.lua`; kept for an hour or longer |

@@ -1,7 +1,8 @@
 -- Looks at what all processes of a prefix must agree on, and makes it.
 --
 -- KEYS[1]  the shape: hash of layout (version), shards (how many), and the generation of each hash of guards:
---          guards (of writers), lanes; and totals (see guard.lua). A prefix has one under its own tag, and each of several shards a copy.
+--          guards (of writers), lanes; totals (see guard.lua); and windows (see window_open.lua). A prefix has one under
+--          its own tag, and each of several shards a copy.
 -- KEYS[2]  under the prefix's own tag: the totals of a prefix of one shard
 -- KEYS[3]  the same: what tells the instance-aware counters of a prefix of one shard (see instance_names.lua)
 -- ARGV     layout, shards, '1' to make the shape where there is none

@@ -4,7 +4,9 @@
 --          the window is closed.
 -- KEYS[2]  the index of these windows: hash of the start (ms) of each open window -> '<closed at> <end>' (ms). Its
 --          field ':closed' is the newest end of a window that was closed.
--- KEYS[3..] of a space that expires: the shape, and the records of writers and lanes
+-- KEYS[3]  the shape of the space (see shape.lua). Its field 'windows' is the time (ms) at which the last window of any
+--          length and offset is closed, so that a copy finds out that there are windows without knowing which.
+-- KEYS[4..] of a space that expires: the records of writers and lanes
 -- ARGV[1]  the window: see guard.lua
 --
 -- The index has no TTL, so that no policy but allkeys-* evicts it. That of a space that expires goes with its last window,
@@ -53,6 +55,19 @@ if listed and not held then
   return { err = 'LOST the counters of the window are lost' }
 end
 
+-- First: windows that nobody knows of would be left behind. A shape that is lost is made by others.
+local shape = KEYS[3]
+local known = redis.pcall('HMGET', shape, 'layout', 'windows')
+if known.err then
+  return failed(known, 3)
+end
+if known[1] and (tonumber(known[2]) or 0) < tonumber(till) then
+  local noted = redis.pcall('HSET', shape, 'windows', till)
+  if type(noted) == 'table' then
+    return noted
+  end
+end
+
 -- Before the first of them: a hash without its TTL would stay for ever.
 for _, name in ipairs(redis.acl_check_cmd and { 'HSET', 'PEXPIREAT', 'DEL' } or {}) do
   if not redis.acl_check_cmd(name, totals, '0', '0') then
@@ -86,7 +101,7 @@ if type(listing) == 'table' then
   return listing
 end
 
-if #KEYS > 2 then
+if #KEYS > 3 then
   keep(index, tonumber(till) + grace)
   for at = 3, #KEYS do
     keep(KEYS[at], tonumber(till))

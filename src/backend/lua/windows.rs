@@ -16,6 +16,7 @@ use crate::{
 static OPEN: Script = Script::new(include_str!("window_open.lua"));
 static CLOSE: Script = Script::new(include_str!("window_close.lua"));
 static EXPIRE: Script = Script::new(include_str!("expire.lua"));
+static ANY: Script = Script::new(include_str!("window_any.lua"));
 static TIME: Script = Script::new(include_str!("window_time.lua"));
 static READ: Script =
     Script::new(concat!(include_str!("window_look.lua"), include_str!("window_read.lua")));
@@ -60,8 +61,9 @@ impl<R: ScriptRunner> LuaStore<R> {
         window: &str,
     ) -> Result<(), BackendError> {
         let (totals, index) = (layout::totals(space), layout::window_index(space));
-        let records = [layout::shape(space), layout::lanes(space), layout::writers(space)];
-        let mut keys = vec![&*totals, &*index];
+        let shape = layout::shape(space);
+        let records = [layout::lanes(space), layout::writers(space)];
+        let mut keys = vec![&*totals, &*index, &*shape];
         if space.idle().is_some() {
             keys.extend(records.iter().map(String::as_str));
         }
@@ -158,6 +160,16 @@ impl<R: ScriptRunner> Windowing for LuaStore<R> {
         match space.window() {
             Some(_) => self.read_window(space, keys, Takes::Current).await,
             None => crate::backend::Backend::read(self, space, keys).await,
+        }
+    }
+
+    async fn any_open(&self, space: &Space) -> Result<bool, BackendError> {
+        self.check(space).await?;
+        let shape = layout::shape(space);
+        let answer = self.runner.script(&ANY, &[Arg::Text(&shape)], &[]).await;
+        match answer.map_err(|error| self.failed_to_read(error, &[&shape]))? {
+            Reply::Int(any) => Ok(any != 0),
+            other => Err(unexpected(&other).with_nothing_applied()),
         }
     }
 

@@ -558,4 +558,11 @@ impl Windowing for MemoryBackend {
     ) -> Result<Vec<Outcome<i64>>, BackendError> {
         self.read_in(space, keys, Takes::Current)
     }
+
+    async fn any_open(&self, space: &Space) -> Result<bool, BackendError> {
+        self.locked(|state, now| {
+            state.check(space)?;
+            Ok(state.plain.any_open(now, space))
+        })
+    }
 }

@@ -315,6 +315,11 @@ impl Plain {
         self.lanes.remove(space);
     }
 
+    /// Whether a space has windows that are not over.
+    pub(super) fn any_open(&self, now: Duration, space: &Space) -> bool {
+        self.windows.any_open(now, &space.home())
+    }
+
     /// Removes what a space that expires holds, and what is remembered. Windows go by their own time; while there are
     /// any, their writers are remembered, and the answer is false.
     pub(super) fn expire_space(&mut self, now: Duration, space: &Space) -> bool {

@@ -55,14 +55,15 @@ pub struct Copied {
 ///
 /// - Records of requests: of tokens, so that an addition under the same token counts once more in the copy; of the
 ///   requests of writers, lanes and instances, which belong to processes that are gone or join anew.
-/// - Counters in windows: options with windows are refused. Prefixes with `expire_after` are copied; they begin to
+/// - Counters in windows: they are refused, be it that the options have windows, or that the source holds any that are not
+///   over. [`copy_prefix_without_windows`] copies the others. Prefixes with `expire_after` are copied; they begin to
 ///   expire anew.
 /// - Instance-aware counters of a store that cannot copy them (one of a third party): a prefix that has any is refused.
 ///
 /// # Errors
 ///
 /// [`NotApplied`](DistkitError::NotApplied) where the target holds something else, either changed meanwhile, the store
-/// cannot enumerate its counters (one of a third party), or does not answer, or the options have windows, and
+/// cannot enumerate its counters (one of a third party), or does not answer, or there are windows, and
 /// [`OutcomeUnknown`](DistkitError::OutcomeUnknown) where it does not answer to a write. What has been copied until then
 /// stays. [`CounterError`](DistkitError::CounterError) where the source holds something that is no number, and
 /// [`Corrupt`](crate::backend::BackendError::Corrupt) where a part of the instance-aware counters is lost.
@@ -87,6 +88,57 @@ pub struct Copied {
 /// # Ok(()) }
 /// ```
 pub async fn copy_prefix<B: Backend + ?Sized, C: Backend + ?Sized>(
+    from: &CounterOptions<B>,
+    to: &CounterOptions<C>,
+) -> Result<Copied, DistkitError> {
+    if from.stores.first().clock().is_none() {
+        for shard in from.stores.iter() {
+            if shard.any_window_open().await? {
+                let text = format!(
+                    "`{}` has counters in windows, which cannot be copied: wait until they are over, or leave them behind \
+                     with `copy_prefix_without_windows`",
+                    shard.prefix()
+                );
+                return Err(BackendError::not_applied(text).into());
+            }
+        }
+    }
+    copy_prefix_without_windows(from, to).await
+}
+
+/// [`copy_prefix`] of a prefix that also has counters in windows: they are left behind, all others are copied.
+///
+/// # Errors
+///
+/// As there. Options with windows are refused here, too.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use distkit::{
+///     RedisKey, Windows,
+///     backend::memory::MemoryBackend,
+///     counter::{
+///         CounterOptions, CounterTrait, StrictCounter, copy_prefix, copy_prefix_without_windows,
+///     },
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), distkit::DistkitError> {
+/// let store = MemoryBackend::new();
+/// let old = CounterOptions::new(RedisKey::try_from("shop")?, store.clone());
+/// let new = CounterOptions::new(RedisKey::try_from("shop-48")?, store).shards(48);
+/// let apples = RedisKey::try_from("apples")?;
+/// let hourly = Windows::every(Duration::from_secs(3600));
+/// StrictCounter::new(old.clone().windows(hourly)).inc(&apples, 5).await?;
+/// StrictCounter::new(old.clone()).inc(&apples, 3).await?;
+///
+/// assert!(copy_prefix(&old, &new).await.is_err());
+/// assert_eq!(copy_prefix_without_windows(&old, &new).await?.counters, 1);
+/// assert_eq!(StrictCounter::new(new).get(&apples).await?, 3);
+/// # Ok(()) }
+/// ```
+pub async fn copy_prefix_without_windows<B: Backend + ?Sized, C: Backend + ?Sized>(
     from: &CounterOptions<B>,
     to: &CounterOptions<C>,
 ) -> Result<Copied, DistkitError> {
