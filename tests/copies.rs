@@ -594,6 +594,63 @@ mod servers {
         }
     }
 
+    /// More slices than a script reads at once, of which some were put back.
+    #[tokio::test]
+    async fn a_counter_with_many_slices_is_copied_in_a_server() {
+        const SLICES: usize = 700;
+        for (server, scheme) in [(Server::redis(), "redis"), (Server::valkey(), "redis+fred")] {
+            let (world, server) = clocked(server.manual_clock().start(), scheme).await;
+            let (n, space) = (key("n"), Space::new(key("old")));
+            let instance = |who: usize| Instance::new(format!("process-{who}").into(), LEASE);
+            let mut epoch = None;
+            for who in 0..SLICES {
+                let joined = world.store.join(&space, &instance(who), &[]).await.unwrap();
+                let member = Member { incarnation: joined.incarnation, lease: LEASE };
+                let value = if who == 3 { i64::MAX / 2 } else { who as i64 - 2 };
+                let write = [SliceWrite::new(n.clone(), SliceChange::Add(value))];
+                let applied = world.store.apply_on(&space, &member, &write, None).await.unwrap();
+                epoch = Some(applied.answer.outcomes[0].as_ref().unwrap().new.epoch);
+            }
+            (world.wipe)();
+            (world.advance)(Duration::from_millis(1));
+            for who in 0..SLICES {
+                let value = if who == 3 { i64::MAX / 2 } else { who as i64 - 2 };
+                let claims = [Slice { key: n.clone(), epoch: epoch.unwrap(), value }];
+                let claims = if who % 3 == 0 { &claims[..] } else { &[] };
+                let joined = world.store.join(&space, &instance(who), claims).await.unwrap();
+                let member = Member { incarnation: joined.incarnation, lease: LEASE };
+                if claims.is_empty() {
+                    let write = [SliceWrite::new(n.clone(), SliceChange::Add(value))];
+                    world.store.apply_on(&space, &member, &write, None).await.unwrap();
+                }
+            }
+            let source = world.store.slices(&space, &n).await.unwrap();
+            assert_eq!(source.len(), SLICES - 1, "one is 0");
+            let (from, to) = (options(&world.store, "old", 1), options(&world.store, "new", 1));
+            let answer = copy_prefix(&from, &to).await.unwrap();
+            assert!(copied(0, 1, SLICES as u64)(&answer), "{answer:?}");
+            let of_all = async |prefix| {
+                let slices = world.store.slices(&Space::new(key(prefix)), &n).await.unwrap();
+                let mut slices: Vec<_> =
+                    slices.into_iter().map(|slice| (slice.instance_id, slice.value)).collect();
+                slices.sort();
+                slices
+            };
+            assert_eq!(of_all("new").await, of_all("old").await);
+            // What was put back, by its value: the incarnations are others.
+            let put_back = |prefix| {
+                let held = server.cli(&["HGETALL", &format!("distkit:{{{prefix}}}:i:k:n")]);
+                let lines: Vec<_> = held.lines().collect();
+                let claims = lines.chunks(2).filter(|field| field[0].starts_with('o'));
+                let mut claims: Vec<_> = claims.map(|field| field[1].to_owned()).collect();
+                claims.sort();
+                claims
+            };
+            assert!(put_back("old").len() > SLICES / 4, "{:?}", put_back("old"));
+            assert_eq!(put_back("new"), put_back("old"));
+        }
+    }
+
     #[tokio::test]
     async fn many_counters_are_copied_in_a_server() {
         for server in [Server::redis().start(), Server::valkey().start()] {

@@ -3,7 +3,8 @@
 --       'm', 'leases' or 'dead', rank  some members: how many were looked at; 7 for each: incarnation, id, name or '',
 --                                      first, lease and what is left of it (ms), '1' if its claims were refused
 --       'c', keys                      how many keys; for each: epoch, number of slices, 4 for each: incarnation, value,
---                                      epoch and value of what was put back, or ''
+--                                      epoch and value of what was put back, or ''. '-1' slices where there are so many
+--                                      that the hash is to be read page by page
 -- Gives 'ok' first; or 'x' and what is lost or does not belong there.
 local out, kind = { 'ok' }, ARGV[1]
 local function push(...)
@@ -45,13 +46,19 @@ if kind == 'm' then
   return out
 end
 
+-- How many fields of a counter are read at once.
+local FIELDS = 500
+
 local meta = call('HMGET', META, 'floor', 'base', 'born')
 local floor, base, done = tonumber(meta[1]) or 0, meta[2] or meta[3] or '0', 0
 push('0')
 for i = 2, #ARGV do
   local key = ARGV[i]
-  local fields = try('HGETALL', P .. 'k:' .. key)
-  if fields.err then return { 'x', fields.err } end
+  local name = P .. 'k:' .. key
+  local length = try('HLEN', name)
+  if type(length) == 'table' then return { 'x', length.err } end
+  local paged = length > FIELDS
+  local fields = paged and { 'e', call('HGET', name, 'e') or '' } or call('HGETALL', name)
   local epoch, slices, claims = nil, {}, {}
   for f = 1, #fields, 2 do
     local field, value = fields[f], fields[f + 1]
@@ -69,12 +76,12 @@ for i = 2, #ARGV do
     local listed = call('HGET', P .. 'index', key)
     if listed and (tonumber(listed) or 0) >= floor then return { 'x', 'the slices of a counter are lost' } end
   elseif tonumber(epoch) < floor then
-    epoch, slices = nil, {}
+    epoch, slices, paged = nil, {}, false
   end
   if not epoch then
     epoch = call('HGET', P .. 'tombs', key) or call('HGET', P .. 'tombs:old', key) or base
   end
-  push(epoch, text(#slices))
+  push(epoch, paged and '-1' or text(#slices))
   for _, slice in ipairs(slices) do
     local claimed, value = string.match(claims[slice[1]] or '', '^(%d+) (%-?%d+)$')
     push(slice[1], slice[2], claimed or '', value or '')

@@ -1,9 +1,11 @@
 //! Copies of instance-aware counters as they are stored, through `instance_export.lua` and `instance_import.lua`.
 
+use std::collections::{BTreeMap, HashMap};
+
 use async_trait::async_trait;
 
 use super::{
-    Arg, LuaStore, Script, ScriptRunner,
+    Arg, LuaStore, Reply, Script, ScriptRunner,
     instance::{Answer, Args, Kind, number, number_of, script},
     layout, unexpected,
 };
@@ -158,7 +160,11 @@ impl<R: ScriptRunner> LuaStore<R> {
         for key in &keys[..done] {
             let epoch = Epoch(answer.number()?);
             let mut slices = Vec::new();
-            for _ in 0..answer.number()? {
+            let number = answer.signed()?;
+            if number < 0 {
+                slices = self.export_many_slices(space, key).await?;
+            }
+            for _ in 0..number {
                 let owner = Incarnation(answer.number()?);
                 let value = answer.signed()?;
                 let put_back = match (answer.text()?, answer.text()?) {
@@ -173,6 +179,41 @@ impl<R: ScriptRunner> LuaStore<R> {
             counters.push(Held { key: key.clone(), epoch, slices });
         }
         Ok(counters)
+    }
+
+    /// All slices of a counter of which no script could read all at once. A field that comes twice is the same.
+    async fn export_many_slices(
+        &self,
+        space: &Space,
+        key: &RedisKey,
+    ) -> Result<Vec<HeldSlice>, BackendError> {
+        let hash = format!("{}k:{key}", layout::instance_names(space));
+        let (mut values, mut claims) = (BTreeMap::new(), HashMap::new());
+        let mut from = Some(None);
+        while let Some(at) = from {
+            let (fields, next) = self.fields_of(space, &hash, at.as_ref(), PORTION).await?;
+            for (field, value) in &fields {
+                let (Ok(field), Reply::Bytes(value)) = (std::str::from_utf8(field), value) else {
+                    continue;
+                };
+                let value = String::from_utf8_lossy(value);
+                if let Ok(owner) = field.parse().map(Incarnation) {
+                    let value = value.parse::<i64>();
+                    values
+                        .insert(owner, value.map_err(|_| BackendError::Corrupt(field.to_owned()))?);
+                } else if let Some(Ok(owner)) = field.strip_prefix('o').map(str::parse) {
+                    let claim = value.split_once(' ');
+                    let claim = claim.and_then(|(epoch, value)| {
+                        Some((Epoch(epoch.parse().ok()?), value.parse().ok()?))
+                    });
+                    claims.extend(claim.map(|claim| (Incarnation(owner), claim)));
+                }
+            }
+            from = next.map(Some);
+        }
+        let slice =
+            |(owner, value)| HeldSlice { owner, value, put_back: claims.get(&owner).copied() };
+        Ok(values.into_iter().map(slice).collect())
     }
 
     async fn export_gone(
