@@ -10,7 +10,7 @@ use distkit::{
         InstanceAwareCounterTrait, StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
 };
-use distkit_testkit::Server;
+use distkit_testkit::{Cluster, Server};
 use serde_json::json;
 use support::{beside, key};
 
@@ -145,4 +145,34 @@ async fn tokens_are_said_to_stay_behind() {
     let copy = ["copy", "new", "--url", &url, "--prefix", "shop", "--apply", "--yes"];
     let text = beside(&copy).await.ok().out;
     assert!(text.contains("Tokens stay behind"), "{text}");
+}
+
+#[tokio::test]
+async fn a_prefix_is_copied_over_a_cluster() {
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
+    let url = cluster.urls()[0].replacen("redis://", "redis-cluster://", 1);
+    let store = connect(&url).await.unwrap();
+    let plain = StrictCounter::new(CounterOptions::new(key("one"), store.clone()));
+    let shared = StrictInstanceAwareCounter::new(
+        StrictInstanceAwareCounterOptions::new(key("one"), store)
+            .dead_instance_threshold_ms(600_000),
+    );
+    for n in 0..40 {
+        plain.inc(&key(&format!("key {n}")), 7).await.unwrap();
+        shared.inc(&key(&format!("key {n}")), 5).await.unwrap();
+    }
+    for (from, to, shards) in [("one", "three", "3"), ("three", "seven", "7")] {
+        let copy = ["copy", to, "--shards", shards, "--url", &url, "--prefix", from, "--json"];
+        let plan = beside(&copy).await.ok().json();
+        let mut done = beside(&[&copy[..], &["--apply", "--yes"]].concat()).await.ok().json();
+        assert_eq!(done["copied"], true);
+        done["copied"] = false.into();
+        assert_eq!(done, plan);
+        assert_eq!((&done["counters"], &done["instances"]), (&40.into(), &1.into()));
+        for (family, total) in [(None, 7), (Some("-i"), 5)] {
+            let get = ["get", "key 7", "--url", &url, "--prefix", to, "--json"];
+            let get: Vec<_> = get.into_iter().chain(family).collect();
+            assert_eq!(beside(&get).await.ok().json()[0]["total"], total);
+        }
+    }
 }
