@@ -121,7 +121,7 @@ pub trait Windowing: fmt::Debug + Send + Sync {
     /// # Ok(()) }
     /// ```
     async fn any_open(&self, _: &Space) -> Result<bool, BackendError> {
-        Err(super::missing("telling whether there are windows"))
+        Err(BackendError::not_applied("the store does not tell whether there are windows"))
     }
 
     /// Lets a space expire that has been [idle](Space::idle) for long enough, where the store has a better way than to
