@@ -70,7 +70,7 @@ struct Model {
 
 impl Model {
     fn new() -> Arc<Self> {
-        Arc::new(Self { tally: Tally::new(), listed: Mutex::new(0) })
+        Arc::new(Self { tally: Tally::new(()), listed: Mutex::new(0) })
     }
 
     fn inc(&self, count: i64) -> i64 {

@@ -51,7 +51,7 @@ pub(crate) struct Cell {
     pub(crate) key: RedisKey,
     /// The number of the window that it counts in; 0 without windows.
     pub(crate) window: u64,
-    pub(crate) tally: Tally,
+    pub(crate) tally: Tally<Flags>,
     /// What others hold of the total, modulo 2^64; 0 for a plain counter.
     others: AtomicI64,
     /// How much of what is in the tally was promised: additions under tokens, which are not sent with the rest. Changed
@@ -59,16 +59,20 @@ pub(crate) struct Cell {
     promised: AtomicI64,
     /// When the known total was asked for, in microseconds of the counter's clock; 0 when it is not known.
     known_at: AtomicU64,
+}
+
+/// What else there is to a cell, in a byte each.
+pub(crate) struct Flags {
     /// The estimate replaces what the store holds instead of being added to.
     replaces: AtomicBool,
     /// Used since the last sweep.
     touched: AtomicBool,
     /// Counted among the keys with pending writes.
-    pub(crate) counted: AtomicBool,
+    counted: AtomicBool,
     /// Whether it is in the batch in flight, and with how much. Changed by the holder of the writer lock.
     batch: AtomicU8,
     /// Scratch of a pass over cells. Only the holder of the writer lock looks.
-    pub(crate) seen: AtomicBool,
+    seen: AtomicBool,
     /// How many more refreshes the key gets; 0 when it is not on the refresh list.
     refreshes: AtomicU8,
 }
@@ -79,17 +83,32 @@ impl Cell {
         Self {
             key,
             window,
-            tally: Tally::new(),
+            tally: Tally::new(Flags {
+                replaces: AtomicBool::new(false),
+                touched: AtomicBool::new(true),
+                counted: AtomicBool::new(false),
+                batch: AtomicU8::new(NOT_IN_BATCH),
+                seen: AtomicBool::new(false),
+                refreshes: AtomicU8::new(0),
+            }),
             others: AtomicI64::new(0),
             promised: AtomicI64::new(0),
             known_at: AtomicU64::new(zero_at),
-            replaces: AtomicBool::new(false),
-            touched: AtomicBool::new(true),
-            counted: AtomicBool::new(false),
-            batch: AtomicU8::new(NOT_IN_BATCH),
-            seen: AtomicBool::new(false),
-            refreshes: AtomicU8::new(0),
         }
+    }
+
+    #[inline]
+    fn flags(&self) -> &Flags {
+        &self.tally.rest
+    }
+
+    #[inline]
+    pub(crate) fn counted(&self) -> &AtomicBool {
+        &self.flags().counted
+    }
+
+    pub(crate) fn seen(&self) -> &AtomicBool {
+        &self.flags().seen
     }
 
     #[inline]
@@ -116,7 +135,7 @@ impl Cell {
 
     /// `taken` of what was pending is part of what the store answered to a request sent `at`.
     pub(crate) fn settle(&self, taken: i64, known: Known, at: u64, _: &Totals<'_>) {
-        if self.replaces.load(SeqCst) {
+        if self.flags().replaces.load(SeqCst) {
             self.tally.rebase(known.own);
         } else {
             self.tally.settle(taken, known.own);
@@ -127,7 +146,7 @@ impl Cell {
 
     /// `taken` of what was pending will never reach the store.
     pub(crate) fn forget(&self, taken: i64, _: &Totals<'_>) {
-        if !self.replaces.load(SeqCst) {
+        if !self.flags().replaces.load(SeqCst) {
             self.tally.forget(taken);
         }
     }
@@ -135,13 +154,13 @@ impl Cell {
     /// For the committer: what to send, and no longer dirty.
     pub(crate) fn take(&self, _: &Totals<'_>) -> (i64, Option<i64>) {
         let delta = self.tally.take().wrapping_sub(self.promised.load(SeqCst));
-        let replaces = self.replaces.swap(false, SeqCst);
+        let replaces = self.flags().replaces.swap(false, SeqCst);
         (delta, replaces.then(|| self.tally.acknowledged().wrapping_add(delta)))
     }
 
     /// Sets whether the estimate replaces what the store holds, and gives whether it did.
     pub(crate) fn set_replaces(&self, replaces: bool, _: &Totals<'_>) -> bool {
-        self.replaces.swap(replaces, SeqCst)
+        self.flags().replaces.swap(replaces, SeqCst)
     }
 
     /// What is added and not acknowledged, but what was promised.
@@ -150,7 +169,7 @@ impl Cell {
     }
 
     pub(crate) fn is_pending(&self, totals: &Totals<'_>) -> bool {
-        self.pending(totals) != 0 || self.replaces.load(SeqCst)
+        self.pending(totals) != 0 || self.flags().replaces.load(SeqCst)
     }
 
     /// Adds what is to be sent by itself, and gives the estimate; `None`, and nothing changed, when that would not fit.
@@ -178,21 +197,23 @@ impl Cell {
 
     /// So much of what is pending is in flight from now on.
     pub(crate) fn enter_batch(&self, count: i64, _: &Totals<'_>) {
-        self.batch.store(if in_fast_range(count) { IN_BATCH } else { IN_BATCH_WITH_MUCH }, SeqCst);
+        self.flags()
+            .batch
+            .store(if in_fast_range(count) { IN_BATCH } else { IN_BATCH_WITH_MUCH }, SeqCst);
     }
 
     pub(crate) fn leave_batch(&self) {
-        self.batch.store(NOT_IN_BATCH, SeqCst);
+        self.flags().batch.store(NOT_IN_BATCH, SeqCst);
     }
 
     pub(crate) fn is_in_batch(&self) -> bool {
-        self.batch.load(SeqCst) != NOT_IN_BATCH
+        self.flags().batch.load(SeqCst) != NOT_IN_BATCH
     }
 
     /// Whether `count` leaves a sum that fits also when what is in flight leaves it. Refuses too much rather than
     /// too little.
     pub(crate) fn has_room_beside_batch(&self, count: i64, _: &Totals<'_>) -> bool {
-        match self.batch.load(SeqCst) {
+        match self.flags().batch.load(SeqCst) {
             NOT_IN_BATCH => true,
             IN_BATCH => self.tally.pending().checked_add(count).is_some_and(in_fast_range),
             _ => false,
@@ -229,30 +250,31 @@ impl Cell {
     #[inline]
     pub(crate) fn touch(&self) {
         // A store only when it changes something: the line stays shared between readers.
-        if !self.touched.load(Relaxed) {
-            self.touched.store(true, Relaxed);
+        if !self.flags().touched.load(Relaxed) {
+            self.flags().touched.store(true, Relaxed);
         }
     }
 
     #[inline]
     pub(crate) fn is_touched(&self) -> bool {
-        self.touched.load(Relaxed)
+        self.flags().touched.load(Relaxed)
     }
 
     /// For the sweep: whether the cell was used since the last one.
     pub(crate) fn untouch(&self) -> bool {
-        self.touched.swap(false, Relaxed)
+        self.flags().touched.swap(false, Relaxed)
     }
 
     /// Says that the total was read. True when the caller must put the cell on the refresh list.
     #[inline]
     pub(crate) fn keep_fresh(&self) -> bool {
-        self.refreshes.load(SeqCst) != REFRESHES && self.refreshes.swap(REFRESHES, SeqCst) == 0
+        self.flags().refreshes.load(SeqCst) != REFRESHES
+            && self.flags().refreshes.swap(REFRESHES, SeqCst) == 0
     }
 
     /// For the committer: whether the cell stays on the list.
     pub(crate) fn use_up_refresh(&self) -> bool {
-        self.refreshes.fetch_sub(1, SeqCst) > 1
+        self.flags().refreshes.fetch_sub(1, SeqCst) > 1
     }
 }
 

@@ -16,11 +16,11 @@ pub(super) struct Pending(AtomicUsize);
 impl Pending {
     /// Counts a cell that is about to be dirty, unless `limit` others are.
     pub(super) fn try_count(&self, cell: &Cell, limit: usize) -> bool {
-        if cell.counted.load(SeqCst) {
+        if cell.counted().load(SeqCst) {
             return true;
         }
         let room = self.0.fetch_add(1, SeqCst) < limit;
-        if !room || cell.counted.swap(true, SeqCst) {
+        if !room || cell.counted().swap(true, SeqCst) {
             self.0.fetch_sub(1, SeqCst);
         }
         room
@@ -33,7 +33,7 @@ impl Pending {
 
     /// Uncounts a cell, unless it is dirty again.
     pub(super) fn uncount(&self, cell: &Cell) {
-        if cell.counted.swap(false, SeqCst) {
+        if cell.counted().swap(false, SeqCst) {
             self.0.fetch_sub(1, SeqCst);
         }
         if cell.tally.is_dirty() {

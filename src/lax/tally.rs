@@ -15,7 +15,7 @@ const NEAR_LIMIT: i64 = 1 << 61;
 ///
 /// `value` is the last acknowledged total plus everything added here that is not acknowledged. There is no
 /// separate "pending" number: a reader would see it change apart from the total.
-pub(crate) struct Tally {
+pub(crate) struct Tally<R = ()> {
     value: AtomicI64,
     /// The last acknowledged total. Only the committer writes it.
     base: AtomicI64,
@@ -23,15 +23,18 @@ pub(crate) struct Tally {
     dirty: AtomicBool,
     /// Whether additions are to be checked.
     near_limit: AtomicBool,
+    /// What the owner keeps in the 6 bytes that are left of the last word.
+    pub(crate) rest: R,
 }
 
-impl Tally {
-    pub(crate) fn new() -> Self {
+impl<R> Tally<R> {
+    pub(crate) fn new(rest: R) -> Self {
         Self {
             value: AtomicI64::new(0),
             base: AtomicI64::new(0),
             dirty: AtomicBool::new(false),
             near_limit: AtomicBool::new(false),
+            rest,
         }
     }
 

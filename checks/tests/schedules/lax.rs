@@ -76,8 +76,8 @@ impl<L: Ledger> Engine<L> {
     pub(crate) async fn counts_what_is_dirty(&self) -> bool {
         let _between = self.background.committer().await;
         let cells = self.all_cells();
-        let counted = cells.iter().filter(|cell| cell.counted.load(SeqCst)).count();
+        let counted = cells.iter().filter(|cell| cell.counted().load(SeqCst)).count();
         self.number_pending() == counted
-            && cells.iter().all(|cell| cell.counted.load(SeqCst) == cell.tally.is_dirty())
+            && cells.iter().all(|cell| cell.counted().load(SeqCst) == cell.tally.is_dirty())
     }
 }

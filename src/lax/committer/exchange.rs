@@ -105,24 +105,24 @@ impl<L: Ledger> Committer<'_, L> {
     fn to_read(&self, to_send: &[Arc<Cell>], wanted: &[Wanted], refresh: bool) -> Vec<Arc<Cell>> {
         let shared = self.shared;
         for cell in to_send {
-            cell.seen.store(true, Relaxed);
+            cell.seen().store(true, Relaxed);
         }
         let mut cells: Vec<_> = wanted
             .iter()
-            .filter(|wanted| !wanted.cell.seen.swap(true, Relaxed))
+            .filter(|wanted| !wanted.cell.seen().swap(true, Relaxed))
             .map(|wanted| Arc::clone(&wanted.cell))
             .collect();
         if refresh {
             let (now, half) = (shared.now(), micros(shared.settings.lag / 2));
             shared.inbox.use_up_refreshes(|cell| {
                 let old = now.saturating_sub(cell.known_at()) >= half / 2;
-                if old && !cell.seen.swap(true, Relaxed) {
+                if old && !cell.seen().swap(true, Relaxed) {
                     cells.push(Arc::clone(cell));
                 }
             });
         }
         for cell in to_send.iter().chain(&cells) {
-            cell.seen.store(false, Relaxed);
+            cell.seen().store(false, Relaxed);
         }
         cells
     }
