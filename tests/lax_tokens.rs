@@ -2,6 +2,9 @@
 #![cfg(feature = "counter")]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
+#[path = "support/log.rs"]
+mod log;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use distkit::{
@@ -12,6 +15,7 @@ use distkit::{
     },
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter, TokenFate, UnflushedToken},
 };
+use log::Log;
 use tokio::time::{Instant, sleep};
 
 const LAG: Duration = Duration::from_millis(20);
@@ -246,6 +250,7 @@ async fn nothing_written_before_a_set_arrives_after_it() {
 /// The store has the addition, and nobody knows the total: it stays in the estimate until somebody does.
 #[tokio::test(start_paused = true)]
 async fn an_addition_stays_in_the_estimate_until_its_total_is_read() {
+    let (log, _guard) = Log::start();
     let Bed { link, counter, strict, sold, .. } = bed();
     strict.inc_once(&sold, 5, &token("a")).await.unwrap();
     assert_eq!(counter.inc_once(&sold, 5, &token("a")).await.unwrap(), 10, "not sent yet");
@@ -260,9 +265,12 @@ async fn an_addition_stays_in_the_estimate_until_its_total_is_read() {
     let unread = flush.await.unwrap().unwrap_err();
     assert!(matches!(unread, DistkitError::OutcomeUnknown(_)), "{unread:?}");
     assert_eq!(counter.stats().pending_keys, 1);
+    assert_eq!(log.lines("WARN", "distkit::lax").len(), 1);
     let before = link.requests();
     counter.flush().await.unwrap();
     assert_eq!(link.requests(), before + 1, "the total alone: the addition was answered");
+    let ends = log.lines("INFO", "distkit::lax");
+    assert!(ends.len() == 1 && ends[0].contains("flushing again"), "{ends:?}");
     assert_eq!(counter.stats().pending_keys, 0);
     assert_eq!(counter.get(&sold).await.unwrap(), 5);
     assert_eq!(strict.get(&sold).await.unwrap(), 5);

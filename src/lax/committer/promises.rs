@@ -15,6 +15,7 @@ use crate::{
         ledger::Ledger,
         promises::{BATCH, Promise},
         report::{TokenFate, UnflushedToken},
+        shared::Shared,
     },
     outage::{Chain, Standing},
     stats::Count,
@@ -38,6 +39,8 @@ struct Answer {
     outcomes: Vec<Outcome<AddedOnce>>,
     resent: bool,
     at: u64,
+    /// Whether its totals were asked for.
+    read: bool,
 }
 
 impl<L: Ledger> Committer<'_, L> {
@@ -109,23 +112,23 @@ impl<L: Ledger> Committer<'_, L> {
     pub(super) async fn resolve_promises(&mut self) -> Result<(), DistkitError> {
         self.ask_promised().await?;
         let shared = self.shared;
-        let Some(Promised { items, answer: Some(answer), .. }) = &self.writer.promised else {
+        let Some(Promised { items, answer: Some(answer), .. }) = &mut self.writer.promised else {
             return Ok(());
         };
-        // Before anything is settled: this future may be dropped here.
+        // Before anything is settled: this future may be dropped in the await.
+        let read_again = std::mem::replace(&mut answer.read, true);
         let begun = Instant::now();
-        let read = match self.read_uncertain(items, &answer.outcomes).await {
+        let read = match read_uncertain(shared, items, &answer.outcomes).await {
             Ok(read) => read,
             Err(error) => {
                 self.note_failure(begun, &error);
-                shared.end_if_replaced(&error);
                 return Err(unread(error));
             }
         };
         if let Some(Promised { items, first_sent, answer: Some(answer), .. }) =
             self.writer.promised.take()
         {
-            if answer.resent {
+            if answer.resent || read_again {
                 self.note_success();
             }
             self.note_promises_sent();
@@ -150,7 +153,7 @@ impl<L: Ledger> Committer<'_, L> {
         let (at, begun) = (shared.now(), Instant::now());
         match shared.ledger.add_promised(&promised.items, resent).await {
             Ok(outcomes) => {
-                promised.answer = Some(Answer { outcomes, resent, at });
+                promised.answer = Some(Answer { outcomes, resent, at, read: false });
                 Ok(())
             }
             Err(error) if !resent && !error.may_have_happened() => {
@@ -166,31 +169,10 @@ impl<L: Ledger> Committer<'_, L> {
         }
     }
 
-    /// Reads the keys of which something was not simply added: their totals are not what they were thought to be. Gives
-    /// those that are numbers.
-    async fn read_uncertain(
-        &self,
-        items: &[Promise],
-        outcomes: &[Outcome<AddedOnce>],
-    ) -> Result<Vec<(Arc<Cell>, i64, u64)>, DistkitError> {
-        let mut cells = HashMap::<_, _, foldhash::fast::RandomState>::default();
-        for (Promise { cell, .. }, outcome) in items.iter().zip(outcomes) {
-            if !outcome.as_ref().is_ok_and(|added| !added.replayed) {
-                cells.entry(address(cell)).or_insert_with(|| Arc::clone(cell));
-            }
-        }
-        if cells.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (cells, at): (Vec<_>, _) = (cells.into_values().collect(), self.shared.now());
-        let known = cells.iter().cloned().zip(self.shared.ledger.read(&cells).await?);
-        Ok(known.filter_map(|(cell, known)| Some((cell, known.ok()?.own, at))).collect())
-    }
-
     fn settle_promises(
         &mut self,
         items: &[Promise],
-        Answer { outcomes, resent, at }: Answer,
+        Answer { outcomes, resent, at, .. }: Answer,
         read: &[(Arc<Cell>, i64, u64)],
     ) {
         let shared = self.shared;
@@ -304,6 +286,27 @@ impl<L: Ledger> Committer<'_, L> {
             );
         }
     }
+}
+
+/// Reads the keys of which something was not simply added: their totals are not what they were thought to be. Gives
+/// those that are numbers.
+async fn read_uncertain<L: Ledger>(
+    shared: &Shared<L>,
+    items: &[Promise],
+    outcomes: &[Outcome<AddedOnce>],
+) -> Result<Vec<(Arc<Cell>, i64, u64)>, DistkitError> {
+    let mut cells = HashMap::<_, _, foldhash::fast::RandomState>::default();
+    for (Promise { cell, .. }, outcome) in items.iter().zip(outcomes) {
+        if !outcome.as_ref().is_ok_and(|added| !added.replayed) {
+            cells.entry(address(cell)).or_insert_with(|| Arc::clone(cell));
+        }
+    }
+    if cells.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (cells, at): (Vec<_>, _) = (cells.into_values().collect(), shared.now());
+    let known = cells.iter().cloned().zip(shared.ledger.read(&cells).await?);
+    Ok(known.filter_map(|(cell, known)| Some((cell, known.ok()?.own, at))).collect())
 }
 
 /// What the answer to a request with tokens leaves open could not be read. That is no word on the request.
