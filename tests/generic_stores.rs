@@ -2,6 +2,9 @@
 #![cfg(all(feature = "counter", feature = "instance-aware-counter"))]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
+#[path = "common/plain_only.rs"]
+mod plain_only;
+
 use std::{
     future::Future,
     sync::{
@@ -11,13 +14,11 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use distkit::{
     RedisKey,
     backend::{
-        Applied, Around, Backend, BackendError, Capabilities, DynAround, InstanceBackend,
-        IntoBackend, Layered, Op, Outcome, ReplayGuard, Space, Store, Write, connect,
-        memory::MemoryBackend,
+        Around, Backend, BackendError, DynAround, InstanceBackend, IntoBackend, Layered, Op, Space,
+        Store, connect, memory::MemoryBackend,
     },
     counter::{CounterOptions, CounterTrait, LaxCounter, LaxHandle, StrictCounter},
     icounter::{
@@ -26,45 +27,15 @@ use distkit::{
     },
 };
 
+use plain_only::PlainOnly;
+
 fn key(name: &str) -> RedisKey {
     RedisKey::try_from(name).unwrap()
 }
 
-/// A store of the plain half alone.
-#[derive(Debug, Default)]
-struct PlainOnly(MemoryBackend);
-
-#[async_trait]
-impl Backend for PlainOnly {
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        self.0.apply(space, writes, guard).await
-    }
-
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.0.read(space, keys).await
-    }
-
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.0.clear(space).await
-    }
-
-    fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities::none()
-    }
-}
-
 #[cfg(feature = "conformance")]
 mod plain_half {
-    use super::PlainOnly;
+    use super::plain_only::PlainOnly;
     use distkit::{
         backend::memory::{ManualClock, MemoryBackend},
         conformance::Fixture,

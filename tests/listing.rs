@@ -2,6 +2,9 @@
 #![cfg(all(feature = "counter", feature = "instance-aware-counter"))]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
+#[path = "common/plain_only.rs"]
+mod plain_only;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -12,8 +15,7 @@ use async_trait::async_trait;
 use distkit::{
     DistkitError, KeyFilter, Listing, RedisKey,
     backend::{
-        Applied, Around, Backend, BackendError, Capabilities, Layered, Op, Outcome, Refusal,
-        ReplayGuard, Space, Write, Written,
+        Around, Backend, BackendError, Layered, Op, Refusal, Space, Write, Written,
         memory::{MemoryBackend, MemoryLink},
     },
     counter::{CounterOptions, CounterTrait, Keyed, LaxCounter, StrictCounter},
@@ -22,6 +24,8 @@ use distkit::{
         StrictInstanceAwareCounter, StrictInstanceAwareCounterOptions,
     },
 };
+
+use plain_only::PlainOnly;
 
 const LEASE_MS: u64 = 3000;
 
@@ -169,38 +173,6 @@ async fn instances_list_totals_and_slices_of_the_living() {
             assert!(matches!(item, Err(DistkitError::ShutDown)), "{item:?}");
         }
         assert!(matches!(a.len().await, Err(DistkitError::ShutDown)));
-    }
-}
-
-/// A store of the plain contract, and no more.
-#[derive(Debug)]
-struct PlainOnly(MemoryBackend);
-
-#[async_trait]
-impl Backend for PlainOnly {
-    async fn apply(
-        &self,
-        space: &Space,
-        writes: &[Write],
-        guard: Option<&ReplayGuard>,
-    ) -> Result<Applied, BackendError> {
-        self.0.apply(space, writes, guard).await
-    }
-
-    async fn read(
-        &self,
-        space: &Space,
-        keys: &[RedisKey],
-    ) -> Result<Vec<Outcome<i64>>, BackendError> {
-        self.0.read(space, keys).await
-    }
-
-    async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-        self.0.clear(space).await
-    }
-
-    fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities::none()
     }
 }
 

@@ -2,6 +2,8 @@
 #![cfg(feature = "counter")]
 #![allow(clippy::unwrap_used)] // Clippy takes only the functions marked as tests for tests.
 
+#[path = "common/plain_only.rs"]
+mod plain_only;
 #[path = "common/stores.rs"]
 #[macro_use]
 mod stores;
@@ -17,6 +19,7 @@ use distkit::{
     counter::{CounterOptions, CounterTrait, LaxCounter, StrictCounter},
 };
 use futures_util::future::join_all;
+use plain_only::PlainOnly;
 use stores::{Stage, key};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -296,43 +299,8 @@ async fn tokens_are_forgotten_some_time_after_keep() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_without_tokens_says_so() {
-    use std::sync::Arc;
-
-    use distkit::backend::*;
-
-    #[derive(Debug)]
-    struct Plain(MemoryBackend);
-
-    #[async_trait::async_trait]
-    impl Backend for Plain {
-        async fn apply(
-            &self,
-            space: &Space,
-            writes: &[Write],
-            guard: Option<&ReplayGuard>,
-        ) -> Result<Applied, BackendError> {
-            self.0.apply(space, writes, guard).await
-        }
-
-        async fn read(
-            &self,
-            space: &Space,
-            keys: &[RedisKey],
-        ) -> Result<Vec<Outcome<i64>>, BackendError> {
-            self.0.read(space, keys).await
-        }
-
-        async fn clear(&self, space: &Space) -> Result<(), BackendError> {
-            self.0.clear(space).await
-        }
-
-        fn capabilities(&self) -> Capabilities<'_> {
-            Capabilities::none()
-        }
-    }
-
-    let store = Arc::new(Plain(MemoryBackend::new()));
-    let counter = StrictCounter::new(CounterOptions::with_store(key("shop"), store));
+    let counter =
+        StrictCounter::new(CounterOptions::with_store(key("shop"), Arc::new(PlainOnly::default())));
     let answers = [
         counter.inc_once(&key("sold"), 1, &token("a")).await.map(drop),
         counter.resolve(&key("sold"), &token("a")).await.map(drop),

@@ -70,7 +70,7 @@ pub(super) async fn copy<B: Backend + ?Sized, C: Backend + ?Sized>(
     Ok((counters, living.len() as u64))
 }
 
-/// The shards of the source in which anybody has ever joined.
+/// The shards of the source in which any instance has ever joined.
 async fn sources<B: Backend + ?Sized>(
     source: &Shards<SpaceStore<B>>,
 ) -> Result<Vec<Source>, DistkitError> {
@@ -188,8 +188,7 @@ async fn counters<B: Backend + ?Sized, C: Backend + ?Sized>(
     let mut from = Some(None);
     while let Some(at) = from {
         let page = shard.held_page(at.as_ref()).await?;
-        let entries = page.entries.into_iter().map(|held| (held.key.clone(), held)).collect();
-        for (to, entries) in by_shard(target, entries) {
+        for (to, entries) in by_shard(target, by_key(page.entries)) {
             let owners = &owners[usize::from(to.space().shard())];
             let owned = |slice: HeldSlice| {
                 let owner = *owners.get(part.living.get(&slice.owner)?)?;
@@ -302,8 +301,7 @@ async fn all_there<B: Backend + ?Sized, C: Backend + ?Sized>(
     target: &Shards<SpaceStore<C>>,
     there: &[Ids],
 ) -> Result<(), DistkitError> {
-    let entries = held.into_iter().map(|held| (held.key.clone(), held)).collect();
-    for (shard, entries) in by_shard(target, entries) {
+    for (shard, entries) in by_shard(target, by_key(held)) {
         let ids = &there[usize::from(shard.space().shard())];
         let (keys, held): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
         for (ours, theirs) in held.iter().zip(shard.held(&keys).await?) {
@@ -332,8 +330,7 @@ async fn nothing_else<B: Backend + ?Sized, C: Backend + ?Sized>(
         let mut from = Some(None);
         while let Some(at) = from {
             let page = shard.held_page(at.as_ref()).await?;
-            let entries = page.entries.into_iter().map(|held| (held.key.clone(), held)).collect();
-            for (from, entries) in by_shard(source, entries) {
+            for (from, entries) in by_shard(source, by_key(page.entries)) {
                 let ids = &known[usize::from(from.space().shard())];
                 let (keys, held): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
                 for (copied, ours) in held.iter().zip(from.held(&keys).await?) {
@@ -357,6 +354,10 @@ async fn all_ids<C: Backend + ?Sized>(
         all.push(ids(&shard.registered().await?));
     }
     Ok(all)
+}
+
+fn by_key(held: Vec<Held>) -> Vec<(RedisKey, Held)> {
+    held.into_iter().map(|held| (held.key.clone(), held)).collect()
 }
 
 /// The slices of a counter, by the ids of those of whom there is any record.
